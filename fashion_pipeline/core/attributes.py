@@ -1,0 +1,170 @@
+"""Zero-shot attributes: a vocabulary of facets and values, and what the encoder answers for each photo."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOP_VALUES = 3
+"""Answers kept for each photo and facet."""
+
+_PLURALS = ("denim", "hosiery", "footwear", "outerwear", "knitwear", "underwear", "clothing", "wear")
+
+
+class VocabularyError(ValueError):
+    """A vocabulary file that cannot be used; the message names the facet and the mend."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One answer: a facet's value, the words for it in a prompt, and its probability (0 to 1)."""
+
+    facet: str
+    value: str
+    phrase: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Question:
+    """One value of a facet and the texts that ask for it; their embeddings are averaged (prompt ensemble)."""
+
+    facet: str
+    value: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Facet → value → phrases, the everyday phrase first, and the templates of each facet's questions."""
+
+    facets: Mapping[str, Mapping[str, tuple[str, ...]]]
+    templates: Mapping[str, tuple[str, ...]]
+
+    def phrase(self, facet: str, value: str) -> str:
+        """The everyday words for a value; the value itself where the vocabulary does not know it."""
+        return self.facets.get(facet, {}).get(value, (value.lower(),))[0]
+
+    def questions(self) -> list[Question]:
+        """All questions, facet by facet."""
+        return [
+            Question(
+                facet, value, tuple(_ask(facet, t, p) for t in self.templates.get(facet, ("{}",)) for p in phrases)
+            )
+            for facet, values in self.facets.items()
+            for value, phrases in values.items()
+        ]
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """Read a vocabulary file: a table for each facet, `value = [phrases]`, and a table `templates`.
+
+    Raises VocabularyError for a missing file, a facet without two values, an empty phrase, or a phrase given twice.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise VocabularyError(f"vocabulary {path}: {error}: restore the file or mend the line") from error
+    templates = {facet: tuple(texts) for facet, texts in data.pop("templates", {}).items()}
+    data.pop("broader", None)
+    facets = {facet: {value: tuple(phrases) for value, phrases in values.items()} for facet, values in data.items()}
+    for facet, values in facets.items():
+        _check_facet(path, facet, values)
+    return Vocabulary(facets, templates)
+
+
+def with_article(phrase: str) -> str:
+    """ "kurta" → "a kurta", "umbrella" → "an umbrella"; plurals stay as they are."""
+    last = phrase.split()[-1]
+    if last in _PLURALS or (last.endswith("s") and not last.endswith("ss")):
+        return phrase
+    return ("an " if phrase[0] in "aeiou" and not phrase.startswith("uni") else "a ") + phrase
+
+
+def ensemble(texts: NDArray[np.float32], sizes: Sequence[int]) -> NDArray[np.float32]:
+    """(sum(sizes), d) unit rows → (len(sizes), d) unit rows: the mean direction of each question's texts.
+
+    Prompt ensembling as in CLIP (Radford et al. 2021, section 3.1.4).
+    """
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    means = np.add.reduceat(texts, starts, axis=0)
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+def answer(
+    ids: Sequence[str],
+    images: NDArray[np.float32],
+    questions: Sequence[Question],
+    texts: NDArray[np.float32],
+    scale: float,
+) -> list[dict[str, object]]:
+    """Rows of table `attributes`: for each photo and facet the likeliest values with their probabilities.
+
+    `images` (n, d) and `texts` (len(questions), d) are unit rows; `scale` is the encoder's logit scale. Probabilities
+    are a softmax over the values of one facet.
+    """
+    rows: list[dict[str, object]] = []
+    for facet in dict.fromkeys(question.facet for question in questions):
+        positions = [index for index, question in enumerate(questions) if question.facet == facet]
+        probabilities = _softmax(scale * images @ texts[positions].T)
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_VALUES]
+        for row, columns in enumerate(best):
+            rows += [
+                {
+                    "id": ids[row],
+                    "facet": facet,
+                    "value": questions[positions[c]].value,
+                    "probability": float(probabilities[row, c]),
+                }
+                for c in columns
+            ]
+    return rows
+
+
+def of_photo(rows: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> list[Attribute]:
+    """The likeliest value of each facet, from the `attributes` rows of one photo or of many.
+
+    For several photos a value's probability is its mean over all of them; a value that is not among a photo's kept
+    answers counts as 0 there. Likeliest first.
+    """
+    photos = len({row["id"] for row in rows})
+    sums: dict[tuple[str, str], float] = {}
+    for row in rows:
+        key = (str(row["facet"]), str(row["value"]))
+        sums[key] = sums.get(key, 0.0) + float(str(row["probability"])) / photos
+    best: dict[str, Attribute] = {}
+    for (facet, value), probability in sums.items():
+        if facet not in best or probability > best[facet].probability:
+            best[facet] = Attribute(facet, value, vocabulary.phrase(facet, value), min(probability, 1.0))
+    return sorted(best.values(), key=lambda attribute: -attribute.probability)
+
+
+def _ask(facet: str, template: str, phrase: str) -> str:
+    return template.format(with_article(phrase) if facet == "garment" else phrase)
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
+
+
+def _check_facet(path: Path, facet: str, values: Mapping[str, tuple[str, ...]]) -> None:
+    if len(values) < 2:
+        raise VocabularyError(
+            f"vocabulary {path}: facet [{facet}] has {len(values)} values: give two or more, or remove it"
+        )
+    seen: dict[str, str] = {}
+    for value, phrases in values.items():
+        if not phrases or not all(phrase.strip() for phrase in phrases):
+            raise VocabularyError(
+                f"vocabulary {path}: [{facet}] {value!r} has an empty phrase: write how people say it"
+            )
+        for phrase in phrases:
+            if phrase in seen:
+                raise VocabularyError(
+                    f"vocabulary {path}: [{facet}] {phrase!r} stands under {seen[phrase]!r} and {value!r}: keep one"
+                )
+            seen[phrase] = value

@@ -1,0 +1,40 @@
+"""Looking embeddings up in the feature tables."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+
+class FeatureIndex:
+    """The embeddings of one role (encoder or judge) and one model, by id."""
+
+    def __init__(self, rows: pa.Table, role: str, model: str) -> None:
+        """`rows` is a table `features` or `sample_features`; rows of other roles and models are left out."""
+        kept = rows.filter((pc.field("role") == role) & (pc.field("model") == model))
+        self.role, self.model = role, model
+        self._positions = {id_: position for position, id_ in enumerate(kept["id"].to_pylist())}
+        flat = kept["embedding"].combine_chunks().flatten().to_numpy()
+        self._matrix: NDArray[np.float32] = np.asarray(flat, np.float32).reshape(len(self._positions), -1)
+
+    def __contains__(self, id_: str) -> bool:
+        return id_ in self._positions
+
+    def rows(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """(len(ids), d) unit rows. Raises KeyError for an id without an embedding."""
+        return self._matrix[[self._positions[id_] for id_ in ids]]
+
+    def missing(self, ids: Sequence[str]) -> list[str]:
+        """The ids that have no embedding yet, each once."""
+        return [id_ for id_ in dict.fromkeys(ids) if id_ not in self._positions]
+
+
+def feature_rows(ids: Sequence[str], role: str, model: str, embeddings: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """Rows of a feature table from (len(ids), d) unit rows."""
+    return [
+        {"id": id_, "role": role, "model": model, "embedding": embedding}
+        for id_, embedding in zip(ids, embeddings.astype(np.float32), strict=True)
+    ]

@@ -1,0 +1,91 @@
+"""Strategies: named rules that turn attributes into a prompt. Add a function to `STRATEGIES` to add one."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fashion_pipeline.core.attributes import Attribute
+
+CONFIDENT = 0.5
+"""Probability from which `high_confidence_only` believes an attribute."""
+
+Strategy = Callable[[Sequence[Attribute]], list[Attribute]]
+"""A strategy picks, from the attributes of a photo or a style, those that its prompt names."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One prompt with where it came from."""
+
+    strategy: str
+    prompt: str
+    negative_prompt: str = ""
+    phrases: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    parent: str | None = None
+
+    @property
+    def id(self) -> str:
+        """Hash of prompt and negative prompt: equal texts are one candidate, whatever wrote them."""
+        return hashlib.sha256(f"{self.prompt}\0{self.negative_prompt}".encode()).hexdigest()[:16]
+
+
+def plain(attributes: Sequence[Attribute]) -> list[Attribute]:
+    """Nothing but the style's name."""
+    return []
+
+
+def all_attributes(attributes: Sequence[Attribute]) -> list[Attribute]:
+    """The likeliest value of every facet."""
+    return list(attributes)
+
+
+def high_confidence_only(attributes: Sequence[Attribute]) -> list[Attribute]:
+    """The values that are more likely than not."""
+    return [attribute for attribute in attributes if attribute.probability >= CONFIDENT]
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "plain": plain,
+    "all_attributes": all_attributes,
+    "high_confidence_only": high_confidence_only,
+}
+
+
+def write(strategy: str, subject: str, attributes: Sequence[Attribute], fits: Callable[[str], bool]) -> Candidate:
+    """The prompt that a strategy writes for a subject such as "ethnic wear".
+
+    `fits` tells whether a text can be encoded whole; while it cannot, the least certain phrase goes, and `dropped`
+    names it. Raises ValueError if not even the subject fits.
+    """
+    chosen = STRATEGIES[strategy](attributes)
+    dropped: list[Attribute] = []
+    while not fits(wording(subject, chosen)):
+        if not chosen:
+            raise ValueError(f"the style's name {subject!r} is longer than the text encoder reads: shorten it")
+        dropped.append(min(chosen, key=lambda attribute: attribute.probability))
+        chosen = [attribute for attribute in chosen if attribute is not dropped[-1]]
+    return Candidate(
+        strategy,
+        wording(subject, chosen),
+        phrases=tuple(attribute.phrase for attribute in chosen),
+        dropped=tuple(attribute.phrase for attribute in dropped),
+    )
+
+
+def wording(subject: str, attributes: Sequence[Attribute]) -> str:
+    """Such as: a photo of ethnic wear, green kurta, for women, summer. Colour and garment make one phrase."""
+    words = {attribute.facet: attribute.phrase for attribute in attributes}
+    item = " ".join(words.pop(facet) for facet in ("colour", "garment") if facet in words)
+    if "audience" in words:
+        words["audience"] = f"for {words['audience']}"
+    return ", ".join(part for part in (f"a photo of {subject}", item, *words.values()) if part)
+
+
+def write_all(subject: str, attributes: Sequence[Attribute], fits: Callable[[str], bool]) -> list[Candidate]:
+    """One candidate a strategy; a prompt that two strategies write belongs to the first."""
+    candidates: dict[str, Candidate] = {}
+    for strategy in STRATEGIES:
+        candidate = write(strategy, subject, attributes, fits)
+        candidates.setdefault(candidate.id, candidate)
+    return list(candidates.values())

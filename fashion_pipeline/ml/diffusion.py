@@ -1,0 +1,186 @@
+"""Drawing images with Stable Diffusion so that an image depends on its request alone, not on its batch."""
+
+import gc
+import hashlib
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fashion_pipeline.ml.devices import Device, free_memory
+from fashion_pipeline.ml.pipelines import image_size, load_pipeline, merge_lora
+from fashion_pipeline.ml.requests import Request, sample_id
+from fashion_pipeline.ml.sources import file_hash, find_pipeline, fingerprint
+
+REMEMBERED_TEXTS = 512
+
+
+class Generator:
+    """A loaded StableDiffusionPipeline, with a LoRA merged in if one is given. A context manager that frees its memory.
+
+    Every batch has `batch_size` places, filled up by repeating the last request, because only at one batch shape is an
+    image bit for bit independent of its neighbours (across shapes it differs by one or two grey levels).
+    The UNet and the autoencoder compute in the device's precision, the text encoder and the sampler in fp32.
+    Raises FileNotFoundError where the folder is missing or incomplete.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        device: Device,
+        batch_size: int = 16,
+        lora: Path | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        folder = find_pipeline(source)
+        self.fingerprint = _with_lora(fingerprint(folder), lora, scale)
+        self.batch_size = batch_size
+        """Places in a batch; halved when memory runs out."""
+        self._device = device
+        self._pipeline = load_pipeline(folder)
+        if lora is not None:
+            merge_lora(self._pipeline, lora, scale)
+        _place(self._pipeline, device)
+        self.image_size = image_size(self._pipeline)
+        """Pixels of the side of the square images that the model was trained on."""
+        self.text_limit = int(self._pipeline.text_encoder.config.max_position_embeddings)
+        """Tokens of the longest prompt, the two at its ends included (77 for Stable Diffusion)."""
+        self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    def draw(self, requests: Sequence[Request]) -> Iterator[tuple[int, Image.Image]]:
+        """Yield (index into `requests`, RGB image) as batches finish, equal steps, guidance and size together.
+
+        Images that came out flat or not a number are yielded like others; judging them is not done here. Raises
+        ValueError before the first image if a prompt is longer than `text_limit`: nothing is cut silently.
+        """
+        for text in {text for request in requests for text in (request.prompt, request.negative_prompt)}:
+            self._require_fitting(text)
+        for indices in _groups(requests):
+            while indices:
+                batch = indices[: self.batch_size]
+                try:
+                    images = self._draw_batch([requests[i] for i in batch])
+                except (torch.OutOfMemoryError, RuntimeError) as error:
+                    self._shrink(error)
+                    continue
+                yield from zip(batch, images, strict=True)
+                indices = indices[len(batch) :]
+
+    def sample_id(self, request: Request) -> str:
+        """The identity of the image that `draw` gives for the request now (see `requests.sample_id`)."""
+        scheduler = self._pipeline.scheduler
+        config = {"class": type(scheduler).__name__, **scheduler.config}
+        return sample_id(self.fingerprint, request, self.batch_size, config, self._device.precision)
+
+    def token_count(self, text: str) -> int:
+        """How many tokens a prompt takes, the two at its ends included."""
+        return len(self._pipeline.tokenizer(text, truncation=False, verbose=False)["input_ids"])
+
+    def close(self) -> None:
+        """Free the model's memory; the generator cannot draw any more."""
+        self._pipeline = None
+        self._texts.clear()
+        gc.collect()
+        free_memory(self._device)
+
+    def __enter__(self) -> "Generator":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _draw_batch(self, requests: Sequence[Request]) -> list[Image.Image]:
+        """Up to `batch_size` requests of one kind → as many images."""
+        places = [*requests, *[requests[-1]] * (self.batch_size - len(requests))]
+        first = places[0]
+        with torch.inference_mode():
+            noise = [torch.Generator("cpu").manual_seed(request.seed) for request in places]
+            latents = self._pipeline(
+                prompt_embeds=torch.cat([self._embed(request.prompt) for request in places]),
+                negative_prompt_embeds=torch.cat([self._embed(request.negative_prompt) for request in places]),
+                latents=torch.cat([self._initial(request, random) for request, random in zip(places, noise, strict=True)]),
+                generator=noise,
+                num_inference_steps=first.steps,
+                guidance_scale=first.guidance,
+                width=first.width,
+                height=first.height,
+                output_type="latent",
+            ).images
+            return self._decode(latents)[: len(requests)]
+
+    def _initial(self, request: Request, random: torch.Generator) -> torch.Tensor:
+        """Standard normal noise, (1, channels, height, width) of the latents, drawn on the CPU on every device."""
+        factor = self._pipeline.vae_scale_factor
+        shape = (1, self._pipeline.unet.config.in_channels, request.height // factor, request.width // factor)
+        return torch.randn(shape, generator=random)
+
+    def _embed(self, text: str) -> torch.Tensor:
+        """(1, tokens, d). Texts are encoded one by one, so that no text depends on its neighbours, and remembered."""
+        if text not in self._texts:
+            self._texts[text] = self._pipeline.encode_prompt(text, self._device.name, 1, False)[0]
+            if len(self._texts) > REMEMBERED_TEXTS:
+                self._texts.popitem(last=False)
+        self._texts.move_to_end(text)
+        return self._texts[text]
+
+    def _decode(self, latents: torch.Tensor) -> list[Image.Image]:
+        """(n, channels, h, w) latents → n images."""
+        vae = self._pipeline.vae
+        decoded = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
+        images: list[Image.Image] = self._pipeline.image_processor.postprocess(
+            decoded.float(), output_type="pil", do_denormalize=[True] * len(decoded)
+        )
+        return images
+
+    def _require_fitting(self, text: str) -> None:
+        if (count := self.token_count(text)) > self.text_limit:
+            raise ValueError(f"prompt of {count} tokens, but the model reads {self.text_limit}: shorten {text!r}")
+
+    def _shrink(self, error: Exception) -> None:
+        """Halve the batch if memory ran out and it can be halved; raise the error otherwise."""
+        if not _out_of_memory(error) or self.batch_size == 1:
+            raise error
+        self.batch_size //= 2
+        gc.collect()
+        free_memory(self._device)
+
+
+def _groups(requests: Sequence[Request]) -> list[list[int]]:
+    """Indices of requests that can share a batch."""
+    groups: defaultdict[tuple[int, float, int, int], list[int]] = defaultdict(list)
+    for index, request in enumerate(requests):
+        groups[request.steps, request.guidance, request.width, request.height].append(index)
+    return list(groups.values())
+
+
+def _with_lora(base: str, lora: Path | None, scale: float) -> str:
+    if lora is None:
+        return base
+    return hashlib.sha256(f"{base} {file_hash(lora)} {scale}".encode()).hexdigest()[:16]
+
+
+def _place(pipeline: Any, device: Device) -> None:
+    """Move the parts to the device; the UNet reads and writes fp32 whatever it computes in, so the sampler is exact."""
+    pipeline.to(device.name)
+    pipeline.unet.to(device.dtype)
+    pipeline.vae.to(device.dtype)
+    if device.dtype != torch.float32:
+        pipeline.unet.register_forward_pre_hook(_casting_sample(device.dtype))
+        pipeline.unet.register_forward_hook(lambda _unet, _inputs, output: (output[0].float(),))
+
+
+def _casting_sample(dtype: torch.dtype) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:
+    def cast(_unet: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0].to(dtype), *inputs[1:])
+
+    return cast
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

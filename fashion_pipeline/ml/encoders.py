@@ -1,0 +1,123 @@
+"""Image encoders: a CLIP, which measures while the pipeline chooses, and a judge of another family, which only evaluates.
+
+Both compute in fp32 on every device: their numbers are compared across machines, and they are a small part of the work.
+An image's row depends on its neighbours in a batch by float noise only (1e-6).
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel
+
+from fashion_pipeline.ml.devices import Device
+from fashion_pipeline.ml.sources import find_model, fingerprint
+
+Rows = NDArray[np.float32]
+T = TypeVar("T")
+
+BATCH = 32
+
+
+class JudgeEncoder:
+    """An image encoder of any family that AutoModel loads and that pools (ResNet, ConvNeXt, DINOv2, ViT)."""
+
+    def __init__(self, folder: Path, device: Device) -> None:
+        self.fingerprint = fingerprint(folder)
+        self._device = device
+        self._processor = AutoImageProcessor.from_pretrained(folder)
+        self._model = _load(AutoModel, folder, device)
+        self.dim = self.embed_images([Image.new("RGB", (32, 32))]).shape[1]
+
+    def embed_images(self, images: Iterable[Image.Image]) -> Rows:
+        """n RGB images of any sizes → (n, dim) float32 unit rows."""
+        return _embed(images, self._pixels, self._features, self._device)
+
+    def _pixels(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        rgb = [image.convert("RGB") for image in images]
+        return {"pixel_values": self._processor(images=rgb, return_tensors="pt")["pixel_values"]}
+
+    def _features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self._model(pixel_values=pixel_values).pooler_output  # type: ignore[no-any-return]
+
+
+class ClipEncoder(JudgeEncoder):
+    """A CLIPModel: images and texts in one space."""
+
+    def __init__(self, folder: Path, device: Device) -> None:
+        self.fingerprint = fingerprint(folder)
+        self._device = device
+        self._processor = AutoImageProcessor.from_pretrained(folder)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._model = _load(CLIPModel, folder, device)
+        self.dim = int(self._model.config.projection_dim)
+        self.logit_scale = float(self._model.logit_scale.exp())
+        """What cosines are multiplied by before the softmax of zero-shot classification."""
+        self.text_limit = int(self._model.config.text_config.max_position_embeddings)
+        """Tokens of the longest text, the two at its ends included; what is beyond is cut."""
+
+    def embed_texts(self, texts: Sequence[str]) -> Rows:
+        """n texts → (n, dim) float32 unit rows. Texts longer than `text_limit` are cut: see `token_count`."""
+        return _embed(texts, self._tokens, self._text_features, self._device)
+
+    def token_count(self, text: str) -> int:
+        """How many tokens a text takes, the two at its ends included."""
+        return len(self._tokenizer(text, truncation=False, verbose=False)["input_ids"])
+
+    def _tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        tokens = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.text_limit, return_tensors="pt"
+        )
+        return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+
+    def _features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return _pooled(self._model.get_image_features(pixel_values=pixel_values))
+
+    def _text_features(self, **tokens: torch.Tensor) -> torch.Tensor:
+        return _pooled(self._model.get_text_features(**tokens))
+
+
+def load_clip(source: str | Path, device: Device) -> ClipEncoder:
+    """A CLIPModel from a local folder or the hub, safetensors only. Raises FileNotFoundError or OSError."""
+    return ClipEncoder(find_model(source), device)
+
+
+def load_judge(source: str | Path, device: Device) -> JudgeEncoder:
+    """An image encoder from a local folder or the hub, safetensors only. Raises FileNotFoundError or OSError."""
+    return JudgeEncoder(find_model(source), device)
+
+
+def _load(model_class: Any, folder: Path, device: Device) -> Any:
+    model = model_class.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+    return model.to(device.name).eval().requires_grad_(False)
+
+
+def _pooled(output: Any) -> torch.Tensor:
+    """transformers 5 returns an object where transformers 4 returned the (n, d) tensor."""
+    return output if isinstance(output, torch.Tensor) else output.pooler_output
+
+
+def _embed(
+    items: Iterable[T],
+    prepare: Callable[[Sequence[T]], dict[str, torch.Tensor]],
+    features: Callable[..., torch.Tensor],
+    device: Device,
+) -> Rows:
+    rows = [np.zeros((0, 0), np.float32)]
+    with torch.inference_mode():
+        for batch in _batches(items):
+            inputs = {name: tensor.to(device.name) for name, tensor in prepare(batch).items()}
+            found = features(**inputs).flatten(1).float()
+            rows.append(torch.nn.functional.normalize(found, dim=1).cpu().numpy())
+    return np.concatenate(rows[1:]) if len(rows) > 1 else rows[0]
+
+
+def _batches(items: Iterable[T]) -> Iterator[Sequence[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, BATCH)):
+        yield batch

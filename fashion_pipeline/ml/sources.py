@@ -1,0 +1,64 @@
+"""Finding a model's files, a local folder or a hub id, and telling what is in them by a fingerprint."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from diffusers import StableDiffusionPipeline
+from huggingface_hub import snapshot_download
+
+_SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
+_UNUSED_PARTS = {"safety_checker", "feature_extractor"}
+
+
+def find_pipeline(source: str | Path) -> Path:
+    """The folder of a StableDiffusionPipeline, downloaded if `source` is a hub id. Raises FileNotFoundError."""
+    folder = _local(source, "model_index.json", "a StableDiffusionPipeline folder")
+    return folder or Path(
+        StableDiffusionPipeline.download(str(source), use_safetensors=True, safety_checker=None, feature_extractor=None)
+    )
+
+
+def find_model(source: str | Path) -> Path:
+    """The folder of a transformers model, downloaded if `source` is a hub id. Raises FileNotFoundError."""
+    folder = _local(source, "config.json", "a model folder")
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model"]
+    return folder or Path(snapshot_download(str(source), allow_patterns=patterns, ignore_patterns=["*/*"]))
+
+
+def fingerprint(folder: Path) -> str:
+    """16 hexadecimal digits that depend on the bytes of weights, configuration and tokenizer, not on the place.
+
+    A folder downloaded from the hub and a plain copy of it have the same fingerprint.
+    """
+    whole = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        inside = file.relative_to(folder)
+        if file.suffix in _SUFFIXES and not _UNUSED_PARTS & set(inside.parts) and not inside.parts[0].startswith("."):
+            whole.update(f"{inside.as_posix()} {file_hash(file)}\n".encode())
+    return whole.hexdigest()[:16]
+
+
+def file_hash(file: Path) -> str:
+    """The SHA-256 of a file's bytes. The hub's cache names large files by it, so those are not read again."""
+    real = file.resolve()
+    if real.parent.name == "blobs" and len(real.name) == 64:
+        return real.name
+    stat = real.stat()
+    return _hash_of_unchanged(real, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _hash_of_unchanged(file: Path, size: int, modified: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _local(source: str | Path, needed: str, what: str) -> Path | None:
+    """`source` as a folder, or None if it can only be a hub id (owner/name)."""
+    folder = Path(source)
+    if (folder / needed).is_file():
+        return folder
+    if folder.exists() or isinstance(source, Path) or str(source).count("/") != 1:
+        raise FileNotFoundError(f"{source} is not {what}: it has no {needed}. Give a complete folder or a hub id.")
+    return None

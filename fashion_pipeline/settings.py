@@ -1,0 +1,179 @@
+"""Where the data lies and which models are used: the only module that reads the environment.
+
+| variable | meaning | default |
+| --- | --- | --- |
+| `FASHION_PIPELINE_DATA` | the data root | `data` in the current folder |
+| `FASHION_PIPELINE_PROFILE` | a profile's name, or the path of a profile file | `embedded` |
+| `FASHION_PIPELINE_DEVICE` | `auto`, `cpu`, `cuda`, `cuda:1`, `mps` | `auto` |
+| `FASHION_PIPELINE_PRECISION` | `auto`, `fp32`, `bf16`, `fp16` | `auto` |
+"""
+
+import os
+import shutil
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PACKAGE = Path(__file__).parent
+PROFILES = PACKAGE / "profiles"
+
+
+class SettingsError(ValueError):
+    """A setting or profile that cannot be used; the message says how to mend it."""
+
+
+@dataclass(frozen=True)
+class GenerationDefaults:
+    """How samples are drawn."""
+
+    image_size: int
+    """Width and height in pixels."""
+    steps: int
+    """Denoising steps."""
+    guidance: float
+    """Classifier-free guidance scale (Ho & Salimans 2022); 1 switches it off."""
+    batch_size: int
+    """Images drawn together; fixed, because the last bits of an image depend on it."""
+
+
+@dataclass(frozen=True)
+class TrainingDefaults:
+    """How LoRA weights are trained unless a run says otherwise."""
+
+    rank: int
+    alpha: float
+    steps: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Which checkpoints serve as generator, encoder and judge: data, never a branch in the code."""
+
+    name: str
+    generator: str
+    """Folder or hub id of a `StableDiffusionPipeline`."""
+    encoder: str
+    """Folder or hub id of a `CLIPModel`."""
+    judge: str
+    """Folder or hub id of an image model that `AutoModel` loads; never used to choose."""
+    vocabulary: Path
+    """TOML file of the facets and values that the encoder is asked about."""
+    generation: GenerationDefaults
+    training: TrainingDefaults
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The roots and choices of one installation."""
+
+    data: Path
+    profile: str
+    device: str
+    precision: str
+
+    @property
+    def dagster_home(self) -> Path:
+        """Folder of the Dagster instance."""
+        return self.data / "dagster_home"
+
+    def environment(self) -> dict[str, str]:
+        """What a child process needs to see the same settings."""
+        return {
+            "FASHION_PIPELINE_DATA": str(self.data),
+            "FASHION_PIPELINE_PROFILE": self.profile,
+            "FASHION_PIPELINE_DEVICE": self.device,
+            "FASHION_PIPELINE_PRECISION": self.precision,
+            "DAGSTER_HOME": str(self.dagster_home),
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+        }
+
+
+def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process's environment, with absolute paths."""
+    given = os.environ if environment is None else environment
+    return Settings(
+        data=Path(given.get("FASHION_PIPELINE_DATA") or "data").absolute(),
+        profile=given.get("FASHION_PIPELINE_PROFILE") or "embedded",
+        device=given.get("FASHION_PIPELINE_DEVICE") or "auto",
+        precision=given.get("FASHION_PIPELINE_PRECISION") or "auto",
+    )
+
+
+def enter(settings: Settings) -> Settings:
+    """Make these settings those of this process and its children, and prepare the Dagster home."""
+    os.environ.update(settings.environment())
+    home = settings.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        shutil.copyfile(PACKAGE / "templates" / "dagster.yaml", home / "dagster.yaml")
+    return settings
+
+
+def profile_names() -> list[str]:
+    """The profiles that ship with the package."""
+    return sorted(path.stem for path in PROFILES.glob("*.toml"))
+
+
+def read_profile(name: str) -> Profile:
+    """A shipped profile by name, or any profile by the path of its TOML file.
+
+    Relative paths in a profile count from the folder that holds `profiles/` (shipped) or from the file's own folder.
+    Raises SettingsError for an unknown name, a missing or unknown field, or a model folder that does not exist.
+    """
+    shipped = name in profile_names()
+    path = PROFILES / f"{name}.toml" if shipped else Path(name)
+    if not path.is_file():
+        raise SettingsError(
+            f"no profile {name!r}: use one of {', '.join(profile_names())}, or the path of a .toml file"
+        )
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: not valid TOML: {error}") from error
+    base = PACKAGE if shipped else path.absolute().parent
+    models = _section(data, "models", path)
+    return Profile(
+        name=path.stem,
+        generator=_model(models, "generator", base, path),
+        encoder=_model(models, "encoder", base, path),
+        judge=_model(models, "judge", base, path),
+        vocabulary=(base / str(models.get("vocabulary", "profiles/vocabulary.toml"))).resolve(),
+        generation=_build(GenerationDefaults, _section(data, "generation", path), path),
+        training=_build(TrainingDefaults, _section(data, "training", path), path),
+    )
+
+
+def _section(data: Mapping[str, object], name: str, path: Path) -> dict[str, object]:
+    section = data.get(name)
+    if not isinstance(section, dict):
+        raise SettingsError(f"{path}: section [{name}] is missing: add it as in {PROFILES / 'embedded.toml'}")
+    return section
+
+
+def _model(models: Mapping[str, object], role: str, base: Path, path: Path) -> str:
+    """A local folder as an absolute path; anything that is not written as a path is a hub id."""
+    value = models.get(role)
+    if not isinstance(value, str) or not value:
+        raise SettingsError(f"{path}: [models] {role} is missing: give a folder or a hub id")
+    folder = (base / value).resolve()
+    if folder.is_dir():
+        return str(folder)
+    if value.startswith((".", "/", "~", "embedded/")):
+        raise SettingsError(f"{path}: [models] {role}: no folder {folder}: restore it, or name another model")
+    return value
+
+
+def _build(kind: type[T], section: Mapping[str, object], path: Path) -> T:
+    names = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+    if set(section) != set(names):
+        missing, unknown = set(names) - set(section), set(section) - set(names)
+        raise SettingsError(
+            f"{path}: fields missing: {sorted(missing) or 'none'}; not known: {sorted(unknown) or 'none'}"
+        )
+    return kind(**section)
