@@ -17,15 +17,19 @@ class FeatureIndex:
         kept = rows.filter((pc.field("role") == role) & (pc.field("model") == model))
         self.role, self.model = role, model
         self._positions = {id_: position for position, id_ in enumerate(kept["id"].to_pylist())}
-        flat = kept["embedding"].combine_chunks().flatten().to_numpy()
-        self._matrix: NDArray[np.float32] = np.asarray(flat, np.float32).reshape(len(self._positions), -1)
+        flat = np.asarray(kept["embedding"].combine_chunks().flatten().to_numpy(), np.float32)
+        self._matrix: NDArray[np.float32] = flat.reshape(len(self._positions), -1 if len(flat) else 0)
 
     def __contains__(self, id_: str) -> bool:
         return id_ in self._positions
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """(len(ids), d) unit rows. Raises KeyError for an id without an embedding."""
-        return self._matrix[[self._positions[id_] for id_ in ids]]
+        return self._matrix[np.array([self._positions[id_] for id_ in ids], int)]
+
+    def known(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """(k, d) unit rows of those of the ids that have an embedding."""
+        return self.rows([id_ for id_ in ids if id_ in self._positions])
 
     def missing(self, ids: Sequence[str]) -> list[str]:
         """The ids that have no embedding yet, each once."""

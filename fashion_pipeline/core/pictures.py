@@ -1,6 +1,6 @@
 """Pictures and small Markdown for people: contact sheets, before/after grids, curves, intervals.
 
-White ground, colours that stay apart for colour-blind readers (Okabe and Ito 2008), nothing that carries no information.
+White ground, colours that stay apart for colour-blind readers (Okabe and Ito 2008), nothing without information.
 """
 
 import base64

@@ -122,10 +122,10 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "training_log": (
         Column("step", pa.int32(), "optimizer step"),
-        Column("loss", pa.float32(), "mean training loss since the previous row"),
+        Column("loss", pa.float32(), "mean training loss since the previous row; none at step 0", nullable=True),
         Column("held_out_loss", pa.float32(), "loss on dev photos with fixed noise", nullable=True),
         Column("learning_rate", pa.float32(), "learning rate at the step"),
-        Column("gradient_norm", pa.float32(), "gradient norm before clipping"),
+        Column("gradient_norm", pa.float32(), "gradient norm before clipping", nullable=True),
     ),
     "evaluation_samples": _SAMPLES,
     "scores": (

@@ -54,7 +54,9 @@ class Evidence:
         """Products compared by both."""
         return min(self.encoder.n, self.judge.n)
 
-    def __str__(self) -> str:
+    @property
+    def in_words(self) -> str:
+        """Both gains and the number of products."""
         return f"by encoder {_signed(self.encoder)}, by judge {_signed(self.judge)}, on {self.n} products"
 
 
@@ -92,13 +94,13 @@ def _worse(evidence: Evidence) -> str | None:
     gains = (evidence.encoder, evidence.judge)
     if any(gain.above(0) for gain in gains) or not any(gain.below(0) for gain in gains):
         return None
-    return f"The specialised model is further from the photos than the original: {evidence}."
+    return f"The specialised model is further from the photos than the original: {evidence.in_words}."
 
 
 def _better(evidence: Evidence) -> str | None:
     if not (evidence.encoder.above(0) and evidence.judge.above(0)):
         return None
-    return f"The specialised model comes closer to photos it never saw: {evidence}."
+    return f"The specialised model comes closer to photos it never saw: {evidence.in_words}."
 
 
 _RULES: tuple[tuple[VerdictName, Callable[[Evidence], str | None]], ...] = (
@@ -112,11 +114,11 @@ def _why_not(evidence: Evidence) -> str:
     ups = [gain.above(0) for gain in (evidence.encoder, evidence.judge)]
     downs = [gain.below(0) for gain in (evidence.encoder, evidence.judge)]
     if any(ups) and any(downs):
-        return f"Encoder and judge contradict each other: {evidence}."
+        return f"Encoder and judge contradict each other: {evidence.in_words}."
     if not any(ups):
-        return f"Neither encoder nor judge can tell the models apart: {evidence}."
+        return f"Neither encoder nor judge can tell the models apart: {evidence.in_words}."
     sure, unsure = ("encoder", "judge") if ups[0] else ("judge", "encoder")
-    return f"The {sure} sees a gain, but the {unsure}'s interval includes zero: {evidence}."
+    return f"The {sure} sees a gain, but the {unsure}'s interval includes zero: {evidence.in_words}."
 
 
 def _signed(interval: Interval, digits: int = 3) -> str:

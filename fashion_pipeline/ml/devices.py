@@ -73,7 +73,9 @@ def _require(name: str) -> None:
     if not seen:
         raise ValueError(f"device {name!r} asked for, but torch sees none: {_MENDS[kind]}")
     if int(index or 0) >= seen:
-        raise ValueError(f"device {name!r} asked for, but torch sees only {seen}: ask for '{kind}:0' to '{kind}:{seen - 1}'")
+        raise ValueError(
+            f"device {name!r} asked for, but torch sees only {seen}: ask for '{kind}:0' to '{kind}:{seen - 1}'"
+        )
 
 
 def _precision(kind: str, asked: str) -> Precision:
@@ -84,8 +86,10 @@ def _precision(kind: str, asked: str) -> Precision:
     if asked not in _DTYPES:
         raise ValueError(f"precision {asked!r} is not known: ask for 'auto', 'fp32', 'bf16' or 'fp16'")
     if asked == "fp16" and kind == "cpu":
-        raise ValueError("precision 'fp16' asked for on a CPU, which computes it slowly: ask for 'auto', 'bf16' or 'fp32'")
-    return asked  # type: ignore[return-value]  # narrowed by _DTYPES
+        raise ValueError(
+            "precision 'fp16' asked for on a CPU, which computes it slowly: ask for 'auto', 'bf16' or 'fp32'"
+        )
+    return asked
 
 
 def _cpu_computes_bf16() -> bool:

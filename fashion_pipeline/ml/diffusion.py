@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from PIL import Image
 
+from fashion_pipeline.core.requests import Request, sample_id
 from fashion_pipeline.ml.devices import Device, free_memory
 from fashion_pipeline.ml.pipelines import image_size, load_pipeline, merge_lora
-from fashion_pipeline.ml.requests import Request, sample_id
 from fashion_pipeline.ml.sources import file_hash, find_pipeline, fingerprint
 
 REMEMBERED_TEXTS = 512
@@ -64,14 +64,14 @@ class Generator:
                 batch = indices[: self.batch_size]
                 try:
                     images = self._draw_batch([requests[i] for i in batch])
-                except (torch.OutOfMemoryError, RuntimeError) as error:
+                except RuntimeError as error:
                     self._shrink(error)
                     continue
                 yield from zip(batch, images, strict=True)
                 indices = indices[len(batch) :]
 
     def sample_id(self, request: Request) -> str:
-        """The identity of the image that `draw` gives for the request now (see `requests.sample_id`)."""
+        """The identity of the image that `draw` gives for the request now (see `samples.sample_id`)."""
         scheduler = self._pipeline.scheduler
         config = {"class": type(scheduler).__name__, **scheduler.config}
         return sample_id(self.fingerprint, request, self.batch_size, config, self._device.precision)
@@ -104,7 +104,9 @@ class Generator:
             latents = self._pipeline(
                 prompt_embeds=torch.cat([self._embed(request.prompt) for request in places]),
                 negative_prompt_embeds=torch.cat([self._embed(request.negative_prompt) for request in places]),
-                latents=torch.cat([self._initial(request, random) for request, random in zip(places, noise, strict=True)]),
+                latents=torch.cat(
+                    [self._initial(request, random) for request, random in zip(places, noise, strict=True)]
+                ),
                 generator=noise,
                 num_inference_steps=first.steps,
                 guidance_scale=first.guidance,
@@ -168,16 +170,19 @@ def _with_lora(base: str, lora: Path | None, scale: float) -> str:
 def _place(pipeline: Any, device: Device) -> None:
     """Move the parts to the device; the UNet reads and writes fp32 whatever it computes in, so the sampler is exact."""
     pipeline.to(device.name)
-    pipeline.unet.to(device.dtype)
-    pipeline.vae.to(device.dtype)
+    for part in (pipeline.unet, pipeline.vae):
+        torch.nn.Module.to(part, dtype=device.dtype)  # ModelMixin.to warns on every call
     if device.dtype != torch.float32:
-        pipeline.unet.register_forward_pre_hook(_casting_sample(device.dtype))
+        pipeline.unet.register_forward_pre_hook(_casting(device.dtype), with_kwargs=True)
         pipeline.unet.register_forward_hook(lambda _unet, _inputs, output: (output[0].float(),))
 
 
-def _casting_sample(dtype: torch.dtype) -> Callable[[Any, tuple[Any, ...]], tuple[Any, ...]]:
-    def cast(_unet: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (inputs[0].to(dtype), *inputs[1:])
+def _casting(dtype: torch.dtype) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    """A hook that brings the noisy latents and the text to `dtype`."""
+
+    def cast(_unet: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        text = named["encoder_hidden_states"].to(dtype)
+        return (inputs[0].to(dtype), *inputs[1:]), {**named, "encoder_hidden_states": text}
 
     return cast
 

@@ -1,4 +1,4 @@
-"""Image encoders: a CLIP, which measures while the pipeline chooses, and a judge of another family, which only evaluates.
+"""Image encoders: a CLIP, by which the pipeline chooses, and a judge of another family, which only evaluates.
 
 Both compute in fp32 on every device: their numbers are compared across machines, and they are a small part of the work.
 An image's row depends on its neighbours in a batch by float noise only (1e-6).
@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel
 
 from fashion_pipeline.ml.devices import Device
-from fashion_pipeline.ml.sources import find_model, fingerprint
+from fashion_pipeline.ml.sources import find_model, fingerprint, only_errors
 
 Rows = NDArray[np.float32]
 T = TypeVar("T")
@@ -32,11 +32,12 @@ class JudgeEncoder:
         self._device = device
         self._processor = AutoImageProcessor.from_pretrained(folder)
         self._model = _load(AutoModel, folder, device)
+        self.dim = 0
         self.dim = self.embed_images([Image.new("RGB", (32, 32))]).shape[1]
 
     def embed_images(self, images: Iterable[Image.Image]) -> Rows:
         """n RGB images of any sizes → (n, dim) float32 unit rows."""
-        return _embed(images, self._pixels, self._features, self._device)
+        return _embed(images, self._pixels, self._features, self._device, self.dim)
 
     def _pixels(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         rgb = [image.convert("RGB") for image in images]
@@ -63,7 +64,7 @@ class ClipEncoder(JudgeEncoder):
 
     def embed_texts(self, texts: Sequence[str]) -> Rows:
         """n texts → (n, dim) float32 unit rows. Texts longer than `text_limit` are cut: see `token_count`."""
-        return _embed(texts, self._tokens, self._text_features, self._device)
+        return _embed(texts, self._tokens, self._text_features, self._device, self.dim)
 
     def token_count(self, text: str) -> int:
         """How many tokens a text takes, the two at its ends included."""
@@ -93,7 +94,8 @@ def load_judge(source: str | Path, device: Device) -> JudgeEncoder:
 
 
 def _load(model_class: Any, folder: Path, device: Device) -> Any:
-    model = model_class.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+    with only_errors("transformers"):  # a judge trained on labels has a head that is not wanted here
+        model = model_class.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
     return model.to(device.name).eval().requires_grad_(False)
 
 
@@ -107,14 +109,15 @@ def _embed(
     prepare: Callable[[Sequence[T]], dict[str, torch.Tensor]],
     features: Callable[..., torch.Tensor],
     device: Device,
+    dim: int,
 ) -> Rows:
-    rows = [np.zeros((0, 0), np.float32)]
+    rows: list[Rows] = []
     with torch.inference_mode():
         for batch in _batches(items):
             inputs = {name: tensor.to(device.name) for name, tensor in prepare(batch).items()}
             found = features(**inputs).flatten(1).float()
             rows.append(torch.nn.functional.normalize(found, dim=1).cpu().numpy())
-    return np.concatenate(rows[1:]) if len(rows) > 1 else rows[0]
+    return np.concatenate(rows) if rows else np.zeros((0, dim), np.float32)
 
 
 def _batches(items: Iterable[T]) -> Iterator[Sequence[T]]:

@@ -1,13 +1,17 @@
 """Loading a StableDiffusionPipeline: safetensors only, no code from the hub, no safety checker."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from diffusers.utils.logging import disable_progress_bar
+from transformers import AutoConfig, AutoTokenizer
 
 from fashion_pipeline.ml.devices import Device
+from fashion_pipeline.ml.sources import find_pipeline, only_errors
 
 CLASSIC_ATTENTION_TOKENS = 1024
 
@@ -15,12 +19,13 @@ CLASSIC_ATTENTION_TOKENS = 1024
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     """The pipeline of a folder on the CPU, without progress bar.
 
-    The safety checker of Stable Diffusion v1.5 is left out: it paints a false positive (swimwear, bare shoulders) black,
-    which would be scored as if the model had drawn it. Who shows images to the public puts a filter behind the pipeline.
+    The safety checker of Stable Diffusion v1.5 is left out: it paints a false positive (swimwear, bare shoulders)
+    black, which would be scored as if the model had drawn it. Who shows images to the public puts a filter behind it.
     """
+    disable_progress_bar()
     pipeline = StableDiffusionPipeline.from_pretrained(
         folder,
-        torch_dtype=dtype,
+        dtype=dtype,
         use_safetensors=True,
         safety_checker=None,
         feature_extractor=None,
@@ -31,10 +36,16 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def merge_lora(pipeline: Any, lora: Path, scale: float = 1.0) -> None:
-    """Add a LoRA file in diffusers' format, times `scale`, to the weights themselves. In fp32, or small changes are lost."""
-    pipeline.load_lora_weights(lora.parent, weight_name=lora.name, local_files_only=True)
+    """Add a LoRA file in diffusers' format, times `scale`, to the weights, which must be fp32 to keep small changes."""
+    load_lora(pipeline, lora)
     pipeline.fuse_lora(lora_scale=scale)
     pipeline.unload_lora_weights()
+
+
+def load_lora(pipeline: Any, lora: Path) -> None:
+    """Load a LoRA file as stock diffusers does, without its warning that there is no part for the text encoder."""
+    with only_errors("diffusers.loaders.lora_base"):
+        pipeline.load_lora_weights(lora.parent, weight_name=lora.name, local_files_only=True)
 
 
 def image_size(pipeline: Any) -> int:
@@ -50,3 +61,15 @@ def choose_attention(unet: Any, device: Device, latent_tokens: int) -> str:
     classic = device.type == "cpu" and latent_tokens <= CLASSIC_ATTENTION_TOKENS
     unet.set_attn_processor(AttnProcessor() if classic else AttnProcessor2_0())
     return "classic" if classic else "fused"
+
+
+def prompt_lengths(source: str | Path) -> tuple[Callable[[str], int], int]:
+    """How many tokens a prompt takes, the two at its ends included, and how many the text encoder reads."""
+    folder = find_pipeline(source)
+    tokenizer = AutoTokenizer.from_pretrained(folder, subfolder="tokenizer")
+    config = AutoConfig.from_pretrained(folder, subfolder="text_encoder")
+
+    def count(prompt: str) -> int:
+        return len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])
+
+    return count, int(getattr(config, "max_position_embeddings", 77))

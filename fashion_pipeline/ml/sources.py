@@ -1,6 +1,9 @@
 """Finding a model's files, a local folder or a hub id, and telling what is in them by a fingerprint."""
 
 import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,6 +55,18 @@ def file_hash(file: Path) -> str:
 def _hash_of_unchanged(file: Path, size: int, modified: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def only_errors(logger: str) -> Iterator[None]:
+    """Silence a library's logger below errors while something harmless is done that it warns of."""
+    quiet = logging.getLogger(logger)
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        quiet.setLevel(level)
 
 
 def _local(source: str | Path, needed: str, what: str) -> Path | None:

@@ -12,7 +12,6 @@ published/<style>/<version>/ champion.json
 """
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from fashion_pipeline.core import tables
-from fashion_pipeline.core.catalog import SourceSpec, style_slug
+from fashion_pipeline.core.listing import SourceSpec, style_slug
 
 
 class StorageError(RuntimeError):
@@ -100,7 +99,11 @@ class Storage(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def register(self, style: str, subject: str, source: SourceSpec) -> None:
         """Remember where a style's photos come from and what prompts call it."""
-        self._write_json(self._inside("catalog", f"{_slug(style)}.json"), {"subject": subject, "source": source.to_json()})
+        self._write_json(self.registration_path(style), {"subject": subject, "source": source.to_json()})
+
+    def registration_path(self, style: str) -> Path:
+        """The file that says where a style's photos come from."""
+        return self._inside("catalog", f"{_slug(style)}.json")
 
     def registered_styles(self) -> list[str]:
         """Every style that has a source."""
@@ -115,9 +118,9 @@ class Storage(dg.ConfigurableResource):  # type: ignore[type-arg]
         return str(self._registration(style)["subject"])
 
     def _registration(self, style: str) -> dict[str, Any]:
-        path = self._inside("catalog", f"{_slug(style)}.json")
         known = ", ".join(self.registered_styles()) or "none yet"
-        return self._read_json(path, f"style {style!r} is not in the catalog (known: {known}): run it once with --source")
+        missing = f"style {style!r} is not in the catalog (known: {known}): run it once with --source"
+        return self._read_json(self.registration_path(style), missing)
 
     # --- generated images
 
@@ -154,7 +157,9 @@ class Storage(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def read_report(self, style: str, name: str) -> dict[str, Any]:
         """A JSON report. Raises StorageError if its asset was never materialised."""
-        return self._read_json(self.report_path(style, name), f"style {style!r} has no {name}: run the pipeline for it first")
+        return self._read_json(
+            self.report_path(style, name), f"style {style!r} has no {name}: run the pipeline for it first"
+        )
 
     # --- published versions
 
@@ -206,7 +211,7 @@ class Storage(dg.ConfigurableResource):  # type: ignore[type-arg]
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         try:
             fill(temporary)
-            os.replace(temporary, path)
+            temporary.replace(path)
         finally:
             if temporary.is_dir():
                 shutil.rmtree(temporary)

@@ -55,9 +55,10 @@ def without_reserved(vocabulary: dict) -> dict:
     return vocabulary | kept | {"broader": {word: values for word, values in broader.items() if values}}
 
 
-def compose(attributes: dict[str, str], vocabulary: dict, rng: np.random.Generator) -> Caption:
+def compose(attributes: dict[str, str], vocabulary: dict, rng: np.random.Generator,
+            chance: dict[str, float] = CHANCE) -> Caption:
     """A caption of a random part of `attributes`: a sentence mostly, a bare list of words at times."""
-    chosen = {facet: value for facet, value in attributes.items() if rng.random() < CHANCE[facet]}
+    chosen = {facet: value for facet, value in attributes.items() if rng.random() < chance[facet]}
     if not chosen and attributes:
         facet = str(rng.choice(list(attributes)))
         chosen = {facet: attributes[facet]}

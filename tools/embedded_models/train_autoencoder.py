@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,6 +18,7 @@ from tools.embedded_models.training import (
 
 NAME = "autoencoder"
 CROP = 32
+DIVERGENCE_WEIGHT = 1e-3
 # Rows turn red, green, blue into brightness and two colour differences; the latter count double.
 TO_OPPONENT = torch.tensor([[0.299, 0.587, 0.114], [-0.338, -0.662, 1.0], [1.0, -0.838, -0.162]])
 
@@ -28,6 +30,14 @@ def build_autoencoder() -> AutoencoderKL:
         block_out_channels=(16, 48, 96), layers_per_block=1, latent_channels=4, norm_num_groups=8,
         sample_size=IMAGE_SIZE, mid_block_add_attention=False,
     )
+
+
+def load_averaged(checkpoint: Path) -> AutoencoderKL:
+    """The autoencoder with the averaged weights of a checkpoint, for use rather than training."""
+    model = build_autoencoder()
+    with safe_open(checkpoint, "pt") as stored:
+        model.load_state_dict({key: stored.get_tensor(f"average/model/{key}") for key in model.state_dict()})
+    return model.eval().requires_grad_(False)
 
 
 def draw_batch(photos: Photos, size: int, batch: int, rng: np.random.Generator) -> np.ndarray:
@@ -127,7 +137,7 @@ def train(args: argparse.Namespace) -> None:
             output = model.decode(latent.sample()).sample
         loss = reconstruction_loss(output.float(), target)
         spread = divergence(latent.mean.float(), latent.logvar.float())
-        (loss + 3e-4 * spread).backward()
+        (loss + DIVERGENCE_WEIGHT * spread).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

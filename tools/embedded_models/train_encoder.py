@@ -25,12 +25,13 @@ FACET_WEIGHT = {"garment": 1.0, "colour": 0.7, "audience": 0.3, "season": 0.1, "
 
 
 def build_encoder(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Images of 64 pixels in patches of 8, 77 tokens of text, embeddings of 192."""
+    """Images of 64 pixels in patches of 8, 77 tokens of text, embeddings of 192; eager attention trains faster here."""
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    shared = {"hidden_size": 192, "intermediate_size": 768, "num_attention_heads": 4, "projection_dim": 192}
-    text = shared | special | {"num_hidden_layers": 3, "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
-    vision = shared | {"num_hidden_layers": 6, "image_size": IMAGE_SIZE, "patch_size": 8}
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=192))
+    shared = {"hidden_size": 192, "intermediate_size": 576, "num_attention_heads": 4, "projection_dim": 192}
+    text = shared | special | {"num_hidden_layers": 2, "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
+    vision = shared | {"num_hidden_layers": 5, "image_size": IMAGE_SIZE, "patch_size": 8}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=192)
+    return CLIPModel._from_config(config, attn_implementation="eager")
 
 
 def write_captions(rows: list[dict[str, str]], vocabulary: dict, rng: np.random.Generator) -> list[Caption]:

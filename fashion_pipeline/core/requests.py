@@ -12,7 +12,7 @@ SIDE_MULTIPLE = 8
 class Request:
     """One image: the same request at the same batch shape on the same machine is the same image.
 
-    Raises ValueError for fewer than one step, a side that is no positive multiple of 8, or a seed that torch cannot take.
+    Raises ValueError for less than one step, a side that is no positive multiple of 8, or a seed torch cannot take.
     """
 
     prompt: str

@@ -1,0 +1,299 @@
+"""What was found out about one style, as one self-contained HTML page and as JSON.
+
+The words and the design are in `templates/report.html`; here is what the page needs to be told, and the arithmetic
+behind its pictures. Everything but the style may be missing: the page then leaves that section out.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from urllib.parse import urlsplit
+
+import jinja2
+import pyarrow as pa
+from PIL import Image
+
+from fashion_pipeline.core.pictures import web_uri
+from fashion_pipeline.core.statistics import Condition, Interval, bootstrap, paired, paired_scores, scores_of
+from fashion_pipeline.core.verdicts import AFTER, BEFORE, MIN_PRODUCTS, SPLIT, Verdict
+
+CONDITIONS = tuple(Condition(model, prompt) for model in ("original", "specialised") for prompt in ("plain", "best"))
+"""The cells of the 2 x 2 design, in the order in which every page shows them."""
+
+COMPARISONS = (
+    (Condition("specialised", "plain"), Condition("original", "plain")),
+    (Condition("original", "best"), Condition("original", "plain")),
+    (Condition("specialised", "best"), Condition("original", "best")),
+    (Condition("specialised", "best"), Condition("original", "plain")),
+)
+"""What is compared with what: training alone, words alone, training on top of words, both together."""
+
+ENCODERS = ("encoder", "judge")
+SPLITS = ("dev", "test")
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One product of `dev` or `test` and one seed: its photo, and what each condition drew for it."""
+
+    reference: Image.Image | None
+    images: Mapping[Condition, Image.Image]
+    """The images that exist; a condition that no row has gets no column."""
+    caption: str = ""
+    """What tells this row from the others: the product's attributes, the seed."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where the page's figures come from."""
+
+    photos: Mapping[str, int] = field(default_factory=dict)
+    """Split → number of photos."""
+    rejects: int | None = None
+    models: Mapping[str, str] = field(default_factory=dict)
+    """Role (generator, encoder, judge, specialised) → fingerprint or name."""
+    run_id: str | None = None
+    run_url: str | None = None
+    code_version: str | None = None
+    data_hash: str | None = None
+    created: str | None = None
+    """Date and time, as it should be shown."""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that the page of one style can show."""
+
+    style: str
+    profile: str | None = None
+    verdict: Verdict | None = None
+    """None where no specialised model exists."""
+    plain_prompt: str | None = None
+    optimized_prompt: str | None = None
+    negative_prompt: str | None = None
+    strategy: str | None = None
+    scores: pa.Table | None = None
+    """Table `scores`."""
+    rows: Sequence[ComparisonRow] = ()
+    leaderboard: pa.Table | None = None
+    """Table `leaderboard`, best first."""
+    thumbnails: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)
+    """Candidate id → some of its images."""
+    training_log: pa.Table | None = None
+    """Table `training_log`."""
+    recipe: Mapping[str, object] = field(default_factory=dict)
+    lineage: Lineage = field(default_factory=Lineage)
+
+
+def summary(
+    scores: pa.Table,
+    *,
+    style: str,
+    profile: str,
+    optimized_prompt: str | None,
+    strategy: str | None,
+    verdict: Verdict | None,
+) -> dict[str, object]:
+    """The report as JSON-ready values, from a table `scores`; cells without a score are left out.
+
+    `similarity_score` is the raw encoder cosine of the best prompt with the original model on `test`, or None.
+    """
+    cells = list(_cells(scores))
+    headline = (*Condition("original", "best"), "encoder", "test")
+    return {
+        "style": style,
+        "profile": profile,
+        "optimized_prompt": optimized_prompt,
+        "strategy": strategy,
+        "similarity_score": next((interval.mean for key, interval in cells if key == headline), None),
+        "scores": [
+            dict(zip(("model", "prompt", "encoder", "split"), key, strict=True)) | asdict(interval)
+            for key, interval in cells
+        ],
+        "gains": [
+            {
+                "model": after.model,
+                "prompt": after.prompt,
+                "against": before._asdict(),
+                "encoder": encoder,
+                "split": split,
+                **asdict(interval),
+            }
+            for after, before, encoder, split, interval in _gains(scores)
+        ],
+        "verdict": verdict.name if verdict else None,
+        "reason": verdict.reason if verdict else None,
+    }
+
+
+def _cells(scores: pa.Table, column: str = "cosine") -> Iterator[tuple[tuple[str, str, str, str], Interval]]:
+    for split in SPLITS:
+        for encoder in ENCODERS:
+            for condition in CONDITIONS:
+                values = scores_of(scores, condition, encoder=encoder, split=split, column=column)
+                if values:
+                    yield (*condition, encoder, split), bootstrap(list(values.values()))
+
+
+def _gains(scores: pa.Table) -> Iterator[tuple[Condition, Condition, str, str, Interval]]:
+    for split in SPLITS:
+        for encoder in ENCODERS:
+            for after, before in COMPARISONS:
+                pairs = paired_scores(scores, after, before, encoder=encoder, split=split)
+                if len(pairs[0]):
+                    yield after, before, encoder, split, paired(*pairs)
+
+
+# The page
+
+
+def render_html(data: ReportData) -> str:
+    """The page, complete in itself: no script, no request, every image inside. All text of `data` is escaped."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((files("fashion_pipeline") / "templates" / "report.html").read_text("utf-8"))
+    return template.render(
+        data=data,
+        grid=_grid(data.rows),
+        prompts=_prompts(data),
+        panels=_panels(data.scores),
+        gains=_gain_panels(data.scores),
+        curve=_curve(data.training_log),
+        deciding=(AFTER, BEFORE, SPLIT),
+        min_products=MIN_PRODUCTS,
+        run_url=_safe_link(data.lineage.run_url),
+    )
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """An interval and where it is drawn, in percent of an axis."""
+
+    after: Condition
+    before: Condition | None
+    value: Interval
+    axis: tuple[float, float]
+    anchored: float | None = None
+
+    def place(self, value: float) -> str:
+        low, high = self.axis
+        return f"{4 + 92 * (value - low) / (high - low):.2f}%"
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """All that one encoder says on one split, on one axis."""
+
+    encoder: str
+    split: str
+    marks: list[_Mark]
+
+
+def _panels(scores: pa.Table | None) -> list[_Panel]:
+    if scores is None:
+        return []
+    cells = dict(_cells(scores))
+    anchored = {key: interval.mean for key, interval in _cells(scores, "anchored")}
+    panels = []
+    for split in SPLITS:
+        for encoder in ENCODERS:
+            own = {key: cell for key, cell in cells.items() if key[2:] == (encoder, split)}
+            axis = _axis(own.values())
+            marks = [_Mark(Condition(*key[:2]), None, cell, axis, anchored.get(key)) for key, cell in own.items()]
+            panels.append(_Panel(encoder, split, marks))
+    return [panel for panel in panels if panel.marks]
+
+
+def _gain_panels(scores: pa.Table | None) -> list[_Panel]:
+    if scores is None:
+        return []
+    gains = list(_gains(scores))
+    panels = []
+    for split in SPLITS:
+        for encoder in ENCODERS:
+            own = [gain for gain in gains if gain[2:4] == (encoder, split)]
+            axis = _axis([gain[4] for gain in own], include=0.0)
+            panels.append(_Panel(encoder, split, [_Mark(after, before, gain, axis) for after, before, *_, gain in own]))
+    return [panel for panel in panels if panel.marks]
+
+
+def _axis(intervals: Iterable[Interval], include: float | None = None) -> tuple[float, float]:
+    ends = [end for i in intervals for end in (i.mean, i.low, i.high) if end is not None]
+    ends += [] if include is None else [include]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    return (low, high) if high > low else (low - 0.01, high + 0.01)
+
+
+def _grid(rows: Sequence[ComparisonRow]) -> dict[str, object] | None:
+    if not rows:
+        return None
+    columns = [condition for condition in CONDITIONS if any(condition in row.images for row in rows)]
+    return {
+        "columns": columns,
+        "rows": [
+            {
+                "caption": row.caption,
+                "reference": web_uri(row.reference) if row.reference else None,
+                "images": [web_uri(row.images[each]) if each in row.images else None for each in columns],
+            }
+            for row in rows
+        ],
+    }
+
+
+def _prompts(data: ReportData) -> list[dict[str, object]]:
+    if data.leaderboard is None:
+        return []
+    rows = data.leaderboard.to_pylist()
+    axis = _axis([_interval(row) for row in rows])
+    return [
+        row
+        | {
+            "best": row["prompt"] == data.optimized_prompt,
+            "thumbnails": [web_uri(image, 128) for image in data.thumbnails.get(row["candidate"], ())][:4],
+            "mark": _Mark(Condition("original", "best"), None, _interval(row), axis),
+        }
+        for row in rows
+    ]
+
+
+def _interval(row: Mapping[str, object]) -> Interval:
+    return Interval(row["mean"], row["low"], row["high"], row["images"])  # type: ignore[arg-type]
+
+
+def _curve(log: pa.Table | None) -> dict[str, object] | None:
+    """Two lines in a square of 100 x 100, x to the right, y downwards."""
+    if log is None or not log.num_rows:
+        return None
+    steps, losses, held_out = (log[name].to_pylist() for name in ("step", "loss", "held_out_loss"))
+    training = list(zip(steps, losses, strict=True))
+    measured = [(step, loss) for step, loss in zip(steps, held_out, strict=True) if loss is not None]
+    values = [loss for _, loss in training + measured]
+    bottom, top = min(values), max(values)
+    first, last = min(steps), max(steps)
+
+    def points(line: list[tuple[int, float]]) -> list[tuple[float, float]]:
+        return [
+            (
+                round(100 * (step - first) / max(last - first, 1), 2),
+                round(96 - 92 * (loss - bottom) / ((top - bottom) or 1), 2),
+            )
+            for step, loss in line
+        ]
+
+    return {
+        "training": points(training),
+        "held_out": points(measured),
+        "first": first,
+        "last": last,
+        "bottom": bottom,
+        "top": top,
+        "start_loss": training[0][1],
+        "end_loss": training[-1][1],
+        "held_out_ends": (measured[0][1], measured[-1][1]) if measured else None,
+    }
+
+
+def _safe_link(url: str | None) -> str | None:
+    return url if url and urlsplit(url).scheme in ("http", "https") else None

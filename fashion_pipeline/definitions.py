@@ -1,0 +1,27 @@
+"""The one entry point that Dagster loads. It only assembles."""
+
+import dagster as dg
+
+from fashion_pipeline.defs.jobs import ASSETS, JOBS
+from fashion_pipeline.defs.schedules import weekly_retraining
+from fashion_pipeline.defs.sensors import new_photos
+from fashion_pipeline.resources.gpu import Gpu
+from fashion_pipeline.resources.models import Models
+from fashion_pipeline.resources.storage import Storage
+from fashion_pipeline.settings import read_settings
+
+_settings = read_settings()
+_gpu = Gpu(device=_settings.device, precision=_settings.precision)
+
+defs = dg.Definitions(
+    assets=ASSETS,
+    jobs=JOBS,
+    schedules=[weekly_retraining],
+    sensors=[new_photos],
+    resources={
+        "storage": Storage(root=str(_settings.data)),
+        "gpu": _gpu,
+        "models": Models(profile=_settings.profile, gpu=_gpu),
+    },
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,48 @@
+"""What can be launched: the catalog alone, prompts alone, training alone, or the whole chain, one style a run."""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from fashion_pipeline.defs.catalog import raw_images
+from fashion_pipeline.defs.curation import curated_subset
+from fashion_pipeline.defs.evaluation import evaluation_report
+from fashion_pipeline.defs.features import clip_features
+from fashion_pipeline.defs.prompts import prompt_candidates
+from fashion_pipeline.defs.publishing import published_model, style_leaderboard
+from fashion_pipeline.defs.samples import generated_samples
+from fashion_pipeline.defs.similarity import prompt_report, similarity_table
+from fashion_pipeline.defs.styles import styles
+from fashion_pipeline.defs.training import lora_weights, specialised_model
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+CATALOG = (raw_images, clip_features)
+PROMPTS = (prompt_candidates, generated_samples, similarity_table, prompt_report)
+FINETUNING = (curated_subset, lora_weights, specialised_model, evaluation_report, published_model, style_leaderboard)
+
+ASSETS = (*CATALOG, *PROMPTS, *FINETUNING)
+"""Every asset, in the order in which the data flows."""
+
+
+def _job(name: str, assets: tuple[dg.AssetsDefinition, ...], description: str) -> "UnresolvedAssetJobDefinition":
+    return dg.define_asset_job(
+        name,
+        dg.AssetSelection.assets(*assets),
+        description=description,
+        partitions_def=styles,
+        executor_def=dg.in_process_executor,
+    )
+
+
+catalog_job = _job("catalog", CATALOG, "Take in a style's photos and describe them.")
+prompt_optimization_job = _job(
+    "prompt_optimization", (*CATALOG, *PROMPTS), "Find the prompt that comes closest to the style; no weight changes."
+)
+finetuning_job = _job(
+    "finetuning", (*CATALOG, *FINETUNING), "Train LoRA weights on the curated photos, evaluate, publish if better."
+)
+full_pipeline_job = _job("full_pipeline", ASSETS, "From photos to a published model.")
+
+JOBS = (catalog_job, prompt_optimization_job, finetuning_job, full_pipeline_job)

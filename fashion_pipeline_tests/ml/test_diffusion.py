@@ -1,0 +1,105 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from fashion_pipeline.ml.devices import Device
+from fashion_pipeline.ml.diffusion import Generator
+from fashion_pipeline.core.requests import Request
+from fashion_pipeline_tests.ml.conftest import CPU
+
+RED = Request("a red coat", "blurry", seed=7, steps=3, guidance=3.0, width=64, height=64)
+
+
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
+def generator(request: pytest.FixtureRequest, generator_folder):
+    with Generator(generator_folder, Device("cpu", request.param, "cpu"), batch_size=4) as generator:
+        yield generator
+
+
+def draw(generator: Generator, requests: list[Request]) -> list[np.ndarray]:
+    found = dict(generator.draw(requests))
+    return [np.asarray(found[i]) for i in range(len(requests))]
+
+
+def test_the_same_request_is_the_same_image_and_another_seed_another(generator):
+    first, again, other = draw(generator, [RED, RED, replace(RED, seed=8)])
+    assert first.shape == (64, 64, 3)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_an_image_does_not_depend_on_neighbours_or_place(generator):
+    alone = draw(generator, [RED])[0]
+    others = [replace(RED, prompt=f"coat {i}", seed=i) for i in range(6)]
+    for place in (0, 2, 6):
+        assert np.array_equal(draw(generator, [*others[:place], RED, *others[place:]])[place], alone)
+
+
+def test_unequal_requests_come_back_under_their_own_index(generator):
+    requests = [RED, replace(RED, steps=2), replace(RED, width=32), replace(RED, guidance=1.0), RED]
+    found = dict(generator.draw(requests))
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    assert found[2].size == (32, 64)
+    assert np.array_equal(np.asarray(found[0]), np.asarray(found[4]))
+    assert not np.array_equal(np.asarray(found[0]), np.asarray(found[3]))
+
+
+def test_prompt_and_negative_prompt_matter(generator):
+    images = draw(generator, [RED, replace(RED, prompt="a blue shoe"), replace(RED, negative_prompt="")])
+    assert not np.array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], images[2])
+
+
+def test_a_prompt_too_long_is_refused_before_the_first_image(generator):
+    long = replace(RED, prompt="x" * 76)
+    assert generator.token_count("x" * 75) == generator.text_limit == 77
+    with pytest.raises(ValueError, match="prompt of 78 tokens, but the model reads 77"):
+        next(generator.draw([RED, long]))
+
+
+def test_when_memory_runs_out_the_batch_is_halved_and_all_images_come(generator_folder, monkeypatch):
+    generator = Generator(generator_folder, CPU, batch_size=4)
+    inside = generator._draw_batch
+
+    def small_memory(requests):
+        if generator.batch_size > 1:
+            raise torch.OutOfMemoryError("planted")
+        return inside(requests)
+
+    monkeypatch.setattr(generator, "_draw_batch", small_memory)
+    assert sorted(dict(generator.draw([RED] * 3))) == [0, 1, 2]
+    assert generator.batch_size == 1
+
+
+def test_another_error_is_not_taken_for_lack_of_memory(generator_folder, monkeypatch):
+    generator = Generator(generator_folder, CPU, batch_size=2)
+
+    def broken(requests):
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(generator, "_draw_batch", broken)
+    with pytest.raises(RuntimeError, match="planted"):
+        next(generator.draw([RED]))
+
+
+def test_the_identity_of_a_sample_tells_all_that_changes_the_image(generator_folder):
+    generator = Generator(generator_folder, CPU, batch_size=4)
+    other_shape = Generator(generator_folder, CPU, batch_size=2)
+    other_precision = Generator(generator_folder, Device("cpu", "bf16", ""), batch_size=4)
+    ids = [g.sample_id(RED) for g in (generator, other_shape, other_precision)]
+    ids += [generator.sample_id(replace(RED, **{field: 2})) for field in ("seed", "steps", "guidance")]
+    assert len(set(ids)) == 6
+    assert generator.sample_id(RED) == Generator(generator_folder, CPU, batch_size=4).sample_id(RED)
+
+
+@pytest.mark.parametrize(("field", "value"), [("steps", 0), ("width", 60), ("height", 0), ("seed", -1)])
+def test_an_impossible_request_names_its_field(field: str, value: int):
+    with pytest.raises(ValueError, match=f"{field} is {value}"):
+        replace(RED, **{field: value})
+
+
+def test_a_missing_generator_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a StableDiffusionPipeline folder"):
+        Generator(tmp_path / "nowhere", CPU)
