@@ -91,7 +91,7 @@ def ensemble(texts: NDArray[np.float32], sizes: Sequence[int]) -> NDArray[np.flo
     """
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     means = np.add.reduceat(texts, starts, axis=0)
-    return means / np.linalg.norm(means, axis=1, keepdims=True)
+    return np.asarray(means / np.linalg.norm(means, axis=1, keepdims=True), np.float32)
 
 
 def answer(
@@ -109,7 +109,7 @@ def answer(
     rows: list[dict[str, object]] = []
     for facet in dict.fromkeys(question.facet for question in questions):
         positions = [index for index, question in enumerate(questions) if question.facet == facet]
-        probabilities = _softmax(scale * images @ texts[positions].T)
+        probabilities = _softmax(np.asarray(scale * images @ texts[positions].T, np.float32))
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_VALUES]
         for row, columns in enumerate(best):
             rows += [

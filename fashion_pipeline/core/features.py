@@ -25,7 +25,7 @@ class FeatureIndex:
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """(len(ids), d) unit rows. Raises KeyError for an id without an embedding."""
-        return self._matrix[np.array([self._positions[id_] for id_ in ids], int)]
+        return np.asarray(self._matrix[np.array([self._positions[id_] for id_ in ids], int)])
 
     def known(self, ids: Sequence[str]) -> NDArray[np.float32]:
         """(k, d) unit rows of those of the ids that have an embedding."""

@@ -7,6 +7,7 @@ behind its pictures. Everything but the style may be missing: the page then leav
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
+from typing import Any
 from urllib.parse import urlsplit
 
 import jinja2
@@ -93,7 +94,7 @@ def summary(
     optimized_prompt: str | None,
     strategy: str | None,
     verdict: Verdict | None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The report as JSON-ready values, from a table `scores`; cells without a score are left out.
 
     `similarity_score` is the raw encoder cosine of the best prompt with the original model on `test`, or None.
@@ -267,7 +268,7 @@ def _curve(log: pa.Table | None) -> dict[str, object] | None:
     if log is None or not log.num_rows:
         return None
     steps, losses, held_out = (log[name].to_pylist() for name in ("step", "loss", "held_out_loss"))
-    training = list(zip(steps, losses, strict=True))
+    training = [(step, loss) for step, loss in zip(steps, losses, strict=True) if loss is not None]
     measured = [(step, loss) for step, loss in zip(steps, held_out, strict=True) if loss is not None]
     values = [loss for _, loss in training + measured]
     bottom, top = min(values), max(values)

@@ -25,19 +25,19 @@ class Anchors:
 
 def paired_cosines(a: Embeddings, b: Embeddings) -> NDArray[np.float32]:
     """(n, d) and (n, d) unit rows → (n,) cosines in [-1, 1], row by row."""
-    return np.clip(np.einsum("nd,nd->n", a, b), -1.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(np.einsum("nd,nd->n", a, b), -1.0, 1.0), np.float32)
 
 
 def mean_similarity(a: Embeddings, b: Embeddings) -> NDArray[np.float32]:
     """(n, d) and (m, d) unit rows → (n,) mean cosine of each row of `a` to all of `b`."""
-    return (a @ b.mean(axis=0)).astype(np.float32)
+    return np.asarray(a @ b.mean(axis=0), np.float32)
 
 
 def typicality(embeddings: Embeddings, groups: Sequence[str]) -> NDArray[np.float32]:
     """(n, d) unit rows → (n,) mean cosine of each photo to those of other product groups; 0 without any."""
     different = np.not_equal.outer(np.array(groups), np.array(groups))
     cosines = (embeddings @ embeddings.T) * different
-    return (cosines.sum(axis=1) / np.maximum(different.sum(axis=1), 1)).astype(np.float32)
+    return np.asarray(cosines.sum(axis=1) / np.maximum(different.sum(axis=1), 1), np.float32)
 
 
 def anchors(style: Embeddings, groups: Sequence[str], others: Embeddings) -> Anchors | None:

@@ -135,6 +135,8 @@ def held_out(keys: Sequence[str], prints: Fingerprints) -> NDArray[np.bool_]:
 
 def near_duplicates(prints: Fingerprints) -> Iterator[tuple[int, int, float]]:
     """Pairs of positions (i < j) of near-duplicates, with their relative colour distance."""
+    if not len(prints):
+        return
     contrast = np.maximum(prints.thumbnails.reshape(len(prints), -1).std(1), 1.0)
     for start in range(0, len(prints), 512):
         block = prints.hashes[start : start + 512, None]

@@ -41,10 +41,11 @@ def raw_images(context: dg.AssetExecutionContext, storage: Storage) -> dg.Materi
     listing = read_source(source).of(style)
     if not listing.entries:
         raise CatalogError(f"no photos of style {style!r} under {source.path}: add some, or remove the style")
-    catalog = build_catalog(style, listing.entries, storage.read_all("images"))
+    catalog = build_catalog(
+        style, listing.entries, storage.read_all("images"), rejects=listing.rejects, root=source.path
+    )
     images = storage.write("images", style, catalog.images)
-    listed = [{"path": reject.path, "reason": reject.reason} for reject in listing.rejects]
-    rejects = storage.write("rejects", style, listed + catalog.rejects.to_pylist())
+    rejects = storage.write("rejects", style, catalog.rejects)
     groups = Counter(images["product_group"].to_pylist())
     others = storage.read_all("images").select(["product_group", "split"]).to_pylist()
     splits_of_group = {row["product_group"]: set[str]() for row in others}

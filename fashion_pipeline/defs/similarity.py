@@ -73,6 +73,7 @@ def prompt_report(context: dg.AssetExecutionContext, storage: Storage, models: M
         profile=models.profile,
         optimized_prompt=best["prompt"],
         strategy=best["strategy"],
+        verdict=None,
     )
     storage.write_report(style, PROMPT_REPORT, report)
     page = write_page(storage, models, style, run_id=context.run_id)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from fashion_pipeline.ml.recipes import FinetuneConfig
 
@@ -29,7 +29,7 @@ def save_lora(unet: Any, file: Path, metadata: Mapping[str, str]) -> None:
     weights = {f"unet.{name}": tensor for name, tensor in get_peft_model_state_dict(unet).items()}
     adapter = {f"unet.{name}": value for name, value in unet.peft_config["default"].to_dict().items()}
     write_lora(
-        file, weights, {**metadata, ADAPTER_METADATA: json.dumps(adapter, indent=2, sort_keys=True, default=list)}
+        file, weights, {**metadata, ADAPTER_METADATA: json.dumps(adapter, indent=2, sort_keys=True, default=sorted)}
     )
 
 
@@ -38,5 +38,15 @@ def write_lora(file: Path, weights: Mapping[str, torch.Tensor], metadata: Mappin
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(f".{file.name}.fresh")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(tensors, fresh, metadata={**metadata, "format": "pt"})
+    fresh.write_bytes(_with_sorted_header(save(tensors, metadata={**metadata, "format": "pt"})))
     fresh.replace(file)
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """A safetensors file with its metadata in order: the library shuffles them, and equal LoRAs would hash unequal."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]

@@ -117,6 +117,18 @@ class Storage(dg.ConfigurableResource):  # type: ignore[type-arg]
         """What prompts call a style, for example "ethnic wear"."""
         return str(self._registration(style)["subject"])
 
+    def prepared_state(self, style: str) -> str | None:
+        """The state of the photos (`listing_state`) that the style's catalog and features were last made from."""
+        path = self._prepared(style)
+        return str(self._read_json(path, "")["photos"]) if path.exists() else None
+
+    def write_prepared_state(self, style: str, state: str) -> None:
+        """Remember that catalog and features are up to date with this state of the photos."""
+        self._write_json(self._prepared(style), {"photos": state})
+
+    def _prepared(self, style: str) -> Path:
+        return self._inside("catalog", "prepared", f"{_slug(style)}.json")
+
     def _registration(self, style: str) -> dict[str, Any]:
         known = ", ".join(self.registered_styles()) or "none yet"
         missing = f"style {style!r} is not in the catalog (known: {known}): run it once with --source"

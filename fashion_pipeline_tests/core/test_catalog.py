@@ -104,7 +104,7 @@ def test_a_style_keeps_a_readable_name(name: str, slug: str) -> None:
     "name", ["", " ", "NA", "nan", "../x", "a/b", "a\\b", "..", "***", "a\nb", "a\u202eb", "x" * 61]
 )
 def test_a_style_name_that_would_break_folders_or_partitions_is_refused_with_a_mend(name: str) -> None:
-    with pytest.raises(CatalogError, match="rename|give|shorten"):
+    with pytest.raises(CatalogError, match=r"rename|give|shorten"):
         style_slug(name)
 
 
@@ -137,9 +137,9 @@ def test_a_badly_named_style_folder_does_not_stop_the_others(tmp_path: Path) -> 
 
 
 def test_a_source_without_photos_says_where_to_put_them(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match="there is no .*name a folder"):
+    with pytest.raises(CatalogError, match=r"there is no .*name a folder"):
         listed(tmp_path / "missing")
-    with pytest.raises(CatalogError, match="no photos in .*<style>/"):
+    with pytest.raises(CatalogError, match=r"no photos in .*<style>/"):
         listed(tmp_path)
     (tmp_path / "coat").mkdir()
     (tmp_path / "coat" / "a.md").write_text("x")
@@ -226,7 +226,7 @@ def test_a_parquet_manifest_with_its_own_column_names_is_read(tmp_path: Path) ->
 
 def test_a_manifest_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     faults = {
-        "id,articleType\n1,Kurtas\n": r"no column 'baseColour', 'gender', 'season', 'usage'; it has id, articleType: add",
+        "id,articleType\n1,Kurtas\n": "no column 'baseColour', 'gender', 'season', 'usage'; it has id, art.*: add",
         "a,b\n1,2\n": "columns a, b: call those",
         "": "is empty: write",
         "style,path\na\0b,c\n": None,
@@ -236,10 +236,10 @@ def test_a_manifest_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         with pytest.raises(CatalogError, match=message):
             listed(tmp_path)
     (tmp_path / "m.csv").write_bytes("style,path\ncafé,a.jpg\n".encode("latin-1"))
-    with pytest.raises(CatalogError, match="not UTF-8 .*save it as UTF-8"):
+    with pytest.raises(CatalogError, match=r"not UTF-8 .*save it as UTF-8"):
         listed(tmp_path)
     (tmp_path / "n.parquet").write_bytes(b"nonsense")
-    with pytest.raises(CatalogError, match="2 manifests .*name the one"):
+    with pytest.raises(CatalogError, match=r"2 manifests .*name the one"):
         listed(tmp_path)
     with pytest.raises(CatalogError, match="cannot be read as Parquet"):
         listed(tmp_path / "n.parquet")

@@ -98,6 +98,7 @@ def test_a_large_photo_is_reduced_but_its_own_size_is_reported(tmp_path: Path, n
     assert close(photo.image.getpixel((60, 90)), RED) and close(photo.image.getpixel((200, 5)), WHITE)
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_file_that_declares_900_megapixels_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
     for side in (30_000, 13_000):
         (tmp_path / "a.png").write_bytes(declared_png(side, side))

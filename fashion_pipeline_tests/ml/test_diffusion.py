@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fashion_pipeline.core.requests import Request
 from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.diffusion import Generator
-from fashion_pipeline.core.requests import Request
 from fashion_pipeline_tests.ml.conftest import CPU
 
 RED = Request("a red coat", "blurry", seed=7, steps=3, guidance=3.0, width=64, height=64)

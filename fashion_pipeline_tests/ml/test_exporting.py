@@ -8,11 +8,11 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from fashion_pipeline.core.requests import Request
 from fashion_pipeline.ml.diffusion import Generator
 from fashion_pipeline.ml.exporting import LORA_FILE, ExportError, export_lora, export_pipeline, verify_export
 from fashion_pipeline.ml.finetuning import finetune
 from fashion_pipeline.ml.recipes import FinetuneConfig
-from fashion_pipeline.core.requests import Request
 from fashion_pipeline_tests.ml.conftest import CPU
 
 
@@ -42,6 +42,11 @@ def test_the_lora_file_keeps_alpha_and_says_where_it_is_from(lora):
     assert json.loads(header["lora_adapter_metadata"])["unet.lora_alpha"] == 16.0
     assert header["style"] == "coat"
     assert json.loads(header["fashion_pipeline.recipe"])["rank"] == 4
+
+
+def test_the_same_lora_exported_again_is_the_same_file(trained, lora, tmp_path):
+    again = [export_lora(trained, tmp_path / f"{i}.safetensors", {"style": "coat"}) for i in range(5)]
+    assert {file.read_bytes() for file in again} == {lora.read_bytes()}
 
 
 def test_a_file_that_lost_its_alpha_is_found_out(generator_folder, trained, lora, tmp_path):

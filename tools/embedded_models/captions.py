@@ -13,10 +13,31 @@ FACETS = {"garment": "articleType", "colour": "baseColour", "audience": "gender"
 CHANCE = {"garment": 0.9, "colour": 0.7, "audience": 0.4, "season": 0.2, "usage": 0.35}
 RESERVED = {"garment": {"Kurtas", "Kurtis", "Dupatta"}, "usage": {"Ethnic"}}
 OPENINGS = ("", "", "a photo of ", "a picture of ", "an image of ", "a product photo of ", "a studio photo of ")
-ENDINGS = ("", "", "", " on a white background", ", product photo", ", studio lighting", ", high quality", ", front view")
+ENDINGS = (
+    "",
+    "",
+    "",
+    " on a white background",
+    ", product photo",
+    ", studio lighting",
+    ", high quality",
+    ", front view",
+)
 NOUNS = ("clothing", "garment", "fashion item", "product", "outfit", "wear")
-PLURAL = ("denim", "hosiery", "pantyhose", "footwear", "outerwear", "topwear", "bottomwear", "underwear", "knitwear",
-          "ethnic wear", "clothing", "wear")
+PLURAL = (
+    "denim",
+    "hosiery",
+    "pantyhose",
+    "footwear",
+    "outerwear",
+    "topwear",
+    "bottomwear",
+    "underwear",
+    "knitwear",
+    "ethnic wear",
+    "clothing",
+    "wear",
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +55,7 @@ def load_vocabulary(path: Path = VOCABULARY) -> dict[str, dict[str, list[str]]]:
 
 
 def with_article(phrase: str) -> str:
-    """"kurta" → "a kurta", "umbrella" → "an umbrella", "jeans" stays."""
+    """ "kurta" → "a kurta", "umbrella" → "an umbrella", "jeans" stays."""
     last = phrase.split()[-1]
     if phrase in PLURAL or (last.endswith("s") and not last.endswith("ss")):
         return phrase
@@ -44,19 +65,27 @@ def with_article(phrase: str) -> str:
 def attributes_of(photos: Photos, vocabulary: dict) -> list[dict[str, str]]:
     """One dictionary a photo: facet → value, only values that the vocabulary knows."""
     rows = zip(*(photos.columns[column] for column in FACETS.values()), strict=True)
-    return [{facet: str(value) for facet, value in zip(FACETS, row, strict=True) if value in vocabulary[facet]} for row in rows]
+    return [
+        {facet: str(value) for facet, value in zip(FACETS, row, strict=True) if value in vocabulary[facet]}
+        for row in rows
+    ]
 
 
 def without_reserved(vocabulary: dict) -> dict:
     """The vocabulary of the generator: no word of the style that it must not know."""
-    kept = {facet: {value: phrases for value, phrases in vocabulary[facet].items() if value not in RESERVED.get(facet, ())}
-            for facet in FACETS}
-    broader = {word: [value for value in values if value in kept["garment"]] for word, values in vocabulary["broader"].items()}
+    kept = {
+        facet: {value: phrases for value, phrases in vocabulary[facet].items() if value not in RESERVED.get(facet, ())}
+        for facet in FACETS
+    }
+    broader = {
+        word: [value for value in values if value in kept["garment"]] for word, values in vocabulary["broader"].items()
+    }
     return vocabulary | kept | {"broader": {word: values for word, values in broader.items() if values}}
 
 
-def compose(attributes: dict[str, str], vocabulary: dict, rng: np.random.Generator,
-            chance: dict[str, float] = CHANCE) -> Caption:
+def compose(
+    attributes: dict[str, str], vocabulary: dict, rng: np.random.Generator, chance: dict[str, float] = CHANCE
+) -> Caption:
     """A caption of a random part of `attributes`: a sentence mostly, a bare list of words at times."""
     chosen = {facet: value for facet, value in attributes.items() if rng.random() < chance[facet]}
     if not chosen and attributes:

@@ -28,9 +28,14 @@ def prepare(folder: Path, cache: Path) -> None:
     split = splits_of(ids, Fingerprints.stack([prints for _, _, prints in decoded]))
     cache.parent.mkdir(parents=True, exist_ok=True)
     partial = cache.with_suffix(".partial.npz")
-    np.savez(partial, ids=np.array(ids), split=split, small=np.stack([small for small, _, _ in decoded]),
-             large=np.stack([large for _, large, _ in decoded]),
-             **{name: np.array([row[name] for row in rows]) for name in ATTRIBUTES})
+    np.savez(
+        partial,
+        ids=np.array(ids),
+        split=split,
+        small=np.stack([small for small, _, _ in decoded]),
+        large=np.stack([large for _, large, _ in decoded]),
+        **{name: np.array([row[name] for row in rows]) for name in ATTRIBUTES},
+    )
     partial.replace(cache)
     print({str(name): int(count) for name, count in zip(*np.unique(split, return_counts=True), strict=True)})
 
@@ -42,7 +47,9 @@ def decode(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[int, np.ndarray]]:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)
-    small, large = (np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box)) for size in (IMAGE_SIZE, LARGE_SIZE))
+    small, large = (
+        np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box)) for size in (IMAGE_SIZE, LARGE_SIZE)
+    )
     return small, large, fingerprint(image)
 
 

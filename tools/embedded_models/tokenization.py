@@ -14,21 +14,25 @@ from tools.embedded_models.training import generator_for
 MERGED_TOKENS = 700
 LENGTH = 77
 # Words of prompts that people and programs write, so that they are few tokens although no photo was labelled so.
-COMMON_WORDS = """striped stripes printed print plain solid checked checkered plaid floral dotted polka dots graphic logo
-embroidered pattern cotton denim leather wool woollen silk linen polyester knitted suede canvas slim fit regular loose tight
-sleeve sleeves long short sleeveless collar neck round crew button zip pocket hood modern classic vintage elegant minimal
-luxury detailed sharp focus bright dark light soft colour color style fashion catalog catalogue photograph photo product
-model wearing isolated clean simple background studio realistic blurry low quality deformed watermark text""".split()
+COMMON_WORDS = (
+    "striped stripes printed print plain solid checked checkered plaid floral dotted polka dots graphic logo embroidered "
+    "pattern cotton denim leather wool woollen silk linen polyester knitted suede canvas slim fit regular loose tight "
+    "sleeve sleeves long short sleeveless collar neck round crew button zip pocket hood modern classic vintage elegant "
+    "minimal luxury detailed sharp focus bright dark light soft colour color style fashion catalog catalogue photograph "
+    "photo product model wearing isolated clean simple background studio realistic blurry low quality deformed watermark "
+    "text"
+).split()
 
 
 def train_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
-    """A CLIPTokenizer whose vocabulary holds all 256 bytes, alone and at a word's end, and the merges learnt from `texts`."""
+    """A CLIPTokenizer of all 256 bytes, alone and at a word's end, and the merges learnt from `texts`."""
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.normalizer = CLIPTokenizer().backend_tokenizer.normalizer
     learner.pre_tokenizer = CLIPTokenizer().backend_tokenizer.pre_tokenizer
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=MERGED_TOKENS + 512, initial_alphabet=alphabet, end_of_word_suffix="</w>",
-                                  show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=MERGED_TOKENS + 512, initial_alphabet=alphabet, end_of_word_suffix="</w>", show_progress=False
+    )
     learner.train_from_iterator(texts, trainer)
     merges = [tuple(pair) for pair in _merges_of(learner)]
     tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
@@ -49,5 +53,7 @@ def corpus(photos: Photos, vocabulary: dict) -> list[str]:
     texts = [compose(attributes, vocabulary, rng).text for attributes in attributes_of(photos, vocabulary)]
     for facet in FACETS:
         for phrases in vocabulary[facet].values():
-            texts += [question(vocabulary, facet, phrase, t) for phrase in phrases for t in vocabulary["templates"][facet] * 3]
+            texts += [
+                question(vocabulary, facet, phrase, t) for phrase in phrases for t in vocabulary["templates"][facet] * 3
+            ]
     return texts + list(vocabulary["broader"]) * 5 + COMMON_WORDS * 20

@@ -12,8 +12,18 @@ from torch.nn import functional as F
 
 from tools.embedded_models.photos import IMAGE_SIZE, Photos, load_photos, seen_by_generator
 from tools.embedded_models.training import (
-    Averaged, generator_for, learning_rate, load_checkpoint, log_every, prepare_cpu, save_checkpoint, save_grid,
-    seed_torch, set_learning_rate, to_bytes, to_float,
+    Averaged,
+    generator_for,
+    learning_rate,
+    load_checkpoint,
+    log_every,
+    prepare_cpu,
+    save_checkpoint,
+    save_grid,
+    seed_torch,
+    set_learning_rate,
+    to_bytes,
+    to_float,
 )
 
 NAME = "autoencoder"
@@ -26,9 +36,14 @@ TO_OPPONENT = torch.tensor([[0.299, 0.587, 0.114], [-0.338, -0.662, 1.0], [1.0, 
 def build_autoencoder() -> AutoencoderKL:
     """Factor 4: 64 × 64 pixels become 16 × 16 latents of 4 channels."""
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 48, 96), layers_per_block=1, latent_channels=4, norm_num_groups=8,
-        sample_size=IMAGE_SIZE, mid_block_add_attention=False,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 48, 96),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=IMAGE_SIZE,
+        mid_block_add_attention=False,
     )
 
 

@@ -15,10 +15,19 @@ from tools.embedded_models.captions import attributes_of, compose, load_vocabula
 from tools.embedded_models.exporting import replace_folder
 from tools.embedded_models.photos import Photos, load_photos, seen_by_generator
 from tools.embedded_models.tokenization import LENGTH, corpus, train_tokenizer
-from tools.embedded_models.train_autoencoder import build_autoencoder, load_averaged
+from tools.embedded_models.train_autoencoder import load_averaged
 from tools.embedded_models.training import (
-    Averaged, generator_for, learning_rate, load_checkpoint, log_every, prepare_cpu, save_checkpoint, save_grid,
-    seed_torch, set_learning_rate, to_float,
+    Averaged,
+    generator_for,
+    learning_rate,
+    load_checkpoint,
+    log_every,
+    prepare_cpu,
+    save_checkpoint,
+    save_grid,
+    seed_torch,
+    set_learning_rate,
+    to_float,
 )
 
 NAME = "denoiser"
@@ -26,11 +35,35 @@ WIDTH = 192
 CHANCE = {"garment": 0.95, "colour": 0.85, "audience": 0.4, "season": 0.15, "usage": 0.3}
 DROPPED = 0.1
 MIN_SNR = 5.0
-SHOWN = [f"a photo of {garment}" for garment in (
-    "a black t-shirt", "a blue shirt", "a white casual shoe", "a red top", "a grey sports shoe", "a black watch", "a brown handbag",
-    "a red high heels", "black sunglasses", "a grey sweater", "a black wallet", "blue flip flops", "a green t-shirt", "blue jeans",
-    "a black jacket", "a purple dress", "a brown belt", "a red cap", "white socks", "a blue tie", "black trousers", "a pink handbag",
-    "an orange t-shirt", "a backpack")]
+SHOWN = [
+    f"a photo of {garment}"
+    for garment in (
+        "a black t-shirt",
+        "a blue shirt",
+        "a white casual shoe",
+        "a red top",
+        "a grey sports shoe",
+        "a black watch",
+        "a brown handbag",
+        "a red high heels",
+        "black sunglasses",
+        "a grey sweater",
+        "a black wallet",
+        "blue flip flops",
+        "a green t-shirt",
+        "blue jeans",
+        "a black jacket",
+        "a purple dress",
+        "a brown belt",
+        "a red cap",
+        "white socks",
+        "a blue tie",
+        "black trousers",
+        "a pink handbag",
+        "an orange t-shirt",
+        "a backpack",
+    )
+]
 
 
 @dataclass(frozen=True)
@@ -45,26 +78,47 @@ class Latents:
 def build_denoiser() -> UNet2DConditionModel:
     """Predicts the noise in 16 × 16 latents; cross-attention at 8 × 8 and 4 × 4, where it costs a third of the time."""
     return UNet2DConditionModel(
-        sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(64, 128, 192),
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(64, 128, 192),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=WIDTH, attention_head_dim=4, norm_num_groups=16,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
     )
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     config = CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=512, projection_dim=WIDTH, num_hidden_layers=3,
-        num_attention_heads=4, max_position_embeddings=LENGTH, **special,
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=512,
+        projection_dim=WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        **special,
     )
     return CLIPTextModel._from_config(config, attn_implementation="eager")
 
 
 def build_scheduler() -> DPMSolverMultistepScheduler:
     return DPMSolverMultistepScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", algorithm_type="dpmsolver++", solver_order=2,
-        use_karras_sigmas=True, steps_offset=1,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        use_karras_sigmas=True,
+        steps_offset=1,
     )
 
 
@@ -116,7 +170,9 @@ def signal_to_noise(scheduler: DPMSolverMultistepScheduler) -> Tensor:
     return scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
 
 
-def noise_loss(denoiser: UNet2DConditionModel, noisy: Tensor, steps: Tensor, states: Tensor, noise: Tensor, ratio: Tensor) -> Tensor:
+def noise_loss(
+    denoiser: UNet2DConditionModel, noisy: Tensor, steps: Tensor, states: Tensor, noise: Tensor, ratio: Tensor
+) -> Tensor:
     """Squared error of the predicted noise, weighted by min-SNR (Hang et al. 2023)."""
     with torch.autocast("cpu", torch.bfloat16):
         predicted = denoiser(noisy, steps, states).sample
@@ -127,14 +183,22 @@ def noise_loss(denoiser: UNet2DConditionModel, noisy: Tensor, steps: Tensor, sta
 def assemble(modules: dict[str, nn.Module], tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
     """The complete pipeline of autoencoder, denoiser and text encoder."""
     pipeline = StableDiffusionPipeline(
-        vae=modules["autoencoder"], text_encoder=modules["text_encoder"], tokenizer=tokenizer, unet=modules["denoiser"],
-        scheduler=build_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        vae=modules["autoencoder"],
+        text_encoder=modules["text_encoder"],
+        tokenizer=tokenizer,
+        unet=modules["denoiser"],
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def averaged_pipeline(work: Path, averages: dict[str, Averaged], tokenizer: CLIPTokenizer, scale: float) -> StableDiffusionPipeline:
+def averaged_pipeline(
+    work: Path, averages: dict[str, Averaged], tokenizer: CLIPTokenizer, scale: float
+) -> StableDiffusionPipeline:
     """The pipeline with averaged weights, in float32."""
     autoencoder = load_averaged(work / "autoencoder.safetensors")
     autoencoder.register_to_config(scaling_factor=scale)
@@ -160,7 +224,9 @@ def publish(pipeline: StableDiffusionPipeline, out: Path, picture: Path) -> None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, required=True, help="the file that prepare_photos.py wrote")
-    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints (the autoencoder's too), logs, pictures")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder of checkpoints (the autoencoder's too), logs, pictures"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the exported pipeline")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=64)
@@ -192,7 +258,9 @@ def train(args: argparse.Namespace) -> None:
         rng = generator_for(NAME, step)
         chosen = rng.choice(len(photos), size=args.batch, p=weights)
         texts = write_captions([attributes[index] for index in chosen], vocabulary, rng)
-        tokens = tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
+        tokens = tokenizer(
+            texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt"
+        ).input_ids
         seed_torch(NAME, step)
         clean = draw_latents(latents, chosen, rng)
         noise, steps = torch.randn_like(clean), torch.randint(0, 1000, (args.batch,))
@@ -200,7 +268,9 @@ def train(args: argparse.Namespace) -> None:
         signal = (ratio / (1 + ratio)).view(-1, 1, 1, 1)
         with torch.autocast("cpu", torch.bfloat16):
             states = modules["text_encoder"](tokens).last_hidden_state
-        loss = noise_loss(modules["denoiser"], signal.sqrt() * clean + (1 - signal).sqrt() * noise, steps, states, noise, ratio)
+        loss = noise_loss(
+            modules["denoiser"], signal.sqrt() * clean + (1 - signal).sqrt() * noise, steps, states, noise, ratio
+        )
         set_learning_rate(optimizer, learning_rate(step, args.steps, args.rate, warmup=200))
         loss.backward()
         nn.utils.clip_grad_norm_(both.parameters(), 1.0)
@@ -212,7 +282,9 @@ def train(args: argparse.Namespace) -> None:
         if (step + 1) % 100 == 0 or step + 1 == args.steps:
             save_checkpoint(checkpoint, step + 1, modules, averages, optimizer)
         if (step + 1) % 400 == 0 or step + 1 == args.steps:
-            publish(averaged_pipeline(args.work, averages, tokenizer, latents.scale), args.out, args.work / "denoiser.png")
+            publish(
+                averaged_pipeline(args.work, averages, tokenizer, latents.scale), args.out, args.work / "denoiser.png"
+            )
 
 
 def draw_latents(latents: Latents, chosen: np.ndarray, rng: np.random.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Train the encoder: a CLIPModel from scratch on photos and captions, where every caption that is true of a photo counts."""
+"""Train the encoder: a CLIPModel from scratch, for which every caption that is true of a photo is right."""
 
 import argparse
 from pathlib import Path
@@ -16,17 +16,28 @@ from tools.embedded_models.photos import IMAGE_SIZE, Photos, load_photos, seen_b
 from tools.embedded_models.tokenization import LENGTH, corpus, train_tokenizer
 from tools.embedded_models.train_judge import image_processor, targets_of
 from tools.embedded_models.training import (
-    Averaged, generator_for, learning_rate, load_checkpoint, log_every, prepare_cpu, save_checkpoint, seed_torch,
+    Averaged,
+    generator_for,
+    learning_rate,
+    load_checkpoint,
+    log_every,
+    prepare_cpu,
+    save_checkpoint,
+    seed_torch,
     set_learning_rate,
 )
 
 NAME = "encoder"
-FACET_WEIGHT = {"garment": 1.0, "colour": 0.7, "audience": 0.3, "season": 0.1, "usage": 0.4}
+FACET_WEIGHT = {"garment": 1.5, "colour": 0.7, "audience": 0.3, "season": 0.1, "usage": 0.4}
 
 
 def build_encoder(tokenizer: CLIPTokenizer) -> CLIPModel:
     """Images of 64 pixels in patches of 8, 77 tokens of text, embeddings of 192; eager attention trains faster here."""
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     shared = {"hidden_size": 192, "intermediate_size": 576, "num_attention_heads": 4, "projection_dim": 192}
     text = shared | special | {"num_hidden_layers": 2, "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
     vision = shared | {"num_hidden_layers": 5, "image_size": IMAGE_SIZE, "patch_size": 8}
@@ -38,7 +49,9 @@ def write_captions(rows: list[dict[str, str]], vocabulary: dict, rng: np.random.
     """One caption a row; in one batch of ten half are several joined, so that late token places are taught too."""
     long = rng.random() < 0.1
     counts = [int(rng.integers(2, 7)) if long and rng.random() < 0.5 else 1 for _ in rows]
-    return [join([compose(row, vocabulary, rng) for _ in range(count)]) for row, count in zip(rows, counts, strict=True)]
+    return [
+        join([compose(row, vocabulary, rng) for _ in range(count)]) for row, count in zip(rows, counts, strict=True)
+    ]
 
 
 def which_are_true(captions: list[Caption], attributes: list[dict[str, str]]) -> Tensor:
@@ -65,18 +78,30 @@ def questions(vocabulary: dict, rng: np.random.Generator) -> dict[str, list[str]
     asked: dict[str, list[str]] = {}
     for facet in FACETS:
         template = str(rng.choice(vocabulary["templates"][facet]))
-        asked[facet] = [question(vocabulary, facet, str(rng.choice(phrases)), template) for phrases in vocabulary[facet].values()]
+        asked[facet] = [
+            question(vocabulary, facet, str(rng.choice(phrases)), template) for phrases in vocabulary[facet].values()
+        ]
     return asked
 
 
 class Batch:
     """What one step needs: images, token ids of captions and questions, what is true, and the answers."""
 
-    def __init__(self, photos: Photos, attributes: list[dict[str, str]], vocabulary: dict, tokenizer: CLIPTokenizer,
-                 size: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        photos: Photos,
+        attributes: list[dict[str, str]],
+        vocabulary: dict,
+        tokenizer: CLIPTokenizer,
+        size: int,
+        rng: np.random.Generator,
+    ) -> None:
         chosen = rng.integers(len(photos), size=size)
         grey = rng.random(size) < 0.15
-        rows = [_without_colour(attributes[index]) if flag else attributes[index] for index, flag in zip(chosen, grey, strict=True)]
+        rows = [
+            _without_colour(attributes[index]) if flag else attributes[index]
+            for index, flag in zip(chosen, grey, strict=True)
+        ]
         captions = write_captions(rows, vocabulary, rng)
         asked = questions(vocabulary, rng)
         texts = [caption.text for caption in captions] + [text for part in asked.values() for text in part]

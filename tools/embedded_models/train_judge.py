@@ -14,7 +14,14 @@ from tools.embedded_models.captions import attributes_of, load_vocabulary
 from tools.embedded_models.exporting import export
 from tools.embedded_models.photos import IMAGE_SIZE, load_photos, seen_by_encoders
 from tools.embedded_models.training import (
-    Averaged, generator_for, learning_rate, load_checkpoint, log_every, prepare_cpu, save_checkpoint, seed_torch,
+    Averaged,
+    generator_for,
+    learning_rate,
+    load_checkpoint,
+    log_every,
+    prepare_cpu,
+    save_checkpoint,
+    seed_torch,
     set_learning_rate,
 )
 
@@ -29,8 +36,12 @@ def labels_of(vocabulary: dict) -> list[str]:
 
 def build_judge(labels: list[str]) -> ResNetForImageClassification:
     config = ResNetConfig(
-        embedding_size=48, hidden_sizes=[48, 96, 192, 320], depths=[2, 2, 2, 2], layer_type="basic",
-        id2label=dict(enumerate(labels)), label2id={label: index for index, label in enumerate(labels)},
+        embedding_size=48,
+        hidden_sizes=[48, 96, 192, 320],
+        depths=[2, 2, 2, 2],
+        layer_type="basic",
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
     )
     return ResNetForImageClassification(config)
 
@@ -38,8 +49,12 @@ def build_judge(labels: list[str]) -> ResNetForImageClassification:
 def image_processor() -> CLIPImageProcessor:
     """Photos of any size → 64 × 64 in [-1, 1], shorter side fitted, centre kept."""
     half = [0.5, 0.5, 0.5]
-    return CLIPImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
-                              image_mean=half, image_std=half)
+    return CLIPImageProcessor(
+        size={"shortest_edge": IMAGE_SIZE},
+        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        image_mean=half,
+        image_std=half,
+    )
 
 
 def targets_of(attributes: list[dict[str, str]], vocabulary: dict, facet: str) -> np.ndarray:

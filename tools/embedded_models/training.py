@@ -62,8 +62,13 @@ class Averaged:
                 self.shadow[name].copy_(value)
 
 
-def save_checkpoint(path: Path, step: int, modules: dict[str, nn.Module], averages: dict[str, Averaged],
-                    optimizer: torch.optim.Optimizer) -> None:
+def save_checkpoint(
+    path: Path,
+    step: int,
+    modules: dict[str, nn.Module],
+    averages: dict[str, Averaged],
+    optimizer: torch.optim.Optimizer,
+) -> None:
     """One safetensors file, renamed into place: weights, averages, optimizer state and the step in its header."""
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
@@ -74,13 +79,17 @@ def save_checkpoint(path: Path, step: int, modules: dict[str, nn.Module], averag
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file({key: value.detach().clone().contiguous() for key, value in tensors.items()}, partial,
-              metadata={"step": str(step), "threads": str(torch.get_num_threads())})
+    save_file(
+        {key: value.detach().clone().contiguous() for key, value in tensors.items()},
+        partial,
+        metadata={"step": str(step), "threads": str(torch.get_num_threads())},
+    )
     partial.replace(path)
 
 
-def load_checkpoint(path: Path, modules: dict[str, nn.Module], averages: dict[str, Averaged],
-                    optimizer: torch.optim.Optimizer) -> int:
+def load_checkpoint(
+    path: Path, modules: dict[str, nn.Module], averages: dict[str, Averaged], optimizer: torch.optim.Optimizer
+) -> int:
     """Restore what `save_checkpoint` wrote; 0 if there is no checkpoint yet, else the step to go on from."""
     if not path.is_file():
         return 0

@@ -1,0 +1,41 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STYLE ?= coat
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test ui lint bench clean
+
+help:  ## show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
+
+setup: $(VENV)/installed  ## install everything into .venv
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup  ## run the whole chain on a sample style (STYLE=coat, dress, bag or sneaker)
+	$(BIN)/fashion-pipeline run --mode full --style $(STYLE) --source data/samples
+
+test: setup  ## run all tests
+	$(BIN)/python -m pytest
+
+ui: setup  ## open the Dagster UI on 127.0.0.1:3000
+	$(BIN)/fashion-pipeline ui
+
+lint: setup  ## style, import rules and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+bench: setup  ## benchmarks that need nothing but this machine
+	$(BIN)/python -m benchmarks.loading
+
+clean:  ## remove the environment and all outputs, but not the sample catalog
+	rm -rf $(VENV) build
+	cd data && find . -mindepth 1 -maxdepth 1 ! -name samples ! -name dagster_home -exec rm -rf {} +
+	cd data/dagster_home && find . -mindepth 1 ! -name dagster.yaml -exec rm -rf {} +

@@ -1,0 +1,219 @@
+"""The fashion-pipeline command: a thin face of `api.py`."""
+
+import json
+import os
+import sys
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fashion_pipeline import api
+from fashion_pipeline.settings import SettingsError, enter, read_settings
+
+if TYPE_CHECKING:
+    from fashion_pipeline.launching import Event
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Finds the prompts and trains the weights that bring Stable Diffusion to your styles, and proves it.\n\n"
+    "Start with `fashion-pipeline run --style coat --source data/samples`, "
+    "then `fashion-pipeline report --style coat --open` and `fashion-pipeline ui`.",
+)
+out, err = Console(), Console(stderr=True)
+
+Style = Annotated[str, typer.Option("--style", "-s", help="The style, as in `fashion-pipeline styles`.")]
+
+
+class Mode(StrEnum):
+    """What to run."""
+
+    prompt = "prompt"
+    finetune = "finetune"
+    full = "full"
+
+
+@app.command()
+def run(
+    style: Style,
+    mode: Annotated[
+        Mode,
+        typer.Option(help="**prompt**: find the best prompt, minutes. **finetune**: train weights. **full**: both."),
+    ] = Mode.full,
+    source: Annotated[
+        str | None,
+        typer.Option(help="A folder with a folder of photos per style, a CSV or Parquet manifest, or IDX files."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps instead of the profile's.")] = None,
+    budget: Annotated[int | None, typer.Option(min=2, help="Images that the prompt search may draw.")] = None,
+) -> None:
+    """Run the pipeline for one style. What exists is not computed again; Ctrl-C cancels the run."""
+    ops: dict[str, Any] = {}
+    if steps and mode != Mode.prompt:
+        ops["lora_weights"] = {"config": {"steps": steps}}
+    if budget and mode != Mode.finetune:
+        ops["generated_samples"] = {"config": {"budget": budget}}
+    with _errors(), _progress() as follow:
+        api.run(style, mode.value, source, {"ops": ops} if ops else {}, follow)
+    _show_report(style)
+
+
+@app.command()
+def generate(
+    style: Style,
+    prompt: Annotated[str, typer.Option(help="What to draw.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 4,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the PNG files.")] = Path("generated"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first image; the others count up.")] = 0,
+) -> None:
+    """Draw images with a style's published model."""
+    with _errors():
+        for path in api.generate(style, prompt, n, folder, seed):
+            out.print(str(path), soft_wrap=True)
+
+
+@app.command()
+def report(
+    style: Style,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    opened: Annotated[bool, typer.Option("--open", help="Open the HTML page in a browser.")] = False,
+) -> None:
+    """What prompts and training gained for a style, and the verdict."""
+    with _errors():
+        if as_json:
+            print(json.dumps(api.report(style), indent=2, ensure_ascii=False))
+        elif opened:
+            webbrowser.open(api.report_page(style).as_uri())
+        else:
+            _show_report(style)
+
+
+@app.command()
+def styles() -> None:
+    """All known styles with their photos, verdict and published version."""
+    with _errors():
+        rows = api.styles()
+    if rows:
+        out.print(_table(rows))
+    else:
+        out.print("No styles yet. Start with: fashion-pipeline run --style coat --source data/samples")
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="For example: SELECT style, split, count(*) FROM images GROUP BY ALL")],
+) -> None:
+    """Ask all tables with DuckDB; every table has a column `style`."""
+    with _errors():
+        out.print(_table(api.sql(query).to_pylist()))
+
+
+@app.command()
+def doctor(
+    profile: Annotated[str | None, typer.Option(help="Examine this profile instead of the current one.")] = None,
+) -> None:
+    """Check versions, storage, device and models, and say how to mend what is missing."""
+    with _errors():
+        findings = api.doctor(profile)
+    for check in findings:
+        mark = "[green]ok[/]     " if check.ok else "[red]missing[/]"
+        out.print(f"{mark} {check.name:18} {escape(check.found)}", soft_wrap=True)
+        if not check.ok:
+            out.print(f"        {'':18} [yellow]→ {escape(check.mend)}[/]", soft_wrap=True)
+    raise typer.Exit(0 if all(check.ok for check in findings) else 1)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
+    """Start the Dagster UI and its daemon on this machine; stop them with Ctrl-C."""
+    enter(read_settings())
+    out.print(f"Dagster UI: http://127.0.0.1:{port}   (Ctrl-C stops it; runs go on)")
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "fashion_pipeline.definitions", "-h", "127.0.0.1"]
+    os.execv(sys.executable, [*command, "-p", str(port), "--log-level", "warning"])
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Errors that a user can mend are one message and exit code 1."""
+    from fashion_pipeline.core.attributes import VocabularyError
+    from fashion_pipeline.core.listing import CatalogError
+    from fashion_pipeline.resources.storage import StorageError
+
+    try:
+        yield
+    except (api.RunError, CatalogError, StorageError, SettingsError, VocabularyError, ValueError) as error:
+        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        err.print("cancelled; what was computed is kept, and the next run goes on from there")
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("duckdb", "_duckdb"):
+            raise
+        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def _progress() -> Iterator[api.Follow]:
+    """A line with the step that is running, and a line above it for each that ended or said something."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def follow(style: str, event: "Event") -> None:
+            if event.kind == "started":
+                progress.update(task, description=f"{style}: {event.step}")
+            elif event.kind == "message":
+                progress.console.print(f"  [dim]{escape(event.text)}[/]")
+            elif event.kind == "check":
+                progress.console.print(f"  [yellow]check: {escape(event.text)}[/]")
+            elif event.kind == "failed":
+                progress.console.print(f"[red]✗[/] {style}: {event.step} {escape(event.text)}")
+            else:
+                progress.console.print(
+                    f"[green]✓[/] {style}: {event.step} {'' if event.kind == 'finished' else event.kind}"
+                )
+
+        yield follow
+
+
+def _show_report(style: str) -> None:
+    found = api.report(style)
+    rows = [
+        {
+            "model": score["model"],
+            "prompt": score["prompt"],
+            "by": score["encoder"],
+            "split": score["split"],
+            "similarity": f"{score['mean']:.3f}",
+            "95 % interval": "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}",
+            "products": score["n"],
+        }
+        for score in found["scores"]
+    ]
+    out.print(_table(rows))
+    out.print(f"best prompt: {found['optimized_prompt']}  ({found['strategy']})", markup=False)
+    if found["verdict"]:
+        out.print(f"verdict: {found['verdict']}. {found['reason']}", markup=False)
+    out.print(f"report: {api.report_page(style)}", markup=False, soft_wrap=True)
+    out.print("Dagster UI: fashion-pipeline ui, then http://127.0.0.1:3000")
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in rows[0] if rows else ():
+        table.add_column(str(name), overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
+    return table

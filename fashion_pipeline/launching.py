@@ -1,0 +1,151 @@
+"""Launching runs through the Dagster instance and following them: the UI shows and cancels them like its own."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance, EventLogEntry
+    from dagster._core.workspace.context import WorkspaceRequestContext
+
+LOCATION = "fashion_pipeline"
+POLL_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a run reports."""
+
+    kind: str
+    """started, finished, skipped or failed (a step), message, check"""
+    step: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended."""
+
+    run_id: str
+    success: bool
+    errors: tuple[str, ...]
+    """What went wrong, in the words of the exception."""
+
+
+class Launcher:
+    """Starts jobs of the code location; each run is a process of its own."""
+
+    def __init__(self, instance: "DagsterInstance", workspace: "WorkspaceRequestContext") -> None:
+        self.instance, self._workspace = instance, workspace
+
+    def launch(
+        self,
+        job: str,
+        style: str,
+        run_config: Mapping[str, Any],
+        tags: Mapping[str, str],
+        follow: Callable[[Event], None],
+    ) -> Ended:
+        """Start a job for a style and report its events until it ends. Ctrl-C cancels the run."""
+        run_id = self._create(job, style, run_config, tags)
+        self.instance.launch_run(run_id, self._workspace)
+        try:
+            return self._follow(run_id, follow)
+        except KeyboardInterrupt:
+            self.instance.run_launcher.terminate(run_id)
+            raise
+
+    def _create(self, job: str, style: str, run_config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        from dagster._core.definitions.selector import JobSubsetSelector
+
+        location = self._workspace.get_code_location(LOCATION)
+        repository = next(iter(location.get_repositories().values()))
+        remote = location.get_job(JobSubsetSelector(LOCATION, repository.name, job, op_selection=None))
+        plan = location.get_execution_plan(
+            remote, run_config, step_keys_to_execute=None, known_state=None, instance=self.instance
+        ).execution_plan_snapshot
+        run = self.instance.create_run(
+            job_name=job,
+            run_id=None,
+            run_config=run_config,
+            resolved_op_selection=remote.resolved_op_selection,
+            step_keys_to_execute=plan.step_keys_to_execute,
+            op_selection=None,
+            status=None,
+            root_run_id=None,
+            parent_run_id=None,
+            tags={**tags, "dagster/partition": style},
+            job_snapshot=remote.job_snapshot,
+            execution_plan_snapshot=plan,
+            parent_job_snapshot=remote.parent_job_snapshot,
+            remote_job_origin=remote.get_remote_origin(),
+            job_code_origin=remote.get_python_origin(),
+            asset_selection=None,
+            asset_check_selection=None,
+            asset_graph=repository.asset_graph,
+        )
+        return str(run.run_id)
+
+    def _follow(self, run_id: str, follow: Callable[[Event], None]) -> Ended:
+        errors: list[str] = []
+        cursor: str | None = None
+        while True:
+            run = self.instance.get_run_by_id(run_id)
+            records = self.instance.get_records_for_run(run_id, cursor=cursor)
+            cursor = records.cursor
+            for record in records.records:
+                for event in _events(record.event_log_entry):
+                    errors += [event.text] if event.kind == "failed" else []
+                    follow(event)
+            if run is None or (run.is_finished and not records.records):
+                return Ended(run_id, bool(run and run.is_success), tuple(dict.fromkeys(errors)))
+            time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def launcher() -> Iterator[Launcher]:
+    """A launcher on the instance of DAGSTER_HOME, with the code location loaded."""
+    import logging
+
+    from dagster import DagsterInstance
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.load_target import ModuleTarget
+
+    logging.getLogger("dagster").setLevel(logging.WARNING)
+    target = ModuleTarget("fashion_pipeline.definitions", None, None, LOCATION)
+    with (
+        DagsterInstance.get() as instance,
+        WorkspaceProcessContext(instance, target, code_server_log_level="WARNING") as process,
+    ):
+        yield Launcher(instance, process.create_request_context())
+
+
+def _events(entry: "EventLogEntry") -> Iterator[Event]:
+    """What of an event log entry a person wants to see."""
+    step = entry.step_key or ""
+    event = entry.dagster_event
+    if event is None:
+        if step:
+            yield Event("message", step, entry.user_message)
+        return
+    kinds = {"STEP_START": "started", "STEP_SUCCESS": "finished", "STEP_SKIPPED": "skipped"}
+    if event.event_type_value in kinds:
+        yield Event(kinds[event.event_type_value], step, "")
+    elif event.event_type_value == "STEP_FAILURE":
+        yield Event("failed", step, _root_cause(event.step_failure_data.error))
+    elif event.event_type_value in ("RUN_FAILURE", "PIPELINE_FAILURE") and event.job_failure_data.error:
+        yield Event("failed", step, _root_cause(event.job_failure_data.error))
+    elif event.event_type_value == "ASSET_CHECK_EVALUATION":
+        evaluation = event.asset_check_evaluation_data
+        if not evaluation.passed:
+            figures = ", ".join(f"{name} {value.value}" for name, value in evaluation.metadata.items())
+            yield Event("check", step, f"{evaluation.check_name} failed ({figures})")
+
+
+def _root_cause(error: Any) -> str:
+    """The innermost exception's class and text, without Dagster's wrapping."""
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return "unknown error" if error is None else str(error.message).strip()
