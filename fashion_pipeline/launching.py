@@ -1,5 +1,6 @@
 """Launching runs through the Dagster instance and following them: the UI shows and cancels them like its own."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 LOCATION = "fashion_pipeline"
 POLL_SECONDS = 0.3
+QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
+"""A run's events are followed through the event log; its console would print them a second time."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Launcher:
         follow: Callable[[Event], None],
     ) -> Ended:
         """Start a job for a style and report its events until it ends. Ctrl-C cancels the run."""
-        run_id = self._create(job, style, run_config, tags)
+        run_id = self._create(job, style, {"loggers": QUIET} | dict(run_config), tags)
         self.instance.launch_run(run_id, self._workspace)
         try:
             return self._follow(run_id, follow)
@@ -97,6 +100,8 @@ class Launcher:
             cursor = records.cursor
             for record in records.records:
                 for event in _events(record.event_log_entry):
+                    if event.kind == "failed" and event.text in errors:
+                        continue
                     errors += [event.text] if event.kind == "failed" else []
                     follow(event)
             if run is None or (run.is_finished and not records.records):
@@ -107,8 +112,6 @@ class Launcher:
 @contextmanager
 def launcher() -> Iterator[Launcher]:
     """A launcher on the instance of DAGSTER_HOME, with the code location loaded."""
-    import logging
-
     from dagster import DagsterInstance
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._core.workspace.load_target import ModuleTarget
@@ -127,7 +130,7 @@ def _events(entry: "EventLogEntry") -> Iterator[Event]:
     step = entry.step_key or ""
     event = entry.dagster_event
     if event is None:
-        if step:
+        if step and int(entry.level) < logging.ERROR:
             yield Event("message", step, entry.user_message)
         return
     kinds = {"STEP_START": "started", "STEP_SUCCESS": "finished", "STEP_SKIPPED": "skipped"}

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fashion_pipeline.core.attributes import Attribute
+from fashion_pipeline.core.attributes import Attribute, with_article
 
 CONFIDENT = 0.5
 """Probability from which `high_confidence_only` believes an attribute."""
@@ -79,7 +79,7 @@ def wording(subject: str, attributes: Sequence[Attribute]) -> str:
     item = " ".join(words.pop(facet) for facet in ("colour", "garment") if facet in words)
     if "audience" in words:
         words["audience"] = f"for {words['audience']}"
-    return ", ".join(part for part in (f"a photo of {subject}", item, *words.values()) if part)
+    return ", ".join(part for part in (f"a photo of {with_article(subject)}", item, *words.values()) if part)
 
 
 def write_all(subject: str, attributes: Sequence[Attribute], fits: Callable[[str], bool]) -> list[Candidate]:

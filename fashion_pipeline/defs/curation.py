@@ -11,7 +11,7 @@ from fashion_pipeline.core.features import FeatureIndex
 from fashion_pipeline.core.prompts import write
 from fashion_pipeline.core.similarity import typicality
 from fashion_pipeline.defs.metadata import check, checks, column_schema, gallery, markdown, row_count
-from fashion_pipeline.defs.similarity import PROMPT_REPORT, prompt_report, similarity_table, style_anchors
+from fashion_pipeline.defs.similarity import prompt_report, similarity_table, style_anchors
 from fashion_pipeline.defs.styles import OWNERS, styles
 from fashion_pipeline.resources.models import Models
 from fashion_pipeline.resources.storage import Storage
@@ -80,10 +80,12 @@ def curated_subset(
 
 
 def caption_format(storage: Storage, style: str) -> str:
-    """The winning strategy of the style's search, or the default one."""
-    if not storage.report_path(style, PROMPT_REPORT).exists():
-        return DEFAULT_FORMAT
-    return str(storage.read_report(style, PROMPT_REPORT)["strategy"])
+    """The strategy that did best in the style's search among those that name attributes, or the default one.
+
+    The plain prompt is no format: captions that are all alike invite learning the photos by heart.
+    """
+    ranked = [str(row["strategy"]) for row in storage.read("leaderboard", style).to_pylist()]
+    return next((strategy for strategy in ranked if strategy != "plain"), DEFAULT_FORMAT)
 
 
 def photo_captions(storage: Storage, models: Models, style: str, strategy: str) -> dict[str, tuple[str, ...]]:

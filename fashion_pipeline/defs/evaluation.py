@@ -74,7 +74,7 @@ def evaluation_report(
         verdict=verdict,
     )
     storage.write_report(style, EVALUATION_REPORT, report | {"model": _training_key(storage, style)})
-    page = write_page(storage, models, style, run_id=context.run_id, verdict=verdict)
+    page = write_page(storage, models, style, run_id=context.run.run_id, verdict=verdict)
     conditions = len({(row["model"], row["prompt"], row["encoder"]) for row in scores.to_pylist()})
     products = len(photos_of(images, "dev", config.products))
     return dg.MaterializeResult(

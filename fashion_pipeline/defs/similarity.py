@@ -13,7 +13,7 @@ from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.defs.metadata import check, checks, column_schema, markdown, row_count
 from fashion_pipeline.defs.reporting import write_page
 from fashion_pipeline.defs.samples import generated_samples
-from fashion_pipeline.defs.studio import embed_samples, index
+from fashion_pipeline.defs.studio import embed_photos, embed_samples, index
 from fashion_pipeline.defs.styles import OWNERS, styles
 from fashion_pipeline.resources.gpu import POOL
 from fashion_pipeline.resources.models import Models
@@ -76,7 +76,7 @@ def prompt_report(context: dg.AssetExecutionContext, storage: Storage, models: M
         verdict=None,
     )
     storage.write_report(style, PROMPT_REPORT, report)
-    page = write_page(storage, models, style, run_id=context.run_id)
+    page = write_page(storage, models, style, run_id=context.run.run_id)
     return dg.MaterializeResult(
         metadata={
             "optimized prompt": best["prompt"],
@@ -96,6 +96,7 @@ def measure(
     rows: list[dict[str, object]] = []
     with models.encoder() as encoder, models.judge() as judge:
         encoders = {"encoder": encoder, "judge": judge}
+        embed_photos(storage, style, storage.read("images", style), encoders, context.log.info)
         embed_samples(storage, style, samples["id"].to_pylist(), encoders, context.log.info)
         for role, model in encoders.items():
             photos = index(storage, "features", style, role, model.fingerprint)

@@ -71,7 +71,8 @@ def lora_weights(
     wanted = storage.read("training_pairs", style).filter(pc.field("kept") != config.control)
     pairs = [(row["path"], row["caption"]) for row in wanted.to_pylist()]
     held_out = _held_out(storage, models, style)
-    key = _key(recipe, pairs, held_out, models.base_fingerprint())
+    contents = sorted([row["id"], row["caption"]] for row in wanted.to_pylist())
+    key = _key(recipe, contents, [caption for _, caption in held_out], models.base_fingerprint())
     folder = storage.training_folder(style, key)
 
     def report(step: int, steps: int, loss: float | None, held_out_loss: float | None) -> None:
@@ -146,6 +147,7 @@ def _held_out(storage: Storage, models: Models, style: str) -> list[tuple[str, s
     return [(paths[photo.id], captions[photo.id][0]) for photo in photos_of(images, "dev", HELD_OUT)]
 
 
-def _key(recipe: dict[str, Any], pairs: list[tuple[str, str]], held_out: list[tuple[str, str]], base: str) -> str:
-    text = json.dumps([recipe, pairs, held_out, base], sort_keys=True)
+def _key(recipe: dict[str, Any], contents: list[list[str]], held_out: list[str], base: str) -> str:
+    """Names the folder of a training: the same recipe on the same images from the same base is the same training."""
+    text = json.dumps([recipe, contents, held_out, base], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

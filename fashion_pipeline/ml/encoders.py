@@ -16,7 +16,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel
 
 from fashion_pipeline.ml.devices import Device
-from fashion_pipeline.ml.sources import find_model, fingerprint, only_errors
+from fashion_pipeline.ml.sources import find_model, fingerprint, only_errors, quiet
 
 Rows = NDArray[np.float32]
 T = TypeVar("T")
@@ -94,6 +94,7 @@ def load_judge(source: str | Path, device: Device) -> JudgeEncoder:
 
 
 def _load(model_class: Any, folder: Path, device: Device) -> Any:
+    quiet()
     with only_errors("transformers"):  # a judge trained on labels has a head that is not wanted here
         model = model_class.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
     return model.to(device.name).eval().requires_grad_(False)

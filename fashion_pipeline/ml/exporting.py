@@ -1,5 +1,6 @@
 """Files that work elsewhere: the LoRA, a complete pipeline folder, and proof that both carry what was trained."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -145,7 +146,15 @@ def _replace_folder(folder: Path, pipeline: StableDiffusionPipeline) -> None:
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     pipeline.save_pretrained(fresh, safe_serialization=True)
+    _load_text_encoder_in_single_precision(fresh)
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _load_text_encoder_in_single_precision(folder: Path) -> None:
+    """Without a `torch_dtype`, diffusers loads its models as fp32 and transformers as stored: the two would not fit."""
+    file = folder / "text_encoder" / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")

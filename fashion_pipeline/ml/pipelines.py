@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-from diffusers.utils.logging import disable_progress_bar
 from transformers import AutoConfig, AutoTokenizer
 
 from fashion_pipeline.ml.devices import Device
-from fashion_pipeline.ml.sources import find_pipeline, only_errors
+from fashion_pipeline.ml.sources import find_pipeline, only_errors, quiet
 
 CLASSIC_ATTENTION_TOKENS = 1024
 
@@ -22,7 +21,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     The safety checker of Stable Diffusion v1.5 is left out: it paints a false positive (swimwear, bare shoulders)
     black, which would be scored as if the model had drawn it. Who shows images to the public puts a filter behind it.
     """
-    disable_progress_bar()
+    quiet()
     pipeline = StableDiffusionPipeline.from_pretrained(
         folder,
         dtype=dtype,

@@ -8,7 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
+from transformers.utils import logging as transformers_logging
 
 _SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
 _UNUSED_PARTS = {"safety_checker", "feature_extractor"}
@@ -55,6 +57,12 @@ def file_hash(file: Path) -> str:
 def _hash_of_unchanged(file: Path, size: int, modified: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def quiet() -> None:
+    """No progress bars for weights that load in a second: they would fill a run's log."""
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 @contextmanager

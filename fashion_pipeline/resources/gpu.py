@@ -11,7 +11,7 @@ POOL = "gpu"
 """Name of the Dagster pool of every step that needs the device; its limit is set in dagster.yaml."""
 
 
-class Gpu(dg.ConfigurableResource):  # type: ignore[type-arg]
+class Gpu(dg.ConfigurableResource):
     """Chooses device and precision; the same steps run on a GPU or, without one, on the CPU."""
 
     device: str = "auto"

@@ -35,7 +35,7 @@ class Trained:
     notes: tuple[str, ...]
 
 
-class Models(dg.ConfigurableResource):  # type: ignore[type-arg]
+class Models(dg.ConfigurableResource):
     """Lends models: each is loaded on entering its context and freed on leaving."""
 
     profile: str

@@ -31,7 +31,7 @@ class StorageError(RuntimeError):
     """Something on disk that is missing or cannot be read; the message names it and the mend."""
 
 
-class Storage(dg.ConfigurableResource):  # type: ignore[type-arg]
+class Storage(dg.ConfigurableResource):
     """Reads and writes everything under one data root. A write appears whole or not at all."""
 
     root: str

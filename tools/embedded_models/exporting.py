@@ -29,6 +29,13 @@ def export(folder: Path, model: PreTrainedModel, average: Averaged, companions: 
     replace_folder(folder, write)
 
 
+def load_in_single_precision(folder: Path) -> None:
+    """Let transformers models load as fp32 although they are stored as fp16, in which a CPU computes slowly or not."""
+    for file in folder.rglob("config.json"):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace('"dtype": "float16"', '"dtype": "float32"'), encoding="utf-8")
+
+
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary folder, keep the model card and pictures of the old one, and swap the two."""
     fresh, old = folder.with_name(f".{folder.name}.fresh"), folder.with_name(f".{folder.name}.old")
@@ -36,6 +43,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     fresh.mkdir(parents=True)
     write(fresh)
+    load_in_single_precision(fresh)
     for kept in [*folder.glob("README.md"), *folder.glob("*.png")]:
         shutil.copy2(kept, fresh / kept.name)
     if folder.exists():

@@ -1,7 +1,8 @@
 """The small byte-level BPE tokenizer that encoder and generator each carry: copes with any text, 77 tokens long."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -14,14 +15,23 @@ from tools.embedded_models.training import generator_for
 MERGED_TOKENS = 700
 LENGTH = 77
 # Words of prompts that people and programs write, so that they are few tokens although no photo was labelled so.
-COMMON_WORDS = (
-    "striped stripes printed print plain solid checked checkered plaid floral dotted polka dots graphic logo embroidered "
-    "pattern cotton denim leather wool woollen silk linen polyester knitted suede canvas slim fit regular loose tight "
-    "sleeve sleeves long short sleeveless collar neck round crew button zip pocket hood modern classic vintage elegant "
-    "minimal luxury detailed sharp focus bright dark light soft colour color style fashion catalog catalogue photograph "
-    "photo product model wearing isolated clean simple background studio realistic blurry low quality deformed watermark "
-    "text"
-).split()
+COMMON_WORDS = """
+striped stripes printed print plain solid checked checkered plaid floral dotted polka dots graphic logo
+embroidered pattern cotton denim leather wool woollen silk linen polyester knitted suede canvas slim fit
+regular loose tight sleeve sleeves long short sleeveless collar neck round crew button zip pocket hood modern
+classic vintage elegant minimal luxury detailed sharp focus bright dark light soft colour color style fashion
+catalog catalogue photograph photo product model wearing isolated clean simple background studio realistic
+blurry low quality deformed watermark text
+"""
+
+
+def kept_tokenizer(folder: Path, texts: Callable[[], Iterable[str]]) -> CLIPTokenizer:
+    """The tokenizer kept in `folder`, trained on `texts()` and kept there if new: learning breaks ties at random."""
+    if not folder.is_dir():
+        partial = folder.with_name(folder.name + ".partial")
+        train_tokenizer(texts()).save_pretrained(partial)
+        partial.rename(folder)
+    return CLIPTokenizer.from_pretrained(folder)
 
 
 def train_tokenizer(texts: Iterable[str]) -> CLIPTokenizer:
@@ -56,4 +66,4 @@ def corpus(photos: Photos, vocabulary: dict) -> list[str]:
             texts += [
                 question(vocabulary, facet, phrase, t) for phrase in phrases for t in vocabulary["templates"][facet] * 3
             ]
-    return texts + list(vocabulary["broader"]) * 5 + COMMON_WORDS * 20
+    return texts + list(vocabulary["broader"]) * 5 + COMMON_WORDS.split() * 20

@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from tools.embedded_models.captions import attributes_of, compose, load_vocabulary, without_reserved
 from tools.embedded_models.exporting import replace_folder
 from tools.embedded_models.photos import Photos, load_photos, seen_by_generator
-from tools.embedded_models.tokenization import LENGTH, corpus, train_tokenizer
+from tools.embedded_models.tokenization import LENGTH, corpus, kept_tokenizer
 from tools.embedded_models.train_autoencoder import load_averaged
 from tools.embedded_models.training import (
     Averaged,
@@ -242,7 +242,7 @@ def train(args: argparse.Namespace) -> None:
     photos = photos.where(seen_by_generator(photos))
     vocabulary = without_reserved(load_vocabulary())
     attributes, weights = attributes_of(photos, vocabulary), sampling_weights(photos)
-    tokenizer = train_tokenizer(corpus(photos, vocabulary))
+    tokenizer = kept_tokenizer(args.work / "generator_tokenizer", lambda: corpus(photos, vocabulary))
     autoencoder = load_averaged(args.work / "autoencoder.safetensors").to(memory_format=torch.channels_last)
     latents = cached_latents(args.work / "latents.npz", autoencoder, photos)
     seed_torch(NAME, "weights")

@@ -13,7 +13,7 @@ from tools.embedded_models.augmentation import random_views
 from tools.embedded_models.captions import FACETS, Caption, attributes_of, compose, join, load_vocabulary, question
 from tools.embedded_models.exporting import export
 from tools.embedded_models.photos import IMAGE_SIZE, Photos, load_photos, seen_by_encoders
-from tools.embedded_models.tokenization import LENGTH, corpus, train_tokenizer
+from tools.embedded_models.tokenization import LENGTH, corpus, kept_tokenizer
 from tools.embedded_models.train_judge import image_processor, targets_of
 from tools.embedded_models.training import (
     Averaged,
@@ -149,7 +149,7 @@ def train(args: argparse.Namespace) -> None:
     photos = photos.where(seen_by_encoders(photos))
     vocabulary = load_vocabulary()
     attributes = attributes_of(photos, vocabulary)
-    tokenizer = train_tokenizer(corpus(photos, vocabulary))
+    tokenizer = kept_tokenizer(args.work / "encoder_tokenizer", lambda: corpus(photos, vocabulary))
     seed_torch(NAME, "weights")
     model = build_encoder(tokenizer).train()
     optimizer = torch.optim.AdamW(_groups(model), lr=args.rate, betas=(0.9, 0.98))
