@@ -11,7 +11,7 @@ print(api.compare("coat")["verdict"])
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Mode = Literal["prompt", "finetune", "full"]
 JOBS: dict[Mode, str] = {"prompt": "prompt_optimization", "finetune": "finetuning", "full": "full_pipeline"}
+
+REPORTS = ("prompt_report.json", "evaluation_report.json")
 
 Follow = Callable[[str, "Event"], None]
 """Called with the style and the event of its run."""
@@ -101,10 +103,9 @@ def compare(style: str) -> dict[str, Any]:
 def report(style: str) -> dict[str, Any]:
     """The newest report of a style as JSON. Raises StorageError for a style that never ran."""
     storage, style = _storage(), style_slug(style)
-    name = "evaluation_report.json"
-    if not storage.report_path(style, name).exists():
-        name = "prompt_report.json"
-    return storage.read_report(style, name)
+    written = [path for name in REPORTS if (path := storage.report_path(style, name)).exists()]
+    newest = max(written, key=lambda path: path.stat().st_mtime_ns, default=storage.report_path(style, REPORTS[0]))
+    return storage.read_report(style, newest.name)
 
 
 def report_page(style: str) -> Path:
@@ -152,7 +153,7 @@ def doctor(profile: str | None = None) -> list[Check]:
     """What is there and what is missing: versions, storage, device, models. Nothing is downloaded."""
     from fashion_pipeline import diagnosis
 
-    settings = enter(read_settings())
+    settings = read_settings()
     return [Check(*finding) for finding in diagnosis.examine(settings, profile or settings.profile)]
 
 
@@ -175,9 +176,8 @@ def _take_in(storage: "Storage", style: str, source: str | SourceSpec | None) ->
     from fashion_pipeline.core.sources import read_source
     from fashion_pipeline.defs.intake import take_in
 
-    if isinstance(source, str):
-        source = SourceSpec(str(Path(source).expanduser().absolute()))
-    spec = source or storage.source(style)
+    given = SourceSpec(source) if isinstance(source, str) else source
+    spec = replace(given, path=str(Path(given.path).expanduser().absolute())) if given else storage.source(style)
     listing = read_source(spec)
     if style not in listing.styles():
         reasons = "".join(f"; {r.path}: {r.reason}" for r in listing.rejects[:3])
@@ -209,7 +209,7 @@ def _style_row(storage: "Storage", style: str) -> dict[str, Any]:
     row |= {split: splits.count(split) for split in ("search", "dev", "test")}
     row["rejects"] = storage.read("rejects", style).num_rows
     evaluated = storage.report_path(style, "evaluation_report.json").exists()
-    row["verdict"] = report(style)["verdict"] if evaluated else None
+    row["verdict"] = storage.read_report(style, "evaluation_report.json")["verdict"] if evaluated else None
     champion = storage.champion(style)
     row["published"] = champion.name if champion else None
     return row

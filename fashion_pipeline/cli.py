@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from fashion_pipeline import api
-from fashion_pipeline.settings import SettingsError, enter, read_settings
+from fashion_pipeline.settings import TEMPLATES, SettingsError, enter, read_settings
 
 if TYPE_CHECKING:
     from fashion_pipeline.launching import Event
@@ -138,7 +138,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> 
     """Start the Dagster UI and its daemon on this machine; stop them with Ctrl-C."""
     enter(read_settings())
     out.print(f"Dagster UI: http://127.0.0.1:{port}   (Ctrl-C stops it; runs go on)")
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "fashion_pipeline.definitions", "-h", "127.0.0.1"]
+    command = [sys.executable, "-m", "dagster", "dev", "-w", str(TEMPLATES / "workspace.yaml"), "-h", "127.0.0.1"]
     os.execv(sys.executable, [*command, "-p", str(port), "--log-level", "warning"])
 
 

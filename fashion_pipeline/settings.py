@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 PACKAGE = Path(__file__).parent
 PROFILES = PACKAGE / "profiles"
+TEMPLATES = PACKAGE / "templates"
 
 
 class SettingsError(ValueError):
@@ -91,6 +92,7 @@ class Settings:
             "FASHION_PIPELINE_PRECISION": self.precision,
             "DAGSTER_HOME": str(self.dagster_home),
             "DAGSTER_DISABLE_TELEMETRY": "1",
+            "TRANSFORMERS_VERBOSITY": "error",  # importing diffusers warns of a torchvision that nothing here needs
         }
 
 
@@ -111,19 +113,19 @@ def enter(settings: Settings) -> Settings:
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
-        shutil.copyfile(PACKAGE / "templates" / "dagster.yaml", home / "dagster.yaml")
+        shutil.copyfile(TEMPLATES / "dagster.yaml", home / "dagster.yaml")
     return settings
 
 
 def profile_names() -> list[str]:
-    """The profiles that ship with the package."""
-    return sorted(path.stem for path in PROFILES.glob("*.toml"))
+    """The profiles that ship with the package; vocabularies may lie beside them."""
+    return sorted(path.stem for path in PROFILES.glob("*.toml") if not path.stem.endswith("vocabulary"))
 
 
 def read_profile(name: str) -> Profile:
     """A shipped profile by name, or any profile by the path of its TOML file.
 
-    Relative paths in a profile count from the folder that holds `profiles/` (shipped) or from the file's own folder.
+    Relative paths in a profile count from the file's own folder.
     Raises SettingsError for an unknown name, a missing or unknown field, or a model folder that does not exist.
     """
     shipped = name in profile_names()
@@ -136,14 +138,14 @@ def read_profile(name: str) -> Profile:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
-    base = PACKAGE if shipped else path.absolute().parent
+    base = path.absolute().parent
     models = _section(data, "models", path)
     return Profile(
         name=path.stem,
         generator=_model(models, "generator", base, path),
         encoder=_model(models, "encoder", base, path),
         judge=_model(models, "judge", base, path),
-        vocabulary=(base / str(models.get("vocabulary", "profiles/vocabulary.toml"))).resolve(),
+        vocabulary=_vocabulary(models, base, path),
         generation=_build(GenerationDefaults, _section(data, "generation", path), path),
         training=_build(TrainingDefaults, _section(data, "training", path), path),
     )
@@ -161,12 +163,19 @@ def _model(models: Mapping[str, object], role: str, base: Path, path: Path) -> s
     value = models.get(role)
     if not isinstance(value, str) or not value:
         raise SettingsError(f"{path}: [models] {role} is missing: give a folder or a hub id")
-    folder = (base / value).resolve()
+    folder = (base / Path(value).expanduser()).resolve()
     if folder.is_dir():
         return str(folder)
-    if value.startswith((".", "/", "~", "embedded/")):
+    if value.startswith((".", "/", "~")):
         raise SettingsError(f"{path}: [models] {role}: no folder {folder}: restore it, or name another model")
     return value
+
+
+def _vocabulary(models: Mapping[str, object], base: Path, path: Path) -> Path:
+    value = models.get("vocabulary")
+    if not isinstance(value, str) or not value:
+        raise SettingsError(f"{path}: [models] vocabulary is missing: name the TOML file of facets and values")
+    return (base / Path(value).expanduser()).resolve()
 
 
 def _build(kind: type[T], section: Mapping[str, object], path: Path) -> T:

@@ -66,11 +66,11 @@ def read_vocabulary(path: Path) -> Vocabulary:
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise VocabularyError(f"vocabulary {path}: {error}: restore the file or mend the line") from error
-    templates = {facet: tuple(texts) for facet, texts in data.pop("templates", {}).items()}
     data.pop("broader", None)
-    facets = {facet: {value: tuple(phrases) for value, phrases in values.items()} for facet, values in data.items()}
+    facets = {facet: _texts(path, facet, values) for facet, values in data.items()}
+    templates = facets.pop("templates", {})
     for facet, values in facets.items():
         _check_facet(path, facet, values)
     return Vocabulary(facets, templates)
@@ -149,6 +149,16 @@ def _ask(facet: str, template: str, phrase: str) -> str:
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
+
+
+def _texts(path: Path, name: str, table: object) -> dict[str, tuple[str, ...]]:
+    """A table of the file; a single text in place of a list would else be taken apart into letters."""
+    if not isinstance(table, dict):
+        raise VocabularyError(f"vocabulary {path}: {name!r} is no table: write [{name}], then a value on each line")
+    for key, texts in table.items():
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise VocabularyError(f"vocabulary {path}: [{name}] {key!r} is no list of texts: write it in brackets")
+    return {key: tuple(texts) for key, texts in table.items()}
 
 
 def _check_facet(path: Path, facet: str, values: Mapping[str, tuple[str, ...]]) -> None:

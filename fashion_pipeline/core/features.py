@@ -18,7 +18,7 @@ class FeatureIndex:
         self.role, self.model = role, model
         self._positions = {id_: position for position, id_ in enumerate(kept["id"].to_pylist())}
         flat = np.asarray(kept["embedding"].combine_chunks().flatten().to_numpy(), np.float32)
-        self._matrix: NDArray[np.float32] = flat.reshape(len(self._positions), -1 if len(flat) else 0)
+        self._matrix: NDArray[np.float32] = flat.reshape(kept.num_rows, -1 if len(flat) else 0)
 
     def __contains__(self, id_: str) -> bool:
         return id_ in self._positions

@@ -1,16 +1,20 @@
 """Stage 8, evaluation: original against specialised model, by photos and seeds that nothing was chosen on."""
 
+from typing import Any
+
 import dagster as dg
 from pydantic import Field
 
+from fashion_pipeline.core.pictures import interval_chart
 from fashion_pipeline.core.prompts import Candidate, write
 from fashion_pipeline.core.report import summary
 from fashion_pipeline.core.samples import photos_of, plan
 from fashion_pipeline.core.scores import score_rows
-from fashion_pipeline.core.verdicts import decide
+from fashion_pipeline.core.statistics import Interval
+from fashion_pipeline.core.verdicts import MIN_PRODUCTS, decide
 from fashion_pipeline.defs.metadata import check, checks, column_schema, markdown, picture, row_count
 from fashion_pipeline.defs.reporting import comparison_picture, write_page
-from fashion_pipeline.defs.similarity import PROMPT_REPORT, measure
+from fashion_pipeline.defs.similarity import measure
 from fashion_pipeline.defs.studio import Studio
 from fashion_pipeline.defs.styles import OWNERS, styles
 from fashion_pipeline.defs.training import TRAINING, specialised_model
@@ -68,7 +72,7 @@ def evaluation_report(
     report = summary(
         scores,
         style=style,
-        profile=models.profile,
+        profile=models.read().name,
         optimized_prompt=prompts[-1][1].prompt,
         strategy=strategy,
         verdict=verdict,
@@ -82,6 +86,7 @@ def evaluation_report(
             **row_count(scores),
             "verdict": f"{verdict.name}: {verdict.reason}",
             "before and after": picture(comparison_picture(storage, style), "the same prompt and seed, side by side"),
+            "similarity on dev": picture(_chart(report["scores"]), "similarity by model and prompt"),
             "scores": markdown(report["scores"]),
             "gains": markdown([{**gain, "against": " ".join(gain["against"].values())} for gain in report["gains"]]),
             "images drawn": drawn,
@@ -94,18 +99,30 @@ def evaluation_report(
         },
         check_results=[
             check("every_condition_scored", conditions == 8, blocking=True, conditions=conditions),
-            check("enough_products", verdict.name != "no evidence" or products >= 40, dev_products=products),
+            check("enough_products", verdict.name != "no evidence" or products >= MIN_PRODUCTS, dev_products=products),
         ],
+    )
+
+
+def _chart(scores: list[dict[str, Any]]) -> bytes:
+    """The encoder's similarity on dev, a dot with its interval for each model and prompt."""
+    return interval_chart(
+        [
+            (f"{s['model']}, {s['prompt']} prompt", Interval(s["mean"], s["low"], s["high"], s["n"]))
+            for s in scores
+            if (s["encoder"], s["split"]) == ("encoder", "dev")
+        ]
     )
 
 
 def _prompts(storage: Storage, models: Models, style: str) -> tuple[list[tuple[str, Candidate]], str]:
     """The plain and the best prompt, and the strategy that wrote the latter; plain twice without a search."""
     plain = write("plain", storage.subject(style), [], models.prompt_fits())
-    if not storage.report_path(style, PROMPT_REPORT).exists():
+    leaders = storage.read("leaderboard", style).slice(0, 1).to_pylist()
+    if not leaders:
         return [("plain", plain), ("best", plain)], "plain"
-    found = storage.read_report(style, PROMPT_REPORT)
-    return [("plain", plain), ("best", Candidate(found["strategy"], found["optimized_prompt"]))], found["strategy"]
+    best = Candidate(leaders[0]["strategy"], leaders[0]["prompt"], leaders[0]["negative_prompt"])
+    return [("plain", plain), ("best", best)], best.strategy
 
 
 def _training_key(storage: Storage, style: str) -> str:

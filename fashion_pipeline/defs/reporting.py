@@ -32,7 +32,7 @@ def write_page(storage: Storage, models: Models, style: str, *, run_id: str, ver
     evaluated = verdict is not None
     data = ReportData(
         style=style,
-        profile=models.profile,
+        profile=models.read().name,
         verdict=verdict,
         plain_prompt=next(
             (r["prompt"] for r in storage.read("candidates", style).to_pylist() if r["strategy"] == "plain"), None

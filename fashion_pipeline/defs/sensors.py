@@ -18,10 +18,11 @@ def new_photos(context: dg.SensorEvaluationContext, storage: Storage) -> dg.Sens
     for spec in known_sources(storage):
         try:
             listing = read_source(spec)
+            take_in(storage, spec, listing)
         except CatalogError as error:
+            context.log.warning(str(error))
             problems.append(str(error))
             continue
-        take_in(storage, spec, listing)
         for style in listing.styles():
             state = listing_state(listing.of(style).entries)
             requests.append(dg.RunRequest(run_key=f"{style}:{state}", partition_key=style, tags={"photos": state}))

@@ -29,7 +29,7 @@ PROMPT_REPORT = "prompt_report.json"
     kinds={"pytorch", "parquet"},
     owners=OWNERS,
     pool=POOL,
-    metadata=column_schema("similarities"),
+    metadata=column_schema("similarities", "sample_features"),
     check_specs=checks(
         "similarity_table",
         blocking={"cosines_in_range": "Every cosine lies between -1 and 1."},
@@ -70,7 +70,7 @@ def prompt_report(context: dg.AssetExecutionContext, storage: Storage, models: M
     report = summary(
         rows_to_table("scores", rows),
         style=style,
-        profile=models.profile,
+        profile=models.read().name,
         optimized_prompt=best["prompt"],
         strategy=best["strategy"],
         verdict=None,

@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow.compute as pc
 from pydantic import Field
 
-from fashion_pipeline.core.pictures import loss_curve
+from fashion_pipeline.core.pictures import loss_curve, markdown_image, sparkline_svg
 from fashion_pipeline.core.samples import photos_of
 from fashion_pipeline.defs.curation import caption_format, curated_subset, photo_captions
 from fashion_pipeline.defs.metadata import check, checks, column_schema, picture
@@ -89,6 +89,7 @@ def lora_weights(
     finite = all(row["loss"] is None or abs(row["loss"]) < float("inf") for row in result.log)
     return dg.MaterializeResult(
         metadata={
+            "held-out loss by step": dg.MetadataValue.md(markdown_image(sparkline_svg(held), "held-out loss")),
             "loss curve": picture(loss_curve(log), "loss by step"),
             "steps run": result.steps_run,
             "resumed from step": result.resumed_from or 0,

@@ -4,13 +4,16 @@
 catalog/<style>.json                       where a style's photos come from, and how the style is called in prompts
 tables/<table>/style=<style>/rows.parquet
 images/<first two digits>/<sample>.png     generated samples, by content
-training/<style>/<key>/                    checkpoints, cached latents and weights of one training
+catalog/prepared/<style>.json              the state of the photos that the tables were made from
+training/<style>/<key>/                    checkpoints and weights of one training
+training/<style>/cache/                    latents and text embeddings, shared by the style's trainings
 models/<style>/<key>/fashion_sd_model/     a complete pipeline
 reports/<style>/                           JSON and HTML
 published/<style>/<version>/ champion.json
 ```
 """
 
+import glob
 import json
 import shutil
 import uuid
@@ -86,14 +89,15 @@ class Storage(dg.ConfigurableResource):
         with duckdb.connect(":memory:") as connection:
             for table in tables.TABLES:
                 if self.written_styles(table):
-                    pattern = str(self._base / "tables" / table / "*" / "rows.parquet").replace("'", "''")
-                    source = f"read_parquet('{pattern}', hive_partitioning = true)"
+                    pattern = f"{glob.escape(str(self._base))}/tables/{table}/*/rows.parquet".replace("'", "''")
+                    source = f"read_parquet('{pattern}', hive_partitioning = true, hive_types_autocast = false)"
                 else:
                     empty = tables.schema(table).empty_table().add_column(0, "style", pa.array([], pa.string()))
                     connection.register(f"empty_{table}", empty)
                     source = f"empty_{table}"
                 connection.execute(f'CREATE VIEW "{table}" AS SELECT * FROM {source}')
-            return connection.execute(query).to_arrow_table()
+            found = connection.sql(query)
+            return pa.table({}) if found is None else found.to_arrow_table()
 
     # --- the catalog's sources
 

@@ -1,0 +1,156 @@
+"""The command, as far as it launches nothing."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from fashion_pipeline import diagnosis
+from fashion_pipeline.cli import app
+from fashion_pipeline.core.listing import SourceSpec
+from fashion_pipeline.resources.storage import Storage
+from fashion_pipeline.settings import PROFILES, Settings
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data root; what the command puts into the environment is taken back."""
+    for name, value in Settings(tmp_path / "data", "embedded", "auto", "auto").environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path / "data"
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def assert_one_message(result: Result, *parts: str) -> None:
+    assert result.exit_code == 1, result.output
+    assert result.output.count("error:") == 1 and "Traceback" not in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    for part in parts:
+        assert part in result.output
+
+
+def test_help_teaches_how_to_start_and_what_there_is() -> None:
+    text = call("--help").output
+    for part in ("run", "generate", "report", "styles", "sql", "doctor", "ui", "--source data/samples"):
+        assert part in text
+    assert "Run the pipeline for one style" in text
+
+
+def test_help_of_run_explains_the_modes_and_sources() -> None:
+    text = call("run", "--help").output
+    for part in ("prompt", "finetune", "full", "manifest", "--budget", "Ctrl-C"):
+        assert part in text
+
+
+@pytest.mark.parametrize("command", ["run", "generate", "report"])
+def test_a_command_without_a_style_says_which_option_is_missing(command: str) -> None:
+    result = call(command)
+    assert result.exit_code == 2 and "--style" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mend"),
+    [
+        (("run", "--style", "hat"), "run it once with --source"),
+        (("report", "--style", "hat"), "run the pipeline for it first"),
+        (("report", "--style", "hat", "--json"), "run the pipeline for it first"),
+        (("generate", "--style", "hat", "--prompt", "a hat"), "run --mode full --style hat first"),
+        (("run", "--style", "../x"), "rename it to letters and digits"),
+    ],
+)
+def test_an_unknown_style_is_one_message_with_the_mend(arguments: tuple[str, ...], mend: str) -> None:
+    assert_one_message(call(*arguments), mend)
+
+
+def test_a_source_that_lacks_the_style_is_answered_with_those_it_has(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "photos" / "coat").mkdir(parents=True)
+    (tmp_path / "photos" / "coat" / "a.png").write_bytes(b"x")
+    result = call("run", "--style", "hat", "--source", str(tmp_path / "photos"))
+    assert_one_message(result, "has no photos of style 'hat'; its styles: coat")
+    assert Storage(root=str(root)).registered_styles() == []
+
+
+def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    result = call("run", "--style", "hat", "--source", str(tmp_path / "gone"))
+    assert_one_message(result, f"there is no {tmp_path / 'gone'}")
+
+
+def test_an_impossible_budget_is_refused_at_once() -> None:
+    result = call("run", "--style", "hat", "--budget", "1")
+    assert result.exit_code == 2 and "--budget" in result.output
+
+
+def test_an_empty_root_says_how_to_start() -> None:
+    result = call("styles")
+    assert result.exit_code == 0
+    assert "fashion-pipeline run --style coat --source data/samples" in result.output
+
+
+def test_a_style_that_never_ran_is_listed_with_no_photos(root: Path) -> None:
+    Storage(root=str(root)).register("coat", "coat", SourceSpec("/photos"))
+    result = call("styles")
+    assert result.exit_code == 0 and "coat" in result.output and "0" in result.output
+
+
+def test_a_query_is_answered_as_a_table(root: Path) -> None:
+    Storage(root=str(root)).write("rejects", "coat", [{"path": "a[1].jpg", "reason": "empty"}])
+    result = call("sql", "SELECT style, path FROM rejects")
+    assert result.exit_code == 0
+    assert [line.split() for line in result.output.splitlines()] == [["style", "path"], ["coat", "a[1].jpg"]]
+
+
+@pytest.mark.parametrize("query", ["SELEC 1", "SELECT * FROM nowhere"])
+def test_a_query_with_an_error_shows_it_without_a_traceback(query: str) -> None:
+    result = call("sql", query)
+    assert result.exit_code == 1
+    assert result.output.count("error:") == 1 and "Traceback" not in result.output
+    assert "Parser Error" in result.output or "nowhere" in result.output
+
+
+@pytest.fixture
+def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choosing the device is tested in ml/; here it would only load torch."""
+    monkeypatch.setattr(diagnosis, "_device", lambda settings: ("device", True, "cpu", ""))
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_the_doctor_reports_a_profile_whose_folder_is_missing(tmp_path: Path) -> None:
+    text = (PROFILES / "embedded.toml").read_text(encoding="utf-8").replace('"embedded/', '"./gone/')
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    result = call("doctor", "--profile", str(tmp_path / "mine.toml"))
+    assert result.exit_code == 1
+    assert "missing profile" in result.output
+    assert f"no folder {tmp_path / 'gone' / 'generator'}: restore it" in result.output
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_the_doctor_reports_a_model_folder_that_is_incomplete(tmp_path: Path) -> None:
+    for name in ("generator", "encoder", "judge"):
+        (tmp_path / name).mkdir()
+    text = (PROFILES / "embedded.toml").read_text(encoding="utf-8").replace('"embedded/', '"./')
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    result = call("doctor", "--profile", str(tmp_path / "mine.toml"))
+    assert result.exit_code == 1
+    assert "is incomplete (model_index.json is missing): download the model again" in result.output
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_the_doctor_finds_the_embedded_models(root: Path) -> None:
+    result = call("doctor")
+    for name in ("profile", "generator", "encoder", "judge", "vocabulary", "data root"):
+        assert any(line.split()[:1] == ["ok"] and name in line for line in result.output.splitlines()), result.output
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_the_doctor_says_so_when_the_data_root_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FASHION_PIPELINE_DATA", str(tmp_path / "file" / "data"))
+    result = call("doctor")
+    assert result.exit_code == 1 and result.exception.__class__ is SystemExit
+    assert "missing data root" in " ".join(result.output.split())
+    assert "set FASHION_PIPELINE_DATA" in result.output

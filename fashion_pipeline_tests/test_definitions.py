@@ -1,0 +1,68 @@
+"""What the Dagster UI shows, and what loading it costs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from fashion_pipeline.core import tables
+from fashion_pipeline.definitions import defs
+from fashion_pipeline.defs.jobs import ASSETS, JOBS
+from fashion_pipeline.defs.styles import styles
+
+SPECS = {spec.key.to_user_string(): spec for asset in ASSETS for spec in asset.specs}
+
+LOAD = """
+import sys, fashion_pipeline.definitions
+print(sorted({"torch", "diffusers", "transformers", "peft", "accelerate", "matplotlib"} & set(sys.modules)))
+"""
+
+
+def test_loading_the_definitions_imports_no_model_library(tmp_path: Path) -> None:
+    environment = os.environ | {"FASHION_PIPELINE_DATA": str(tmp_path / "data")}
+    found = subprocess.run(
+        [sys.executable, "-c", LOAD], capture_output=True, text=True, check=True, env=environment, timeout=60
+    )
+    assert found.stdout.strip() == "[]"
+    assert not (tmp_path / "data").exists(), "loading must not write"
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
+def test_every_asset_says_what_it_is_and_who_answers_for_it(name: str) -> None:
+    spec = SPECS[name]
+    assert spec.group_name and spec.group_name != "default"
+    assert spec.owners and spec.kinds
+    assert len(spec.description or "") > 30
+    assert spec.partitions_def == styles or spec.partitions_def is None
+
+
+def test_every_table_shows_its_columns_on_the_page_of_an_asset() -> None:
+    shown = [
+        tuple((column.name, column.description) for column in schema.columns)
+        for spec in SPECS.values()
+        for key, schema in spec.metadata.items()
+        if key == "dagster/column_schema" or key.startswith("columns of ")
+    ]
+    for table in tables.TABLES:
+        assert tuple((column.name, column.description) for column in tables.columns(table)) in shown, table
+
+
+def test_every_asset_can_be_launched_and_the_jobs_can_be_resolved() -> None:
+    names = {job.name for job in JOBS}
+    assert names == {"catalog", "prompt_optimization", "finetuning", "full_pipeline"}
+    full = defs.resolve_job_def("full_pipeline")
+    assert {key.to_user_string() for key in full.asset_layer.executable_asset_keys} == set(SPECS)
+
+
+def test_the_definitions_are_consistent() -> None:
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_prompts_can_be_optimised_without_training() -> None:
+    keys = {
+        key.to_user_string() for key in defs.resolve_job_def("prompt_optimization").asset_layer.executable_asset_keys
+    }
+    assert "prompt_report" in keys and not {"lora_weights", "published_model"} & keys

@@ -1,0 +1,108 @@
+"""Where the data lies and which models are used."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fashion_pipeline.settings import (
+    PROFILES,
+    Settings,
+    SettingsError,
+    enter,
+    profile_names,
+    read_profile,
+    read_settings,
+)
+
+SHIPPED = (PROFILES / "embedded.toml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A profile of one's own: the folders of its models lie beside it."""
+    for name in ("generator", "encoder", "judge"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine.toml").write_text(SHIPPED.replace('"embedded/', '"./'), encoding="utf-8")
+    return tmp_path / "mine.toml"
+
+
+def changed(path: Path, old: str, new: str) -> str:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    return str(path)
+
+
+def test_without_variables_the_data_lies_in_the_current_folder() -> None:
+    assert read_settings({}) == Settings(Path("data").absolute(), "embedded", "auto", "auto")
+    assert read_settings({"FASHION_PIPELINE_DATA": "", "FASHION_PIPELINE_PROFILE": ""}) == read_settings({})
+
+
+def test_a_child_process_sees_the_same_settings(tmp_path: Path) -> None:
+    settings = Settings(tmp_path, "sd15", "cuda:1", "bf16")
+    assert read_settings(settings.environment()) == settings
+    assert settings.environment()["DAGSTER_HOME"] == str(tmp_path / "dagster_home")
+
+
+def test_a_dagster_configuration_that_was_edited_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(tmp_path / "data", "embedded", "auto", "auto")
+    for name in settings.environment():
+        monkeypatch.setenv(name, "before")
+    configuration = enter(settings).dagster_home / "dagster.yaml"
+    assert configuration.read_text() and read_settings() == settings
+    configuration.write_text("edited: true")
+    enter(settings)
+    assert configuration.read_text() == "edited: true"
+    assert os.environ["DAGSTER_HOME"] == str(configuration.parent)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_a_profile_that_ships_is_complete(name: str) -> None:
+    profile = read_profile(name)
+    assert profile.name == name
+    assert profile.vocabulary.is_file()
+    assert profile.generation.image_size % 8 == 0
+    assert profile.judge != profile.encoder
+
+
+def test_folders_of_a_profile_count_from_its_own_place(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mine.parent.parent)
+    profile = read_profile(str(mine.relative_to(mine.parent.parent)))
+    assert profile.generator == str(mine.parent / "generator")
+    assert profile.vocabulary == mine.parent / "vocabulary.toml"
+
+
+def test_a_folder_in_the_home_folder_is_found(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(mine.parent))
+    assert read_profile(changed(mine, '"./judge"', '"~/encoder"')).judge == str(mine.parent / "encoder")
+
+
+def test_what_is_not_written_as_a_path_is_a_hub_id(mine: Path) -> None:
+    assert read_profile(changed(mine, '"./judge"', '"facebook/dinov2-base"')).judge == "facebook/dinov2-base"
+
+
+def test_an_unknown_profile_is_answered_with_those_there_are() -> None:
+    with pytest.raises(SettingsError, match=r"no profile 'sdxl': use one of embedded, sd15, or the path of a \.toml"):
+        read_profile("sdxl")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[training]", "[other]", r"section \[training\] is missing: add it as in .*embedded\.toml"),
+        ("[models]", "models = 3\n[other]", r"section \[models\] is missing"),
+        ("image_size", "imagesize", r"missing: \['image_size'\]; not known: \['imagesize'\]"),
+        ("[training]", "[training]\ndropout = 0.1", r"missing: none; not known: \['dropout'\]"),
+        ('judge = "./judge"', "", r"\[models\] judge is missing: give a folder or a hub id"),
+        ('"./judge"', '""', r"\[models\] judge is missing"),
+        ('"./judge"', '"./gone"', r"\[models\] judge: no folder .*gone: restore it, or name another model"),
+        ('"./judge"', '"/gone"', r"no folder /gone"),
+        ("[models]", "[models", "not valid TOML"),
+    ],
+)
+def test_a_slip_in_a_profile_is_named_with_its_file(mine: Path, old: str, new: str, message: str) -> None:
+    name = changed(mine, old, new)
+    with pytest.raises(SettingsError, match=message) as error:
+        read_profile(name)
+    assert name in str(error.value)
