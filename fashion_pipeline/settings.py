@@ -119,7 +119,7 @@ def enter(settings: Settings) -> Settings:
 
 def profile_names() -> list[str]:
     """The profiles that ship with the package; vocabularies may lie beside them."""
-    return sorted(path.stem for path in PROFILES.glob("*.toml") if not path.stem.endswith("vocabulary"))
+    return sorted(path.stem for path in PROFILES.glob("*.toml"))
 
 
 def read_profile(name: str) -> Profile:

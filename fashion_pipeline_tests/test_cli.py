@@ -120,7 +120,7 @@ def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_torch")
 def test_the_doctor_reports_a_profile_whose_folder_is_missing(tmp_path: Path) -> None:
-    text = (PROFILES / "embedded.toml").read_text(encoding="utf-8").replace('"embedded/', '"./gone/')
+    text = (PROFILES / "embedded.toml").read_text(encoding="utf-8").replace('"../embedded/', '"./gone/')
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     result = call("doctor", "--profile", str(tmp_path / "mine.toml"))
     assert result.exit_code == 1
@@ -132,7 +132,7 @@ def test_the_doctor_reports_a_profile_whose_folder_is_missing(tmp_path: Path) ->
 def test_the_doctor_reports_a_model_folder_that_is_incomplete(tmp_path: Path) -> None:
     for name in ("generator", "encoder", "judge"):
         (tmp_path / name).mkdir()
-    text = (PROFILES / "embedded.toml").read_text(encoding="utf-8").replace('"embedded/', '"./')
+    text = (PROFILES / "embedded.toml").read_text(encoding="utf-8").replace('"../embedded/', '"./')
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     result = call("doctor", "--profile", str(tmp_path / "mine.toml"))
     assert result.exit_code == 1

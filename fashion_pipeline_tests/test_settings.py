@@ -23,7 +23,7 @@ def mine(tmp_path: Path) -> Path:
     """A profile of one's own: the folders of its models lie beside it."""
     for name in ("generator", "encoder", "judge"):
         (tmp_path / name).mkdir()
-    (tmp_path / "mine.toml").write_text(SHIPPED.replace('"embedded/', '"./'), encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(SHIPPED.replace('"../embedded/', '"./'), encoding="utf-8")
     return tmp_path / "mine.toml"
 
 

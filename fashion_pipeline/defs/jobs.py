@@ -12,7 +12,6 @@ from fashion_pipeline.defs.prompts import prompt_candidates
 from fashion_pipeline.defs.publishing import published_model, style_leaderboard
 from fashion_pipeline.defs.samples import generated_samples
 from fashion_pipeline.defs.similarity import prompt_report, similarity_table
-from fashion_pipeline.defs.styles import styles
 from fashion_pipeline.defs.training import lora_weights, specialised_model
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ def _job(name: str, assets: tuple[dg.AssetsDefinition, ...], description: str) -
         name,
         dg.AssetSelection.assets(*assets),
         description=description,
-        partitions_def=styles,
         executor_def=dg.in_process_executor,
     )
 

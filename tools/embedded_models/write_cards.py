@@ -104,9 +104,7 @@ def cards(metrics: dict, work: Path) -> dict[str, str]:
     seen, unseen = (COMMON_DATA.format(held_out=held_out, ethnic=word) for word in ("seen", "never seen"))
     encoder = "Contrast over every caption that is true of a photo, and cross-entropy over one question a facet. "
     judge = "Cross-entropy over garments plus 0.7 × that over colours, label smoothing 0.05; a seventh in grey. "
-    generator = (
-        "Noise prediction, min-SNR weight 5, a tenth of captions dropped; autoencoder: L1, opponent colours. "
-    )
+    generator = "Noise prediction, min-SNR weight 5, a tenth of captions dropped; autoencoder: L1, opponent colours. "
     rows = metrics["generator"]["garment_found_by_garment"]
     columns = metrics["generator"]["colour_found_by_colour"]
     return {
