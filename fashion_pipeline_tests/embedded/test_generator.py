@@ -15,7 +15,7 @@ GARMENTS = ("a t-shirt", "a watch", "a handbag", "sunglasses")
 
 @pytest.fixture(scope="module")
 def pipeline() -> StableDiffusionPipeline:
-    loaded = StableDiffusionPipeline.from_pretrained(EMBEDDED / "generator", torch_dtype=torch.float32)
+    loaded = StableDiffusionPipeline.from_pretrained(EMBEDDED / "generator", dtype=torch.float32)
     loaded.set_progress_bar_config(disable=True)
     return loaded
 

@@ -180,7 +180,7 @@ def grid_prompt(garment: str, colour: str) -> str:
 
 def draw(folder: Path, prompts: list[str], seeds: list[int]) -> list[Image.Image]:
     """One image a prompt, each from its own generator, in batches of 16."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     images: list[Image.Image] = []
     for start in range(0, len(prompts), 16):
