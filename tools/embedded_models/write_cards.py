@@ -9,7 +9,7 @@ COMMON_DATA = """## Data
 8,362 product photos of the public "Fashion Product Images" data set (images and `styles.csv`), shrunk to 64 × 64
 pixels. Weights trained on them are shipped here; the photos are not redistributed: see the data set's own page for its
 licence before you redistribute any. {held_out} photos are the catalog's `test` split
-(`fashion_pipeline/core/splits.py`, keyed by product id) and were never trained on, nor were their
+(`fashion_pipeline/core/catalog/splits.py`, keyed by product id) and were never trained on, nor were their
 near-duplicates. Photos with usage Ethnic: {ethnic}. Fashion-MNIST: never seen.
 """
 
@@ -82,8 +82,8 @@ One garment a row ({rows}), four seeds each of {columns}. No image was picked. A
 {measured}
 ## Limits
 
-Trained for 66,000 samples, a fraction of what it wants: tops and sweaters come out as shirts, wallets at times as
-trousers, white and grey often as other colours. The goals of 80 % garments and 60 % colours found are not met.
+Weak spots, by the judge's reading: sweaters pass for tops or shirts, casual shoes for sports shoes, grey for other
+colours; the table above counts them.
 64 pixels; faces, prints and lettering are suggested, not drawn. It knows only what one shop photographed on white
 ground, and by design no ethnic wear at all. Rare garments and colours (see `../vocabulary.toml`) are weak, as are rare
 pairs of them. Has no safety checker: it has seen product photos only. Not a likeness of any person.
