@@ -37,5 +37,5 @@ bench: setup  ## benchmarks that need nothing but this machine
 
 clean:  ## remove the environment and all outputs, but not the sample catalog
 	rm -rf $(VENV) build
-	cd data && find . -mindepth 1 -maxdepth 1 ! -name samples ! -name dagster_home -exec rm -rf {} +
-	cd data/dagster_home && find . -mindepth 1 ! -name dagster.yaml -exec rm -rf {} +
+	cd data && find . -mindepth 1 -maxdepth 1 ! -name samples -exec rm -rf {} +
+

@@ -15,20 +15,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fashion_pipeline.core.listing import CatalogError, SourceSpec, listing_state, style_slug
+from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec, listing_state, style_slug
 from fashion_pipeline.settings import enter, read_settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from fashion_pipeline.launching import Ended, Event, Launcher
-    from fashion_pipeline.resources.models import Models
-    from fashion_pipeline.resources.storage import Storage
+    from fashion_pipeline.stages.models import Models
+    from fashion_pipeline.store.pruning import Leftover
+    from fashion_pipeline.store.records import Record
+    from fashion_pipeline.store.store import Store
 
 Mode = Literal["prompt", "finetune", "full"]
 JOBS: dict[Mode, str] = {"prompt": "prompt_optimization", "finetune": "finetuning", "full": "full_pipeline"}
 
-REPORTS = ("prompt_report.json", "evaluation_report.json")
+_PROMPT_OPS, _FINETUNE_OPS = {"generated_samples"}, {"curated_subset", "lora_weights", "evaluation_report"}
+OPS: dict[Mode, set[str]] = {
+    "prompt": _PROMPT_OPS,
+    "finetune": _FINETUNE_OPS,
+    "full": _PROMPT_OPS | _FINETUNE_OPS,
+}
+"""The steps of each mode that can be configured."""
+
+Config = Mapping[str, Mapping[str, Any]]
+"""Step → its configuration, for example `{"lora_weights": {"steps": 300}}`."""
 
 Follow = Callable[[str, "Event"], None]
 """Called with the style and the event of its run."""
@@ -52,66 +63,77 @@ def run(
     style: str,
     mode: Mode = "full",
     source: str | SourceSpec | None = None,
-    run_config: Mapping[str, Any] | None = None,
+    config: Config | None = None,
     follow: Follow | None = None,
+    *,
+    forget: bool = False,
 ) -> str:
     """Take in the photos of a source, then run a job for one style; returns the run's id.
 
-    The other styles of the source are described first where their photos are new, because distinctive attributes and
-    anchored similarity need them; one that fails is reported and left out. `run_config` is Dagster's, for example
-    `{"ops": {"lora_weights": {"config": {"steps": 300}}}}`. Raises RunError, CatalogError or StorageError.
+    The other styles of the source are described first where their photos are new, because anchored similarity and some
+    strategies need them; one that fails is reported and left out. `config` is remembered for the style, and later runs,
+    those of the schedule and the sensor too, use it; `forget` goes back to the defaults first. Raises RunError,
+    CatalogError, StorageError, or ValueError for a configuration that cannot be.
     """
     from fashion_pipeline.launching import launcher
 
     enter(read_settings())
-    storage = _storage()
+    store = _store()
     style = style_slug(style)
-    listed = _take_in(storage, style, source)
+    listed = _take_in(store, style, source)
+    chosen = _choose(store, style, config or {}, forget)
+    ops = {op: {"config": dict(values)} for op, values in chosen.items() if op in OPS[mode]}
     report = follow or _print_event
-    with launcher() as launch:
+    with launcher(store) as launch:
         launch.instance.add_dynamic_partitions("styles", list(listed))
         for other, state in listed.items():
-            if other != style and storage.prepared_state(other) != state:
-                _prepare(launch, storage, other, state, report)
-        ended = launch.launch(JOBS[mode], style, run_config or {}, _tags(), lambda event: report(style, event))
+            if other != style and store.sources.prepared(other) != state:
+                _prepare(launch, store, other, state, report)
+        ended = launch.launch(JOBS[mode], style, {"ops": ops}, _tags(), lambda event: report(style, event))
     if not ended.success:
         raise RunError(
             f"{style}: " + ("; ".join(ended.errors) or f"run {ended.run_id} was cancelled or its process died")
         )
-    storage.write_prepared_state(style, listed[style])
+    store.sources.mark(style, listed[style], ran=True)
     return ended.run_id
 
 
 def optimize_prompts(style: str, source: str | None = None, budget: int | None = None) -> dict[str, Any]:
     """Find the prompt that comes closest to the style, within a budget of images; returns the prompt report."""
-    config = {"ops": {"generated_samples": {"config": {"budget": budget}}}} if budget else {}
-    run(style, "prompt", source, config)
-    return _storage().read_report(style_slug(style), "prompt_report.json")
+    run(style, "prompt", source, {"generated_samples": {"budget": budget}} if budget else {})
+    return _latest_report("prompt_report", style)
 
 
 def finetune(style: str, source: str | None = None, **training: Any) -> dict[str, Any]:
-    """Train, evaluate and publish if better; `training` are fields of TrainingConfig. Returns the evaluation report."""
-    run(style, "finetune", source, {"ops": {"lora_weights": {"config": training}}} if training else {})
-    return compare(style)
+    """Train, evaluate and publish if better; `training` are knobs of `core.training.recipe.Recipe`, or `control`.
+
+    Returns the evaluation report.
+    """
+    run(style, "finetune", source, {"lora_weights": training} if training else {})
+    return _latest_report("evaluation", style)
 
 
 def compare(style: str) -> dict[str, Any]:
     """The stored comparison of original and specialised model, or the prompt report where nothing was trained yet."""
-    return report(style)
+    from fashion_pipeline.stages.reports import REPORT
+
+    store, style = _store(), style_slug(style)
+    evaluation = store.records.newest("evaluation", style)
+    return evaluation.json(REPORT) if evaluation else report(style)
 
 
 def report(style: str) -> dict[str, Any]:
     """The newest report of a style as JSON. Raises StorageError for a style that never ran."""
-    storage, style = _storage(), style_slug(style)
-    written = [path for name in REPORTS if (path := storage.report_path(style, name)).exists()]
-    newest = max(written, key=lambda path: path.stat().st_mtime_ns, default=storage.report_path(style, REPORTS[0]))
-    return storage.read_report(style, newest.name)
+    from fashion_pipeline.stages.reports import REPORT
+
+    return _newest_report(style).json(REPORT)
 
 
 def report_page(style: str) -> Path:
-    """The HTML page of a style. Raises StorageError for a style that never ran."""
-    report(style)
-    return _storage().report_path(style_slug(style), "report.html")
+    """The HTML page of a style's newest report. Raises StorageError for a style that never ran."""
+    from fashion_pipeline.stages.reports import PAGE
+
+    return _newest_report(style).path(PAGE)
 
 
 def generate(style: str, prompt: str, n: int, out: Path, seed: int = 0) -> list[Path]:
@@ -119,34 +141,52 @@ def generate(style: str, prompt: str, n: int, out: Path, seed: int = 0) -> list[
 
     Raises StorageError where nothing was published, ValueError for a prompt longer than the text encoder reads.
     """
-    from fashion_pipeline.core.requests import Request
-    from fashion_pipeline.resources.storage import StorageError
+    from fashion_pipeline.core.prompts.requests import Request
+    from fashion_pipeline.store.files import StorageError
 
     style = style_slug(style)
-    champion = _storage().champion(style)
+    champion = _store().versions.champion(style)
     if champion is None:
         raise StorageError(f"no model of style {style!r} is published: run --mode full --style {style} first")
     models = _models()
-    g = models.read().generation
+    g = models.profile.generation
     requests = [Request(prompt, "", seed + k, g.steps, g.guidance, g.image_size, g.image_size) for k in range(n)]
     out.mkdir(parents=True, exist_ok=True)
     paths: dict[int, Path] = {}
     with models.generator(champion) as generator:
-        for index, image in generator.draw(requests):
-            paths[index] = out / f"{style}-{requests[index].seed}.png"
-            image.save(paths[index])
+        for drawn in generator.draw(requests):
+            paths[drawn.index] = out / f"{style}-{requests[drawn.index].seed}.png"
+            drawn.image.save(paths[drawn.index])
     return [paths[index] for index in sorted(paths)]
 
 
 def styles() -> list[dict[str, Any]]:
-    """Every known style with its photos per split, its rejects, verdict and published version."""
-    storage = _storage()
-    return [_style_row(storage, style) for style in storage.registered_styles()]
+    """Every known style with its photos per split, its rejects, best prompt, verdict and published version."""
+    store = _store()
+    return [_style_row(store, style) for style in store.sources.styles()]
 
 
 def sql(query: str) -> "pa.Table":
-    """A DuckDB query over all tables, each with a column `style`. Raises duckdb.Error."""
-    return _storage().sql(query)
+    """A DuckDB query over all tables, each with the columns `style` and `record`. Raises duckdb.Error.
+
+    `<table>_history` has the rows of all runs, `<table>` those of each style's newest. Nothing outside the data root
+    can be read, and nothing written.
+    """
+    return _store().sql(query)
+
+
+def prune(*, dry_run: bool = False) -> "list[Leftover]":
+    """Remove superseded trainings, models, records, images and caches; returns what was (or would be) removed.
+
+    The newest of everything, what it was made from, and all published versions stay.
+    """
+    from fashion_pipeline.store.pruning import leftovers, remove_leftovers
+
+    store = _store()
+    found = leftovers(store)
+    if not dry_run:
+        remove_leftovers(store, found)
+    return found
 
 
 def doctor(profile: str | None = None) -> list[Check]:
@@ -157,45 +197,72 @@ def doctor(profile: str | None = None) -> list[Check]:
     return [Check(*finding) for finding in diagnosis.examine(settings, profile or settings.profile)]
 
 
-def _storage() -> "Storage":
-    from fashion_pipeline.resources.storage import Storage
+def _store() -> "Store":
+    from fashion_pipeline.store.store import Store
 
-    return Storage(root=str(read_settings().data))
+    return Store(read_settings().data)
 
 
 def _models() -> "Models":
-    from fashion_pipeline.resources.gpu import Gpu
-    from fashion_pipeline.resources.models import Models
+    from fashion_pipeline.stages.models import Models
 
-    settings = read_settings()
-    return Models(profile=settings.profile, gpu=Gpu(device=settings.device, precision=settings.precision))
+    return Models.of(read_settings())
 
 
-def _take_in(storage: "Storage", style: str, source: str | SourceSpec | None) -> dict[str, str]:
+def _choose(store: "Store", style: str, config: Config, forget: bool) -> Config:
+    """The configuration of a style's runs, with what is given now; it is checked, then remembered."""
+    known = {} if forget else store.sources.config(style)
+    chosen = known | {op: {**known.get(op, {}), **values} for op, values in config.items()}
+    training = {name: value for name, value in chosen.get("lora_weights", {}).items() if name != "control"}
+    _models().profile.training.changed(training)
+    if forget or chosen != known:
+        store.sources.choose(style, chosen)
+    return chosen
+
+
+def _newest_report(style: str) -> "Record":
+    from fashion_pipeline.stages.reports import newest_report
+    from fashion_pipeline.store.files import StorageError
+
+    store, style = _store(), style_slug(style)
+    found = newest_report(store, style)
+    if found is None:
+        known = ", ".join(store.sources.styles()) or "none yet"
+        raise StorageError(f"style {style!r} has no report (known styles: {known}): run it first")
+    return found
+
+
+def _latest_report(kind: str, style: str) -> dict[str, Any]:
+    from fashion_pipeline.stages.reports import REPORT
+
+    return _store().records.latest(kind, style_slug(style)).json(REPORT)
+
+
+def _take_in(store: "Store", style: str, source: str | SourceSpec | None) -> dict[str, str]:
     """Register the styles of the source that is given, or of the style's own; returns style → state of its photos."""
-    from fashion_pipeline.core.sources import read_source
-    from fashion_pipeline.defs.intake import take_in
+    from fashion_pipeline.core.catalog.sources import read_source
+    from fashion_pipeline.stages.intake import take_in
 
     given = SourceSpec(source) if isinstance(source, str) else source
-    spec = replace(given, path=str(Path(given.path).expanduser().absolute())) if given else storage.source(style)
+    spec = replace(given, path=str(Path(given.path).expanduser().absolute())) if given else store.sources.source(style)
     listing = read_source(spec)
     if style not in listing.styles():
         reasons = "".join(f"; {r.path}: {r.reason}" for r in listing.rejects[:3])
         known = ", ".join(listing.styles()) or "none"
         raise CatalogError(f"{spec.path} has no photos of style {style!r}; its styles: {known}{reasons}")
-    take_in(storage, spec, listing)
+    take_in(store, spec, listing)
     return {name: listing_state(listing.of(name).entries) for name in listing.styles()}
 
 
-def _prepare(launch: "Launcher", storage: "Storage", style: str, state: str, report: Follow) -> None:
+def _prepare(launch: "Launcher", store: "Store", style: str, state: str, report: Follow) -> None:
     """Describe the photos of a neighbouring style; its failure does not stop the style that was asked for."""
     ended: Ended = launch.launch("catalog", style, {}, _tags(), lambda event: report(style, event))
     if ended.success:
-        storage.write_prepared_state(style, state)
+        store.sources.mark(style, state, ran=False)
 
 
 def _tags() -> dict[str, str]:
-    return {"fashion_pipeline/profile": Path(read_settings().profile).stem}
+    return {"fashion_pipeline/profile": Path(read_settings().profile).stem, "started_from": "the command line"}
 
 
 def _print_event(style: str, event: "Event") -> None:
@@ -203,13 +270,17 @@ def _print_event(style: str, event: "Event") -> None:
         print(f"{style}: {event.step} {event.text or event.kind}", file=sys.stderr)
 
 
-def _style_row(storage: "Storage", style: str) -> dict[str, Any]:
-    splits: Sequence[str] = storage.read("images", style)["split"].to_pylist()
+def _style_row(store: "Store", style: str) -> dict[str, Any]:
+    from fashion_pipeline.stages.reports import REPORT
+
+    catalog = store.records.newest("catalog", style)
+    splits: Sequence[str] = catalog.table("images")["split"].to_pylist() if catalog else []
     row: dict[str, Any] = {"style": style, "photos": len(splits)}
     row |= {split: splits.count(split) for split in ("search", "dev", "test")}
-    row["rejects"] = storage.read("rejects", style).num_rows
-    evaluated = storage.report_path(style, "evaluation_report.json").exists()
-    row["verdict"] = storage.read_report(style, "evaluation_report.json")["verdict"] if evaluated else None
-    champion = storage.champion(style)
+    row["rejects"] = catalog.table("rejects").num_rows if catalog else 0
+    prompts, evaluation = store.records.newest("prompt_report", style), store.records.newest("evaluation", style)
+    row["best prompt"] = prompts.json(REPORT)["optimized_prompt"] if prompts else None
+    row["verdict"] = evaluation.json(REPORT)["verdict"] if evaluation else None
+    champion = store.versions.champion(style)
     row["published"] = champion.name if champion else None
     return row

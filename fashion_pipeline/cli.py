@@ -32,6 +32,8 @@ app = typer.Typer(
 )
 out, err = Console(), Console(stderr=True)
 
+SHOWN_ITEMS = 8
+
 Style = Annotated[str, typer.Option("--style", "-s", help="The style, as in `fashion-pipeline styles`.")]
 
 
@@ -56,16 +58,25 @@ def run(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps instead of the profile's.")] = None,
     budget: Annotated[int | None, typer.Option(min=2, help="Images that the prompt search may draw.")] = None,
+    products: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most held-out products of dev, and of test, that prompts and models draw."),
+    ] = None,
+    knobs: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A knob of the training, as `rank=8` or `caption_dropout=0.2`; may be repeated."),
+    ] = None,
+    defaults: Annotated[bool, typer.Option("--defaults", help="Forget what was chosen for this style before.")] = False,
 ) -> None:
-    """Run the pipeline for one style. What exists is not computed again; Ctrl-C cancels the run."""
-    ops: dict[str, Any] = {}
-    if steps and mode != Mode.prompt:
-        ops["lora_weights"] = {"config": {"steps": steps}}
-    if budget and mode != Mode.finetune:
-        ops["generated_samples"] = {"config": {"budget": budget}}
-    with _errors(), _progress() as follow:
-        api.run(style, mode.value, source, {"ops": ops} if ops else {}, follow)
-    _show_report(style)
+    """Run the pipeline for one style. What exists is not computed again; Ctrl-C cancels the run.
+
+    Steps, budget, products and knobs are remembered for the style, also for runs of the schedule and the sensor.
+    """
+    with _errors():
+        config = _config(steps, budget, products, knobs or [])
+        with _progress() as follow:
+            api.run(style, mode.value, source, config, follow, forget=defaults)
+        _show_report(style)
 
 
 @app.command()
@@ -119,6 +130,19 @@ def sql(
 
 
 @app.command()
+def prune(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove superseded trainings, models, images and caches. Published versions and the newest of all stay."""
+    with _errors():
+        found = api.prune(dry_run=dry_run)
+    if found:
+        out.print(_table([{"what": each.what, "why": each.why, "MB": f"{each.size / 1e6:.1f}"} for each in found]))
+    total = sum(each.size for each in found) / 1e6
+    out.print(f"{'could free' if dry_run else 'freed'} {total:.1f} MB")
+
+
+@app.command()
 def doctor(
     profile: Annotated[str | None, typer.Option(help="Examine this profile instead of the current one.")] = None,
 ) -> None:
@@ -136,7 +160,13 @@ def doctor(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
     """Start the Dagster UI and its daemon on this machine; stop them with Ctrl-C."""
-    enter(read_settings())
+    from fashion_pipeline.launching import opened_instance
+    from fashion_pipeline.resources.liveness import bury_dead_runs
+    from fashion_pipeline.store.store import Store
+
+    store = Store(enter(read_settings()).data)
+    with _errors(), opened_instance(store) as instance:
+        bury_dead_runs(instance, store)
     out.print(f"Dagster UI: http://127.0.0.1:{port}   (Ctrl-C stops it; runs go on)")
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(TEMPLATES / "workspace.yaml"), "-h", "127.0.0.1"]
     os.execv(sys.executable, [*command, "-p", str(port), "--log-level", "warning"])
@@ -145,13 +175,14 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> 
 @contextmanager
 def _errors() -> Iterator[None]:
     """Errors that a user can mend are one message and exit code 1."""
-    from fashion_pipeline.core.attributes import VocabularyError
-    from fashion_pipeline.core.listing import CatalogError
-    from fashion_pipeline.resources.storage import StorageError
+    from fashion_pipeline.core.catalog.listing import CatalogError
+    from fashion_pipeline.core.features.attributes import VocabularyError
+    from fashion_pipeline.stages.models import ModelError
+    from fashion_pipeline.store.files import StorageError
 
     try:
         yield
-    except (api.RunError, CatalogError, StorageError, SettingsError, VocabularyError, ValueError) as error:
+    except (api.RunError, CatalogError, ModelError, StorageError, SettingsError, VocabularyError, ValueError) as error:
         err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
@@ -188,13 +219,36 @@ def _progress() -> Iterator[api.Follow]:
         yield follow
 
 
+def _config(steps: int | None, budget: int | None, products: int | None, knobs: list[str]) -> dict[str, Any]:
+    """Step → its configuration, from the options of `run`."""
+    training = dict(_knob(text) for text in knobs) | ({"steps": steps} if steps else {})
+    search = {"budget": budget, "held_out_products": products}
+    config = {
+        "generated_samples": {name: value for name, value in search.items() if value},
+        "lora_weights": training,
+        "evaluation_report": {"products": products} if products else {},
+    }
+    return {op: values for op, values in config.items() if values}
+
+
+def _knob(text: str) -> tuple[str, Any]:
+    """`rank=8` → a name and a number, true or false, a list, or a text."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise ValueError(f"--set {text!r} has no value: write it as name=value, for example rank=8")
+    try:
+        return name.strip(), json.loads(value)
+    except ValueError:
+        return name.strip(), value.strip()
+
+
 def _show_report(style: str) -> None:
     found = api.report(style)
     rows = [
         {
             "model": score["model"],
             "prompt": score["prompt"],
-            "by": score["encoder"],
+            "by": score["measure"],
             "split": score["split"],
             "similarity": f"{score['mean']:.3f}",
             "95 % interval": "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}",
@@ -215,5 +269,16 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     for name in rows[0] if rows else ():
         table.add_column(str(name), overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
+        table.add_row(*(escape(_cell(value)) for value in row.values()))
     return table
+
+
+def _cell(value: object) -> str:
+    """Text for a terminal: bytes and long lists by their size."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return f"({len(value)} bytes)"
+    if isinstance(value, list) and len(value) > SHOWN_ITEMS:
+        return f"({len(value)} values)"
+    return str(value)

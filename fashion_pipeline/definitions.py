@@ -5,9 +5,10 @@ import dagster as dg
 from fashion_pipeline.defs.jobs import ASSETS, JOBS
 from fashion_pipeline.defs.schedules import weekly_retraining
 from fashion_pipeline.defs.sensors import new_photos
+from fashion_pipeline.resources.executor import one_process
 from fashion_pipeline.resources.gpu import Gpu
-from fashion_pipeline.resources.models import Models
-from fashion_pipeline.resources.storage import Storage
+from fashion_pipeline.resources.models import ModelsResource
+from fashion_pipeline.resources.store import StoreResource
 from fashion_pipeline.settings import read_settings
 
 _settings = read_settings()
@@ -19,9 +20,9 @@ defs = dg.Definitions(
     schedules=[weekly_retraining],
     sensors=[new_photos],
     resources={
-        "storage": Storage(root=str(_settings.data)),
+        "store": StoreResource(root=str(_settings.data)),
         "gpu": _gpu,
-        "models": Models(profile=_settings.profile, gpu=_gpu),
+        "models": ModelsResource(profile=_settings.profile, gpu=_gpu, root=str(_settings.data)),
     },
-    executor=dg.in_process_executor,
+    executor=one_process,
 )

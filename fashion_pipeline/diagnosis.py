@@ -52,10 +52,15 @@ def _device(settings: Settings) -> Finding:
     from fashion_pipeline.ml.devices import pick_device
 
     try:
-        device = pick_device(settings.device, settings.precision)
+        device = pick_device(settings.device, settings.precision, keep=settings.data / "machine")
     except ValueError as error:
         return "device", False, str(error), "set FASHION_PIPELINE_DEVICE and FASHION_PIPELINE_PRECISION to auto"
-    return "device", True, f"{device.description}, {device.precision}", ""
+    return (
+        "device",
+        True,
+        f"{device.description}, {device.precision}, {device.layout}, {device.attention} attention",
+        "",
+    )
 
 
 def _models(name: str) -> Iterator[Finding]:

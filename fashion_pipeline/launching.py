@@ -3,13 +3,17 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from fashion_pipeline.store.locks import holding
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, EventLogEntry
     from dagster._core.workspace.context import WorkspaceRequestContext
+
+    from fashion_pipeline.store.store import Store
 
 LOCATION = "fashion_pipeline"
 POLL_SECONDS = 0.3
@@ -40,8 +44,8 @@ class Ended:
 class Launcher:
     """Starts jobs of the code location; each run is a process of its own."""
 
-    def __init__(self, instance: "DagsterInstance", workspace: "WorkspaceRequestContext") -> None:
-        self.instance, self._workspace = instance, workspace
+    def __init__(self, instance: "DagsterInstance", workspace: "WorkspaceRequestContext", store: "Store") -> None:
+        self.instance, self._workspace, self._store = instance, workspace, store
 
     def launch(
         self,
@@ -51,7 +55,12 @@ class Launcher:
         tags: Mapping[str, str],
         follow: Callable[[Event], None],
     ) -> Ended:
-        """Start a job for a style and report its events until it ends. Ctrl-C cancels the run."""
+        """Start a job for a style and report its events until it ends. Ctrl-C cancels the run.
+
+        Raises LockedError that says who is at work on the style already.
+        """
+        with holding(self._store.style_lock(style), f"style {style!r}", "a command that starts a run"):
+            pass  # a run takes the lock itself; here it is only looked at, before a process is started for nothing
         run_id = self._create(job, style, {"loggers": QUIET} | dict(run_config), tags)
         self.instance.launch_run(run_id, self._workspace)
         try:
@@ -110,19 +119,35 @@ class Launcher:
 
 
 @contextmanager
-def launcher() -> Iterator[Launcher]:
-    """A launcher on the instance of DAGSTER_HOME, with the code location loaded."""
-    from dagster import DagsterInstance
+def launcher(store: "Store") -> Iterator[Launcher]:
+    """A launcher on the instance of DAGSTER_HOME, with the code location loaded and dead runs buried."""
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._core.workspace.load_target import ModuleTarget
 
-    logging.getLogger("dagster").setLevel(logging.WARNING)
+    from fashion_pipeline.resources.liveness import bury_dead_runs
+
     target = ModuleTarget("fashion_pipeline.definitions", None, None, LOCATION)
     with (
-        DagsterInstance.get() as instance,
+        opened_instance(store) as instance,
         WorkspaceProcessContext(instance, target, code_server_log_level="WARNING") as process,
     ):
-        yield Launcher(instance, process.create_request_context())
+        bury_dead_runs(instance, store)
+        yield Launcher(instance, process.create_request_context(), store)
+
+
+@contextmanager
+def opened_instance(store: "Store") -> Iterator["DagsterInstance"]:
+    """The Dagster instance of the data root. Its files are made by one process at a time: two at once collide."""
+    from dagster import DagsterInstance
+
+    logging.getLogger("dagster").setLevel(logging.WARNING)
+    with ExitStack() as open_ones:
+        with holding(store.files.inside("locks", "instance"), "the Dagster instance", "a command", wait=60.0):
+            instance = open_ones.enter_context(DagsterInstance.get())
+            instance.get_runs(limit=1)
+            instance.get_dynamic_partitions("styles")
+            instance.all_instigator_state()
+        yield instance
 
 
 def _events(entry: "EventLogEntry") -> Iterator[Event]:
@@ -138,8 +163,9 @@ def _events(entry: "EventLogEntry") -> Iterator[Event]:
         yield Event(kinds[event.event_type_value], step, "")
     elif event.event_type_value == "STEP_FAILURE":
         yield Event("failed", step, _root_cause(event.step_failure_data.error))
-    elif event.event_type_value in ("RUN_FAILURE", "PIPELINE_FAILURE") and event.job_failure_data.error:
-        yield Event("failed", step, _root_cause(event.job_failure_data.error))
+    elif event.event_type_value in ("RUN_FAILURE", "PIPELINE_FAILURE"):
+        error = getattr(event.event_specific_data, "error", None)  # none where the process died without a word
+        yield Event("failed", step, _root_cause(error) if error else event.message or "the run's process died")
     elif event.event_type_value == "ASSET_CHECK_EVALUATION":
         evaluation = event.asset_check_evaluation_data
         if not evaluation.passed:

@@ -12,11 +12,16 @@ import os
 import shutil
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-T = TypeVar("T")
+from pydantic import BaseModel, ValidationError
+
+from fashion_pipeline.core.prompts.requests import Drawing
+from fashion_pipeline.core.training.recipe import Recipe, explained
+
+T = TypeVar("T", bound=BaseModel)
 
 PACKAGE = Path(__file__).parent
 PROFILES = PACKAGE / "profiles"
@@ -25,31 +30,6 @@ TEMPLATES = PACKAGE / "templates"
 
 class SettingsError(ValueError):
     """A setting or profile that cannot be used; the message says how to mend it."""
-
-
-@dataclass(frozen=True)
-class GenerationDefaults:
-    """How samples are drawn."""
-
-    image_size: int
-    """Width and height in pixels."""
-    steps: int
-    """Denoising steps."""
-    guidance: float
-    """Classifier-free guidance scale (Ho & Salimans 2022); 1 switches it off."""
-    batch_size: int
-    """Images drawn together; fixed, because the last bits of an image depend on it."""
-
-
-@dataclass(frozen=True)
-class TrainingDefaults:
-    """How LoRA weights are trained unless a run says otherwise."""
-
-    rank: int
-    alpha: float
-    steps: int
-    batch_size: int
-    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -65,8 +45,10 @@ class Profile:
     """Folder or hub id of an image model that `AutoModel` loads; never used to choose."""
     vocabulary: Path
     """TOML file of the facets and values that the encoder is asked about."""
-    generation: GenerationDefaults
-    training: TrainingDefaults
+    generation: Drawing
+    """How samples are drawn."""
+    training: Recipe
+    """How weights are trained unless a run says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +94,11 @@ def enter(settings: Settings) -> Settings:
     os.environ.update(settings.environment())
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").exists():
-        shutil.copyfile(TEMPLATES / "dagster.yaml", home / "dagster.yaml")
+    configuration = home / "dagster.yaml"
+    if not configuration.exists():
+        fresh = home / f".dagster.yaml.{os.getpid()}"
+        shutil.copyfile(TEMPLATES / "dagster.yaml", fresh)
+        fresh.replace(configuration)  # takes the place of a link that leads nowhere, too
     return settings
 
 
@@ -146,8 +131,8 @@ def read_profile(name: str) -> Profile:
         encoder=_model(models, "encoder", base, path),
         judge=_model(models, "judge", base, path),
         vocabulary=_vocabulary(models, base, path),
-        generation=_build(GenerationDefaults, _section(data, "generation", path), path),
-        training=_build(TrainingDefaults, _section(data, "training", path), path),
+        generation=_build(Drawing, "generation", data, path),
+        training=_build(Recipe, "training", data, path),
     )
 
 
@@ -178,11 +163,8 @@ def _vocabulary(models: Mapping[str, object], base: Path, path: Path) -> Path:
     return (base / Path(value).expanduser()).resolve()
 
 
-def _build(kind: type[T], section: Mapping[str, object], path: Path) -> T:
-    names = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
-    if set(section) != set(names):
-        missing, unknown = set(names) - set(section), set(section) - set(names)
-        raise SettingsError(
-            f"{path}: fields missing: {sorted(missing) or 'none'}; not known: {sorted(unknown) or 'none'}"
-        )
-    return kind(**section)
+def _build(kind: type[T], name: str, data: Mapping[str, object], path: Path) -> T:
+    try:
+        return kind(**_section(data, name, path))
+    except ValidationError as error:
+        raise SettingsError(f"{path}: [{name}] {explained(kind, error)}") from error

@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from fashion_pipeline import diagnosis
 from fashion_pipeline.cli import app
-from fashion_pipeline.core.listing import SourceSpec
-from fashion_pipeline.resources.storage import Storage
+from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.settings import PROFILES, Settings
+from fashion_pipeline.store.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -57,8 +57,8 @@ def test_a_command_without_a_style_says_which_option_is_missing(command: str) ->
     ("arguments", "mend"),
     [
         (("run", "--style", "hat"), "run it once with --source"),
-        (("report", "--style", "hat"), "run the pipeline for it first"),
-        (("report", "--style", "hat", "--json"), "run the pipeline for it first"),
+        (("report", "--style", "hat"), "style 'hat' has no report (known styles: none yet): run it first"),
+        (("report", "--style", "hat", "--json"), "style 'hat' has no report (known styles: none yet): run it first"),
         (("generate", "--style", "hat", "--prompt", "a hat"), "run --mode full --style hat first"),
         (("run", "--style", "../x"), "rename it to letters and digits"),
     ],
@@ -72,7 +72,7 @@ def test_a_source_that_lacks_the_style_is_answered_with_those_it_has(tmp_path: P
     (tmp_path / "photos" / "coat" / "a.png").write_bytes(b"x")
     result = call("run", "--style", "hat", "--source", str(tmp_path / "photos"))
     assert_one_message(result, "has no photos of style 'hat'; its styles: coat")
-    assert Storage(root=str(root)).registered_styles() == []
+    assert Store(root).sources.styles() == []
 
 
 def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
@@ -92,13 +92,15 @@ def test_an_empty_root_says_how_to_start() -> None:
 
 
 def test_a_style_that_never_ran_is_listed_with_no_photos(root: Path) -> None:
-    Storage(root=str(root)).register("coat", "coat", SourceSpec("/photos"))
+    Store(root).sources.register("coat", "coat", SourceSpec("/photos"))
     result = call("styles")
     assert result.exit_code == 0 and "coat" in result.output and "0" in result.output
 
 
 def test_a_query_is_answered_as_a_table(root: Path) -> None:
-    Storage(root=str(root)).write("rejects", "coat", [{"path": "a[1].jpg", "reason": "empty"}])
+    Store(root).records.add(
+        "catalog", "coat", tables={"images": [], "rejects": [{"path": "a[1].jpg", "reason": "empty"}]}
+    )
     result = call("sql", "SELECT style, path FROM rejects")
     assert result.exit_code == 0
     assert [line.split() for line in result.output.splitlines()] == [["style", "path"], ["coat", "a[1].jpg"]]

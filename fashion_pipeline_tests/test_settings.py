@@ -57,6 +57,19 @@ def test_a_dagster_configuration_that_was_edited_is_kept(tmp_path: Path, monkeyp
     assert os.environ["DAGSTER_HOME"] == str(configuration.parent)
 
 
+def test_a_data_root_whose_dagster_configuration_was_a_link_that_leads_nowhere_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(tmp_path / "data", "embedded", "auto", "auto")
+    for name in settings.environment():
+        monkeypatch.setenv(name, "before")
+    settings.dagster_home.mkdir(parents=True)
+    configuration = settings.dagster_home / "dagster.yaml"
+    configuration.symlink_to("../../gone/dagster.yaml")
+    enter(settings)
+    assert "run_monitoring" in configuration.read_text() and not configuration.is_symlink()
+
+
 @pytest.mark.parametrize("name", profile_names())
 def test_a_profile_that_ships_is_complete(name: str) -> None:
     profile = read_profile(name)
@@ -92,8 +105,16 @@ def test_an_unknown_profile_is_answered_with_those_there_are() -> None:
     [
         ("[training]", "[other]", r"section \[training\] is missing: add it as in .*embedded\.toml"),
         ("[models]", "models = 3\n[other]", r"section \[models\] is missing"),
-        ("image_size", "imagesize", r"missing: \['image_size'\]; not known: \['imagesize'\]"),
-        ("[training]", "[training]\ndropout = 0.1", r"missing: none; not known: \['dropout'\]"),
+        (
+            "image_size",
+            "imagesize",
+            r"\[generation\] image_size is missing: add it; imagesize is not known: choose among",
+        ),
+        ("[training]", "[training]\ndropout = 0.1", r"\[training\] dropout is not known: choose among method, rank"),
+        ("image_size = 64", 'image_size = "64"', r"image_size is '64': it must be a whole number from 8 to 4096"),
+        ("image_size = 64", "image_size = 60", r"\[generation\] image_size is 60"),
+        ("rank = 16", "rank = -2.5", r"rank is -2.5: it must be a whole number from 1 to 1024; Rank of the additions"),
+        ("steps = 400", "steps = 0", r"\[training\] steps is 0: it must be a whole number from 1"),
         ('judge = "./judge"', "", r"\[models\] judge is missing: give a folder or a hub id"),
         ('"./judge"', '""', r"\[models\] judge is missing"),
         ('"./judge"', '"./gone"', r"\[models\] judge: no folder .*gone: restore it, or name another model"),

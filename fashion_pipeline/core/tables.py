@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a column changes its meaning; stored in every file."""
 
 
@@ -28,7 +28,7 @@ _PHRASES = pa.list_(pa.string())
 _SAMPLES = (
     Column("id", pa.string(), "hash of all that determines the image"),
     Column("model", pa.string(), "fingerprint of the generator"),
-    Column("model_name", pa.string(), "original or specialised"),
+    Column("model_name", pa.string(), "original, specialised or champion"),
     Column("prompt_name", pa.string(), "plain, best, or the strategy that wrote the prompt"),
     Column("candidate", pa.string(), "the candidate whose prompt it is"),
     Column("prompt", pa.string(), "the prompt"),
@@ -50,7 +50,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("product", pa.string(), "product key: the manifest's id, or the content hash"),
         Column("product_group", pa.string(), "key of the product that founded the group of near-duplicates"),
         Column("split", pa.string(), "search, dev or test: one for the whole product group"),
-        Column("path", pa.string(), "where the photo lies"),
+        Column("path", pa.string(), "where the photo lies, below the folder of its source"),
         Column("width", pa.int32(), "pixels, after rotation"),
         Column("height", pa.int32(), "pixels, after rotation"),
         Column("bytes", pa.int64(), "file size"),
@@ -106,6 +106,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("prompt", pa.string(), "the prompt"),
         Column("negative_prompt", pa.string(), "the negative prompt; empty for none"),
         Column("images", pa.int32(), "images the score rests on"),
+        Column("products", pa.int32(), "products they were drawn for: the n of the interval"),
         Column("mean", pa.float32(), "mean encoder cosine on search photos"),
         Column("low", pa.float32(), "lower end of its 95 % interval", nullable=True),
         Column("high", pa.float32(), "upper end of its 95 % interval", nullable=True),
@@ -114,7 +115,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     "training_pairs": (
         Column("id", pa.string(), "photo or sample"),
         Column("origin", pa.string(), "reference (a photo) or sample (a generated image)"),
-        Column("path", pa.string(), "the image file"),
+        Column("path", pa.string(), "as table images lists it; empty for a sample"),
         Column("caption", pa.string(), "the caption it is trained with"),
         Column("kept", pa.bool_(), "true: curated; false: the random control of equal size"),
         Column("score", pa.float32(), "what it was ranked by: cosine to the style's search photos"),
@@ -129,13 +130,16 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "evaluation_samples": _SAMPLES,
     "scores": (
-        Column("model", pa.string(), "original or specialised"),
+        Column("model", pa.string(), "original, specialised or champion"),
         Column("prompt", pa.string(), "plain or best"),
-        Column("encoder", pa.string(), "encoder or judge"),
+        Column("measure", pa.string(), "encoder or judge: similarity of the product's samples to its photo"),
+        Column("scope", pa.string(), "product, or set for a measure of all samples together"),
         Column("split", pa.string(), "dev or test"),
-        Column("product_group", pa.string(), "the product"),
-        Column("cosine", pa.float32(), "mean cosine of the product's samples to its photo"),
-        Column("anchored", pa.float32(), "the same, anchored", nullable=True),
+        Column("product_group", pa.string(), "the product; none for a set", nullable=True),
+        Column("value", pa.float32(), "mean cosine, or what the measure says"),
+        Column("low", pa.float32(), "lower end of the 95 % interval of a set's value", nullable=True),
+        Column("high", pa.float32(), "upper end of the 95 % interval of a set's value", nullable=True),
+        Column("anchored", pa.float32(), "a cosine, anchored", nullable=True),
     ),
 }
 

@@ -3,60 +3,41 @@
 from collections import Counter
 
 import dagster as dg
-import numpy as np
 
-from fashion_pipeline.core.attributes import answer, ensemble
-from fashion_pipeline.core.features import FeatureIndex
 from fashion_pipeline.defs.catalog import raw_images
-from fashion_pipeline.defs.metadata import check, checks, column_schema, markdown, row_count
-from fashion_pipeline.defs.studio import embed_photos
-from fashion_pipeline.defs.styles import OWNERS, styles
+from fashion_pipeline.defs.metadata import check, checks, column_schema, common, markdown, result
 from fashion_pipeline.resources.gpu import POOL
-from fashion_pipeline.resources.models import Models
-from fashion_pipeline.resources.storage import Storage
+from fashion_pipeline.stages.features import describe
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.store.store import Store
 
 
 @dg.asset(
-    partitions_def=styles,
+    **common("features", "pytorch", "parquet"),
     deps=[raw_images],
-    group_name="features",
-    kinds={"pytorch", "parquet"},
-    owners=OWNERS,
     pool=POOL,
     metadata=column_schema("features", "attributes"),
     check_specs=checks(
         "clip_features",
-        blocking={"unit_norm": "Every embedding has length 1."},
+        blocking={"unit_norm": "Every embedding of encoder and judge has length 1."},
         warning={"embeddings_differ": "Different photos have different embeddings."},
     ),
 )
-def clip_features(context: dg.AssetExecutionContext, storage: Storage, models: Models) -> dg.MaterializeResult:
+def clip_features(
+    context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
+) -> dg.MaterializeResult:
     """Embeddings of every photo by encoder and judge, and zero-shot attributes by the encoder."""
-    style = context.partition_key
-    images = storage.read("images", style)
-    ids = images["id"].to_pylist()
-    questions = models.vocabulary().questions()
-    with models.encoder() as encoder, models.judge() as judge:
-        computed = embed_photos(storage, style, images, {"encoder": encoder, "judge": judge}, context.log.info)
-        texts = encoder.embed_texts([text for question in questions for text in question.texts])
-        scale, fingerprint = encoder.logit_scale, encoder.fingerprint
-    features = storage.read("features", style)
-    embeddings = FeatureIndex(features, "encoder", fingerprint).rows(ids)
-    rows = answer(ids, embeddings, questions, ensemble(texts, [len(question.texts) for question in questions]), scale)
-    attributes = storage.write("attributes", style, rows)
-    length_error = float(np.abs(np.linalg.norm(embeddings, axis=1) - 1).max())
-    distinct = len(np.unique(embeddings.round(4), axis=0))
-    return dg.MaterializeResult(
-        metadata={
-            **row_count(features),
-            "embeddings computed": computed,
-            "attributes": markdown(_most_frequent(attributes.to_pylist())),
-        },
-        check_results=[
-            check("unit_norm", length_error < 1e-3, blocking=True, largest_error=length_error),
-            check("embeddings_differ", distinct > 0.5 * len(ids), distinct=distinct, photos=len(ids)),
-        ],
-    )
+    made = describe(store, models, context.partition_key, context.log.info, context.run.run_id)
+    metadata = {
+        "dagster/row_count": 2 * made.photos,
+        "embeddings computed": made.computed,
+        "attributes": markdown(_most_frequent(made.attributes.to_pylist())),
+    }
+    figures = [
+        check("unit_norm", made.length_error < 1e-3, blocking=True, largest_error=made.length_error),
+        check("embeddings_differ", made.distinct > 0.5 * made.photos, distinct=made.distinct, photos=made.photos),
+    ]
+    return result(made.record, metadata, figures)
 
 
 def _most_frequent(rows: list[dict[str, object]]) -> list[dict[str, object]]:

@@ -13,6 +13,7 @@ from fashion_pipeline.defs.publishing import published_model, style_leaderboard
 from fashion_pipeline.defs.samples import generated_samples
 from fashion_pipeline.defs.similarity import prompt_report, similarity_table
 from fashion_pipeline.defs.training import lora_weights, specialised_model
+from fashion_pipeline.resources.executor import one_process
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -30,7 +31,7 @@ def _job(name: str, assets: tuple[dg.AssetsDefinition, ...], description: str) -
         name,
         dg.AssetSelection.assets(*assets),
         description=description,
-        executor_def=dg.in_process_executor,
+        executor_def=one_process,
     )
 
 

@@ -1,11 +1,14 @@
 """Where models run and in which precision: one decision, made once, with a message that names the mend."""
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import cast
 
+import diffusers
 import torch
+import transformers
 
-Precision = Literal["fp32", "bf16", "fp16"]
+from fashion_pipeline.ml.tuning import Attention, Layout, Precision, Task, Way, fastest, measure_cpu
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MENDS = {
@@ -16,13 +19,15 @@ _MENDS = {
 
 @dataclass(frozen=True)
 class Device:
-    """A device and the precision of the heavy computations on it."""
+    """A device and the way of the heavy computations on it."""
 
     name: str
     """What torch calls it: cpu, mps, cuda, cuda:1."""
     precision: Precision
-    description: str
-    """For people: the device's own name, and the precision."""
+    description: str = ""
+    """For people: the device's own name."""
+    layout: Layout = "contiguous"
+    attention: Attention = "fused"
 
     @property
     def type(self) -> str:
@@ -34,21 +39,41 @@ class Device:
         """The torch type of `precision`."""
         return _DTYPES[self.precision]
 
+    @property
+    def way(self) -> Way:
+        """How a UNet is computed on it."""
+        return Way(self.precision, self.layout, self.attention)
 
-def pick_device(device: str = "auto", precision: str = "auto") -> Device:
-    """The device asked for, or the best there is (cuda, mps, cpu), and its precision.
+    def computing(self) -> dict[str, str]:
+        """What changes the last bits of what is computed: for the identity of images and trainings."""
+        return {
+            "precision": self.precision,
+            "layout": self.layout,
+            "attention": self.attention,
+            "torch": torch.__version__.partition("+")[0],
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+        }
 
-    `precision` is auto, fp32, bf16 or fp16; auto is bf16 where the hardware computes in it, fp16 on other GPUs, else
-    fp32. On a CPU subnormal numbers are flushed to zero, which is faster. Raises ValueError where device or precision
-    is not to be had.
+
+def pick_device(
+    device: str = "auto", precision: str = "auto", task: Task = "drawing", keep: Path | None = None
+) -> Device:
+    """The device asked for, or the best there is (cuda, mps, cpu), and the fastest way to compute a task on it.
+
+    `precision` is auto, fp32, bf16 or fp16; auto is bf16 on a GPU that computes in it, fp16 on others. On a CPU
+    precision, memory format and attention are measured (`tuning.measure_cpu`), once for each machine with a folder
+    `keep`, and subnormal numbers are flushed to zero, which is faster. Raises ValueError where device or precision is
+    not to be had.
     """
     name = _best() if device == "auto" else device
     _require(name)
-    kind = name.partition(":")[0]
-    if kind == "cpu":
-        torch.set_flush_denormal(True)
-    chosen = _precision(kind, precision)
-    return Device(name, chosen, f"{_describe(name)}, {chosen}")
+    _require_precision(name, precision)
+    if not name.startswith("cpu"):
+        return Device(name, _gpu_precision(name, precision), _describe(name))
+    torch.set_flush_denormal(True)
+    way = fastest(task, measure_cpu(task, keep), precision)
+    return Device(name, way.precision, _describe(name), way.layout, way.attention)
 
 
 def free_memory(device: Device) -> None:
@@ -78,23 +103,20 @@ def _require(name: str) -> None:
         )
 
 
-def _precision(kind: str, asked: str) -> Precision:
-    if asked == "auto":
-        if kind == "cpu":
-            return "bf16" if _cpu_computes_bf16() else "fp32"
-        return "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    if asked not in _DTYPES:
+def _require_precision(name: str, asked: str) -> None:
+    if asked not in ("auto", *_DTYPES):
         raise ValueError(f"precision {asked!r} is not known: ask for 'auto', 'fp32', 'bf16' or 'fp16'")
-    if asked == "fp16" and kind == "cpu":
+    if asked == "fp16" and name.startswith("cpu"):
         raise ValueError(
             "precision 'fp16' asked for on a CPU, which computes it slowly: ask for 'auto', 'bf16' or 'fp32'"
         )
-    return asked
 
 
-def _cpu_computes_bf16() -> bool:
-    """Whether the CPU multiplies in bf16 (AVX512-BF16 or AMX), not merely stores it."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+def _gpu_precision(name: str, asked: str) -> Precision:
+    if asked != "auto":
+        return cast(Precision, asked)
+    computes_bf16 = name.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if computes_bf16 else "fp16"
 
 
 def _describe(name: str) -> str:

@@ -4,6 +4,7 @@ import gc
 import hashlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,12 +12,24 @@ from typing import Any
 import torch
 from PIL import Image
 
-from fashion_pipeline.core.requests import Request, sample_id
+from fashion_pipeline.core.prompts.requests import Request, sample_id
 from fashion_pipeline.ml.devices import Device, free_memory
 from fashion_pipeline.ml.pipelines import image_size, load_pipeline, merge_lora
 from fashion_pipeline.ml.sources import file_hash, find_pipeline, fingerprint
+from fashion_pipeline.ml.tuning import apply
 
 REMEMBERED_TEXTS = 512
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An image that was drawn."""
+
+    index: int
+    """Into the requests."""
+    id: str
+    """Its identity, which names the batch shape that it was really drawn at."""
+    image: Image.Image
 
 
 class Generator:
@@ -40,19 +53,20 @@ class Generator:
         self.fingerprint = _with_lora(fingerprint(folder), lora, scale)
         self.batch_size = batch_size
         """Places in a batch; halved when memory runs out."""
-        self._device = device
         self._pipeline = load_pipeline(folder)
         if lora is not None:
             merge_lora(self._pipeline, lora, scale)
-        _place(self._pipeline, device)
+        way = device.way.within(int(self._pipeline.unet.config.sample_size) ** 2)
+        self._device = replace(device, attention=way.attention)
+        _place(self._pipeline, self._device)
         self.image_size = image_size(self._pipeline)
         """Pixels of the side of the square images that the model was trained on."""
         self.text_limit = int(self._pipeline.text_encoder.config.max_position_embeddings)
         """Tokens of the longest prompt, the two at its ends included (77 for Stable Diffusion)."""
         self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
 
-    def draw(self, requests: Sequence[Request]) -> Iterator[tuple[int, Image.Image]]:
-        """Yield (index into `requests`, RGB image) as batches finish, equal steps, guidance and size together.
+    def draw(self, requests: Sequence[Request]) -> Iterator[Drawn]:
+        """Yield RGB images as batches finish, equal steps, guidance and size together.
 
         Images that came out flat or not a number are yielded like others; judging them is not done here. Raises
         ValueError before the first image if a prompt is longer than `text_limit`: nothing is cut silently.
@@ -67,14 +81,15 @@ class Generator:
                 except RuntimeError as error:
                     self._shrink(error)
                     continue
-                yield from zip(batch, images, strict=True)
+                for index, image in zip(batch, images, strict=True):
+                    yield Drawn(index, self.sample_id(requests[index]), image)
                 indices = indices[len(batch) :]
 
     def sample_id(self, request: Request) -> str:
         """The identity of the image that `draw` gives for the request now (see `samples.sample_id`)."""
         scheduler = self._pipeline.scheduler
         config = {"class": type(scheduler).__name__, **scheduler.config}
-        return sample_id(self.fingerprint, request, self.batch_size, config, self._device.precision)
+        return sample_id(self.fingerprint, request, self.batch_size, config, self._device.computing())
 
     def token_count(self, text: str) -> int:
         """How many tokens a prompt takes, the two at its ends included."""
@@ -170,6 +185,7 @@ def _with_lora(base: str, lora: Path | None, scale: float) -> str:
 def _place(pipeline: Any, device: Device) -> None:
     """Move the parts to the device; the UNet reads and writes fp32 whatever it computes in, so the sampler is exact."""
     pipeline.to(device.name)
+    apply(pipeline.unet, device.way)
     for part in (pipeline.unet, pipeline.vae):
         torch.nn.Module.to(part, dtype=device.dtype)  # ModelMixin.to warns on every call
     if device.dtype != torch.float32:

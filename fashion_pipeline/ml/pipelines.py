@@ -6,13 +6,9 @@ from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from transformers import AutoConfig, AutoTokenizer
 
-from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.sources import find_pipeline, only_errors, quiet
-
-CLASSIC_ATTENTION_TOKENS = 1024
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
@@ -50,16 +46,6 @@ def load_lora(pipeline: Any, lora: Path) -> None:
 def image_size(pipeline: Any) -> int:
     """Pixels of the side of the square images that the model was trained on."""
     return int(pipeline.unet.config.sample_size) * int(pipeline.vae_scale_factor)
-
-
-def choose_attention(unet: Any, device: Device, latent_tokens: int) -> str:
-    """Set the attention that is faster for training there, and say which.
-
-    Classic attention (softmax of a full matrix) wins on a CPU while that matrix is small; elsewhere torch's fused one.
-    """
-    classic = device.type == "cpu" and latent_tokens <= CLASSIC_ATTENTION_TOKENS
-    unet.set_attn_processor(AttnProcessor() if classic else AttnProcessor2_0())
-    return "classic" if classic else "fused"
 
 
 def prompt_lengths(source: str | Path) -> tuple[Callable[[str], int], int]:

@@ -6,9 +6,9 @@ from collections import Counter
 import pyarrow as pa
 import pytest
 
-from fashion_pipeline.core.catalog import build_catalog
-from fashion_pipeline.core.listing import Listing, SourceSpec
-from fashion_pipeline.core.sources import read_source
+from fashion_pipeline.core.catalog.assembling import build_catalog
+from fashion_pipeline.core.catalog.listing import Listing, SourceSpec
+from fashion_pipeline.core.catalog.sources import read_source
 from fashion_pipeline.core.tables import schema
 
 FOLDER = os.environ.get("FASHION_PRODUCT_PHOTOS", "")

@@ -9,13 +9,15 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from fashion_pipeline.core.listing import SourceSpec
-from fashion_pipeline.core.sources import read_source
-from fashion_pipeline.defs.intake import take_in
+from fashion_pipeline.core.catalog.listing import SourceSpec
+from fashion_pipeline.core.catalog.sources import read_source
 from fashion_pipeline.defs.jobs import ASSETS, CATALOG
 from fashion_pipeline.resources.gpu import Gpu
-from fashion_pipeline.resources.models import Models
-from fashion_pipeline.resources.storage import Storage
+from fashion_pipeline.resources.models import ModelsResource
+from fashion_pipeline.resources.store import StoreResource
+from fashion_pipeline.stages.intake import take_in
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.store.store import Store
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples"
 PHOTOS = 48
@@ -33,7 +35,7 @@ SMALL = {
 class Chain:
     """A data root with two styles, and what running on it came to."""
 
-    storage: Storage
+    store: Store
     models: Models
     instance: dg.DagsterInstance
 
@@ -44,18 +46,26 @@ class Chain:
             selection=dg.AssetSelection.assets(*assets),
             partition_key=style,
             instance=self.instance,
-            resources={"storage": self.storage, "models": self.models},
+            resources={
+                "store": StoreResource(root=str(self.store.root)),
+                "models": ModelsResource(profile=self.models.profile_name, gpu=Gpu(), root=str(self.store.root)),
+            },
             run_config=config,
             raise_on_error=False,
         )
 
 
-def make_chain(root: Path, source: Path) -> Chain:
-    gpu = Gpu()
-    chain = Chain(Storage(root=str(root)), Models(profile="embedded", gpu=gpu), dg.DagsterInstance.ephemeral())
+def make_chain(root: Path, source: Path, profile: str = "embedded") -> Chain:
+    chain = Chain(Store(root), Models(profile, machine=root / "machine"), dg.DagsterInstance.ephemeral())
     spec = SourceSpec(str(source))
-    chain.instance.add_dynamic_partitions("styles", take_in(chain.storage, spec, read_source(spec)))
+    chain.instance.add_dynamic_partitions("styles", take_in(chain.store, spec, read_source(spec)))
     return chain
+
+
+def errors(result: dg.ExecuteInProcessResult) -> list[str]:
+    """What the steps that failed said."""
+    found = [e.step_failure_data.error for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
+    return [(error.cause or error).message for error in found]
 
 
 @pytest.fixture(scope="package")

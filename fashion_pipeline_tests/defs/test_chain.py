@@ -1,16 +1,29 @@
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 import numpy as np
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from fashion_pipeline.core.features import FeatureIndex
+from fashion_pipeline.core.features.attributes import of_photo
+from fashion_pipeline.core.features.similarity import anchors, within_similarity
+from fashion_pipeline.core.rows import Pair, Sample
 from fashion_pipeline.core.tables import TABLES
-from fashion_pipeline.defs.jobs import ASSETS, CATALOG, FINETUNING, PROMPTS
-from fashion_pipeline_tests.defs.conftest import SMALL, Chain, make_chain
+from fashion_pipeline.defs.jobs import ASSETS, CATALOG, FINETUNING
+from fashion_pipeline.stages.curation import curate_pairs
+from fashion_pipeline.stages.features import style_attributes
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.similarity import style_anchors
+from fashion_pipeline.stages.training import train
+from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.records import KINDS, Record
+from fashion_pipeline.store.store import Store
+from fashion_pipeline_tests.defs.conftest import SAMPLES, STYLES, Chain, errors, make_chain
 
 
 def value(result: dg.ExecuteInProcessResult, asset: str, name: str) -> object:
@@ -22,12 +35,21 @@ def test_every_asset_is_materialised_and_every_table_is_written(described: Chain
     assert full_run.success
     made = {event.asset_key.path[-1] for event in full_run.get_asset_materialization_events()}
     assert made >= {asset.key.path[-1] for asset in ASSETS} - {"published_model"}
-    assert all(described.storage.read(table, "coat").num_rows for table in TABLES if table != "rejects")
+    counted = {table: described.store.sql(f"SELECT * FROM {table} WHERE style = 'coat'").num_rows for table in TABLES}
+    assert all(rows for table, rows in counted.items() if table != "rejects"), counted
+
+
+def test_what_an_asset_made_is_its_data_version(described: Chain, full_run) -> None:
+    versions = {}
+    for event in full_run.get_asset_materialization_events():
+        versions[event.asset_key.path[-1]] = event.materialization.tags["dagster/data_version"]
+    for kind, made in KINDS.items():
+        assert versions[made.asset] == described.store.records.latest(kind, "coat").key, kind
 
 
 def test_no_blocking_check_failed(full_run) -> None:
     evaluations = full_run.get_asset_check_evaluations()
-    assert len(evaluations) > 15
+    assert len(evaluations) > 15 and {e.partition for e in evaluations} == {"coat"}
     assert [e.check_name for e in evaluations if not e.passed and e.severity == dg.AssetCheckSeverity.ERROR] == []
 
 
@@ -40,47 +62,105 @@ def test_a_second_run_draws_no_image_and_trains_no_step(second_run) -> None:
 
 
 def test_the_report_has_the_promised_fields(described: Chain, full_run) -> None:
-    report = described.storage.read_report("coat", "evaluation_report.json")
+    report = evaluation(described).json("report.json")
     assert report["style"] == "coat"
     assert report["verdict"] in ("better", "worse", "hacked", "no evidence")
-    assert {(s["model"], s["prompt"], s["encoder"]) for s in report["scores"]} == {
+    assert {(s["model"], s["prompt"], s["measure"]) for s in report["scores"]} == {
         (m, p, e) for m in ("original", "specialised") for p in ("plain", "best") for e in ("encoder", "judge")
     }
-    scores = described.storage.read("scores", "coat").to_pylist()
+    scores = evaluation(described).table("scores").to_pylist()
     best = [
-        s["cosine"]
+        s["value"]
         for s in scores
-        if (s["model"], s["prompt"], s["encoder"], s["split"]) == ("original", "best", "encoder", "test")
+        if (s["model"], s["prompt"], s["measure"], s["split"]) == ("original", "best", "encoder", "test")
     ]
     assert report["similarity_score"] == pytest.approx(np.mean(best), abs=1e-6)
 
 
-def test_scores_are_the_cosines_of_the_images_on_disk(described: Chain, full_run) -> None:
-    row = described.storage.read("evaluation_samples", "coat").to_pylist()[0]
-    photo = next(p for p in described.storage.read("images", "coat").to_pylist() if p["id"] == row["reference"])
+def test_scores_are_the_cosines_of_the_images_on_disk_by_the_model_they_are_filed_under(
+    described: Chain, full_run
+) -> None:
+    photos = {photo.id: photo for photo in described.store.photos(described.store.records.latest("catalog", "coat"))}
+    samples = Sample.read(evaluation(described).table("evaluation_samples"))
+    first = [sample for sample in samples if sample.reference == samples[0].reference]
+    assert {sample.model_name for sample in first} == {"original", "specialised"}
     with described.models.encoder() as encoder:
-        drawn, real = encoder.embed_images(
-            [Image.open(described.storage.sample_path(row["id"])), Image.open(photo["path"]).convert("RGB")]
-        )
-    found = [
-        s["cosine"]
-        for s in described.storage.read("scores", "coat").to_pylist()
-        if (s["model"], s["prompt"], s["encoder"], s["split"], s["product_group"])
-        == (row["model_name"], row["prompt_name"], "encoder", row["split"], row["product_group"])
-    ]
-    assert found == [pytest.approx(float(drawn @ real), abs=1e-4)]
+        real = encoder.embed_images([Image.open(photos[first[0].reference].path).convert("RGB")])[0]
+        drawn = encoder.embed_images([Image.open(described.store.samples.path(sample.id)) for sample in first])
+    scores = evaluation(described).table("scores").to_pylist()
+    for sample, row in zip(first, drawn, strict=True):
+        cell = (sample.model_name, sample.prompt_name, "encoder", sample.split, sample.product_group)
+        keys = ("model", "prompt", "measure", "split", "product_group")
+        found = [s["value"] for s in scores if tuple(s[key] for key in keys) == cell]
+        assert found == [pytest.approx(float(row @ real), abs=1e-4)]
+
+
+def test_the_two_models_are_two_models(described: Chain, full_run) -> None:
+    samples = Sample.read(evaluation(described).table("evaluation_samples"))
+    by_model = {name: {s.model for s in samples if s.model_name == name} for name in ("original", "specialised")}
+    assert by_model["original"] == {described.models.fingerprint("generator")}
+    assert len(by_model["specialised"]) == 1 and not by_model["original"] & by_model["specialised"]
+    assert not {s.id for s in samples if s.model_name == "original"} & {
+        s.id for s in samples if s.model_name == "specialised"
+    }
 
 
 def test_no_held_out_photo_is_trained_on(described: Chain, full_run) -> None:
-    splits = {row["id"]: row["split"] for row in described.storage.read("images", "coat").to_pylist()}
-    pairs = described.storage.read("training_pairs", "coat").to_pylist()
-    assert {splits[row["id"]] for row in pairs if row["origin"] == "reference"} == {"search"}
+    store = described.store
+    splits = {photo.id: photo.split for photo in store.photos(store.records.latest("catalog", "coat"))}
+    pairs = Pair.read(store.records.latest("curation", "coat").table("training_pairs"))
+    assert {splits[pair.id] for pair in pairs if pair.origin == "reference"} == {"search"}
+
+
+def test_the_curated_pairs_are_trained_on_and_not_the_control(
+    described: Chain, full_run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = described.store
+    pairs = Pair.read(store.records.latest("curation", "coat").table("training_pairs"))
+    kept, control = ([pair.id for pair in pairs if pair.kept == which] for which in (True, False))
+    assert sorted(kept) != sorted(control)
+    trained: list[list[str]] = []
+
+    class NotedError(Exception):
+        pass
+
+    def note(self: Models, given, held_out, recipe):
+        trained.append([pair.id for pair in given])
+        raise NotedError
+
+    monkeypatch.setattr(Models, "training_identity", note)
+    for which in (False, True):
+        with pytest.raises(NotedError):
+            train(store, described.models, "coat", values={}, control=which, report=lambda *_: None)
+    assert trained == [kept, control]
+
+
+def test_the_threshold_of_samples_is_how_alike_the_style_is_to_itself(described: Chain, full_run) -> None:
+    store = described.store
+    features = store.records.latest("features", "coat")
+    photos = [p for p in store.photos(store.records.latest("catalog", "coat")) if p.split == "search"]
+    rows = store.features.index("coat", "encoder", str(features.made_of["encoder"])).rows([p.id for p in photos])
+    expected = within_similarity(rows, [photo.product_group for photo in photos])
+    assert value(full_run, "curated_subset", "least similarity of a sample") == pytest.approx(expected)
+
+
+def test_what_is_trained_on_does_not_depend_on_other_styles(tmp_path: Path) -> None:
+    for style in STYLES:
+        (tmp_path / "photos" / style).mkdir(parents=True)
+        for photo in sorted((SAMPLES / style).glob("*.png"))[:24]:
+            shutil.copy(photo, tmp_path / "photos" / style)
+    chain = make_chain(tmp_path / "data", tmp_path / "photos")
+    assert chain.materialize(CATALOG, "coat").success
+    alone = curate_pairs(chain.store, chain.models, "coat", keep=0.9, sample_share=0.1)
+    assert chain.materialize(CATALOG, "bag").success
+    beside = curate_pairs(chain.store, chain.models, "coat", keep=0.9, sample_share=0.1)
+    assert alone.threshold == beside.threshold < 1 and alone.pairs == beside.pairs
 
 
 def test_all_conditions_of_a_product_share_a_seed(described: Chain, full_run) -> None:
     seeds: dict[str, set[int]] = {}
-    for row in described.storage.read("evaluation_samples", "coat").to_pylist():
-        seeds.setdefault(row["product_group"], set()).add(row["seed"])
+    for sample in Sample.read(evaluation(described).table("evaluation_samples")):
+        seeds.setdefault(sample.product_group, set()).add(sample.seed)
     assert all(len(found) == 1 for found in seeds.values())
     assert len({seed for found in seeds.values() for seed in found}) == len(seeds)
 
@@ -88,59 +168,67 @@ def test_all_conditions_of_a_product_share_a_seed(described: Chain, full_run) ->
 def test_the_specialised_model_loads_with_stock_diffusers(described: Chain, full_run) -> None:
     from diffusers import StableDiffusionPipeline
 
-    key = described.storage.read_report("coat", "training.json")["key"]
-    pipeline = StableDiffusionPipeline.from_pretrained(described.storage.model_folder("coat", key), safety_checker=None)
+    folder = described.store.records.latest("model", "coat").path("fashion_sd_model")
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline("a photo of a coat", num_inference_steps=2).images[0].size == (64, 64)
 
 
 def test_the_page_shows_pictures_and_asks_for_nothing_from_elsewhere(described: Chain, full_run) -> None:
-    page = described.storage.report_path("coat", "report.html").read_text(encoding="utf-8")
+    page = evaluation(described).path("report.html").read_text(encoding="utf-8")
     assert page.count("data:image/") > 8
     assert "<script" not in page
     assert 'src="http' not in page
 
 
 def test_nothing_is_published_without_the_verdict_better(described: Chain, full_run) -> None:
-    report = described.storage.read_report("coat", "evaluation_report.json")
-    assert (described.storage.champion("coat") is not None) == (report["verdict"] == "better")
+    report = evaluation(described).json("report.json")
+    assert (described.store.versions.champion("coat") is not None) == (report["verdict"] == "better")
 
 
-def test_a_better_model_is_published_complete(described: Chain, full_run) -> None:
-    storage = described.storage
-    report = storage.read_report("coat", "evaluation_report.json")
-    storage.write_report("coat", "evaluation_report.json", report | {"verdict": "better", "reason": "planted"})
-    try:
+def test_a_better_model_is_published_complete_with_its_trail(described: Chain, full_run) -> None:
+    store = described.store
+    with planted_verdict(store, "better") as record:
         result = described.materialize([a for a in FINETUNING if a.key.path[-1] == "published_model"], "coat")
-    finally:
-        storage.write_report("coat", "evaluation_report.json", report)
     assert result.success
-    champion = storage.champion("coat")
-    assert champion is not None
+    champion = store.versions.champion("coat")
+    assert champion is not None and champion.name == record.inputs["training"]
     names = {path.name for path in champion.iterdir()}
     assert names >= {"model_index.json", "README.md", "report.html", "fashion_lora_weights.safetensors", "unet", "vae"}
     assert json.loads((champion / "evaluation_report.json").read_text())["verdict"] == "better"
+    trail = champion / "trail"
+    assert {path.name for path in trail.iterdir()} >= {"catalog", "features", "search", "curation", "training"}
+    pairs = pq.read_table(trail / "curation" / "training_pairs.parquet").to_pylist()
+    listed = {row["id"]: row["path"] for row in pq.read_table(trail / "catalog" / "images.parquet").to_pylist()}
+    assert all(listed[row["id"]] for row in pairs if row["origin"] == "reference")
+    seeds = pq.read_table(trail / "evaluation" / "evaluation_samples.parquet")["seed"].to_pylist()
+    assert len(seeds) == store.records.latest("evaluation", "coat").table("evaluation_samples").num_rows
+
+
+@contextmanager
+def planted_verdict(store: Store, verdict: str, **more: object) -> Iterator[Record]:
+    """The newest evaluation with another verdict in its report."""
+    record = store.records.latest("evaluation", "coat")
+    path = record.path("report.json")
+    before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | {"verdict": verdict, "reason": "planted", **more}))
+    try:
+        yield record
+    finally:
+        path.write_text(before)
 
 
 def test_sql_reads_all_styles(described: Chain, full_run) -> None:
-    counted = described.storage.sql("SELECT style, count(*) AS n FROM images GROUP BY style ORDER BY style").to_pylist()
+    counted = described.store.sql("SELECT style, count(*) AS n FROM images GROUP BY style ORDER BY style").to_pylist()
     assert counted == [{"style": "bag", "n": 48}, {"style": "coat", "n": 48}]
 
 
-def test_prompt_optimisation_runs_without_training(described: Chain) -> None:
-    small = {"ops": {"generated_samples": SMALL["ops"]["generated_samples"]}}
-    assert described.materialize(PROMPTS, "bag", small).success
-    report = described.storage.read_report("bag", "prompt_report.json")
-    assert report["verdict"] is None
-    assert report["similarity_score"] is not None
-
-
 def test_embeddings_are_of_the_photos_they_are_filed_under(described: Chain) -> None:
-    rows = described.storage.read("images", "coat").to_pylist()[:4]
+    photos = described.store.photos(described.store.records.latest("catalog", "coat"))[:4]
     with described.models.judge() as judge:
-        expected = judge.embed_images([Image.open(row["path"]).convert("RGB") for row in rows])
-        stored = FeatureIndex(described.storage.read("features", "coat"), "judge", judge.fingerprint)
-    assert np.abs(stored.rows([row["id"] for row in rows]) - expected).max() < 1e-4
+        expected = judge.embed_images([Image.open(photo.path).convert("RGB") for photo in photos])
+        stored = described.store.features.index("coat", "judge", judge.fingerprint)
+    assert np.abs(stored.rows([photo.id for photo in photos]) - expected).max() < 1e-4
 
 
 def test_damaged_photos_are_listed_with_the_reason_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -153,9 +241,9 @@ def test_damaged_photos_are_listed_with_the_reason_and_the_rest_goes_on(tmp_path
     (folder / "notes.txt").write_text("not a photo")
     chain = make_chain(tmp_path / "data", tmp_path / "photos")
     assert chain.materialize([CATALOG[0]], "coat").success
-    reasons = chain.storage.read("rejects", "coat").to_pylist()
-    assert any("truncated.png" in row["path"] for row in reasons)
-    assert chain.storage.read("images", "coat").num_rows == 12
+    catalog = chain.store.records.latest("catalog", "coat")
+    assert any("truncated.png" in row["path"] for row in catalog.table("rejects").to_pylist())
+    assert catalog.table("images").num_rows == 12
 
 
 def test_a_style_with_three_photos_fails_with_one_message_that_names_the_mend(tmp_path: Path) -> None:
@@ -167,10 +255,55 @@ def test_a_style_with_three_photos_fails_with_one_message_that_names_the_mend(tm
     chain = make_chain(tmp_path / "data", tmp_path / "photos")
     result = chain.materialize([CATALOG[0]], "coat")
     assert not result.success
-    (failure,) = [e for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
-    assert "3 usable photos" in failure.step_failure_data.error.cause.message
+    assert "3 usable photos" in errors(result)[0]
 
 
-def test_only_search_photos_can_shape_a_prompt(described: Chain) -> None:
-    images = described.storage.read("images", "coat")
-    assert 0 < images.filter(pc.field("split") == "search").num_rows < images.num_rows
+def test_attributes_of_search_photos_alone_shape_a_prompt(described: Chain) -> None:
+    store = described.store
+    features = store.records.latest("features", "coat")
+    search = {p.id for p in store.photos(store.records.latest("catalog", "coat")) if p.split == "search"}
+    rows = features.table("attributes").to_pylist()
+    vocabulary = described.models.vocabulary()
+    expected = of_photo([row for row in rows if row["id"] in search], vocabulary)
+    assert style_attributes(store, described.models, features) == expected != of_photo(rows, vocabulary)
+
+
+def test_prompts_are_searched_on_search_photos_alone(described: Chain, full_run) -> None:
+    samples = Sample.read(described.store.records.latest("search", "coat").table("samples"))
+    assert {sample.split for sample in samples if sample.purpose == "search"} == {"search"}
+    assert {sample.split for sample in samples if sample.purpose == "dev"} == {"dev"}
+
+
+@pytest.mark.parametrize("role", ["encoder", "judge"])
+def test_anchors_come_from_search_photos_alone(described: Chain, full_run, role: str) -> None:
+    store = described.store
+    catalogs = {style: store.records.latest("catalog", style) for style in STYLES}
+    model = str(store.records.latest("features", "coat").made_of[role])
+    found = style_anchors(store, catalogs["coat"], role, model)
+
+    def rows(style: str, splits: set[str]):
+        photos = [photo for photo in store.photos(catalogs[style]) if photo.split in splits]
+        return store.features.index(style, role, model).rows([p.id for p in photos]), [p.product_group for p in photos]
+
+    def expected(splits: set[str]):
+        return anchors(*rows("coat", splits), rows("bag", splits)[0])
+
+    assert found.anchors == expected({"search"}) != expected({"search", "dev"})
+    assert set(found.on) == {"bag"} and not found.left_out
+
+
+def test_a_neighbour_described_by_another_encoder_is_named(described: Chain, full_run) -> None:
+    store = described.store
+    before = store.records.latest("features", "bag")
+    store.records.add("features", "bag", made_of=dict(before.made_of) | {"encoder": "other"})
+    try:
+        found = style_anchors(store, store.records.latest("catalog", "coat"), "encoder", str(before.made_of["encoder"]))
+        assert found.anchors is None and found.left_out == ["bag"]
+        with pytest.raises(StorageError, match=r"'bag' was described by another encoder.*materialise clip_features"):
+            curate_pairs(store, described.models, "bag", keep=0.9, sample_share=0.1)
+    finally:
+        store.records.point(before)
+
+
+def evaluation(chain: Chain) -> Record:
+    return chain.store.records.latest("evaluation", "coat")

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.metrics import f1_score
 from transformers import AutoImageProcessor, AutoModelForImageClassification, CLIPModel, CLIPProcessor
 
-from fashion_pipeline.core.splits import split_of
+from fashion_pipeline.core.catalog.splits import split_of
 
 EMBEDDED = Path(__file__).parents[2] / "fashion_pipeline" / "embedded"
 PHOTOS = os.environ.get("FASHION_PRODUCT_PHOTOS")

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from fashion_pipeline.ml.devices import Device
-from fashion_pipeline.ml.recipes import TrainingPair
+from fashion_pipeline.ml.training.results import TrainingPair
 
 CPU = Device("cpu", "fp32", "cpu for tests")
 

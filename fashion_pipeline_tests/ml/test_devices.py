@@ -5,10 +5,11 @@ from fashion_pipeline.ml.devices import pick_device
 
 
 def test_a_cpu_is_found_without_asking_and_says_what_it_is():
-    device = pick_device("cpu")
+    device = pick_device("cpu", "fp32")
     assert device.name == device.type == "cpu"
-    assert device.precision in device.description
-    assert device.dtype in (torch.float32, torch.bfloat16)
+    assert device.description.startswith("cpu (")
+    assert device.precision not in device.description
+    assert device.dtype == torch.float32
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:first", "tpu"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fashion_pipeline.core.requests import Request
+from fashion_pipeline.core.prompts.requests import Request
 from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.diffusion import Generator
 from fashion_pipeline_tests.ml.conftest import CPU
@@ -19,7 +19,7 @@ def generator(request: pytest.FixtureRequest, generator_folder):
 
 
 def draw(generator: Generator, requests: list[Request]) -> list[np.ndarray]:
-    found = dict(generator.draw(requests))
+    found = {drawn.index: drawn.image for drawn in generator.draw(requests)}
     return [np.asarray(found[i]) for i in range(len(requests))]
 
 
@@ -39,7 +39,7 @@ def test_an_image_does_not_depend_on_neighbours_or_place(generator):
 
 def test_unequal_requests_come_back_under_their_own_index(generator):
     requests = [RED, replace(RED, steps=2), replace(RED, width=32), replace(RED, guidance=1.0), RED]
-    found = dict(generator.draw(requests))
+    found = {drawn.index: drawn.image for drawn in generator.draw(requests)}
     assert sorted(found) == [0, 1, 2, 3, 4]
     assert found[2].size == (32, 64)
     assert np.array_equal(np.asarray(found[0]), np.asarray(found[4]))
@@ -63,13 +63,17 @@ def test_when_memory_runs_out_the_batch_is_halved_and_all_images_come(generator_
     generator = Generator(generator_folder, CPU, batch_size=4)
     inside = generator._draw_batch
 
+    first = generator.sample_id(RED)
+
     def small_memory(requests):
         if generator.batch_size > 1:
             raise torch.OutOfMemoryError("planted")
         return inside(requests)
 
     monkeypatch.setattr(generator, "_draw_batch", small_memory)
-    assert sorted(dict(generator.draw([RED] * 3))) == [0, 1, 2]
+    found = list(generator.draw([RED] * 3))
+    assert sorted(drawn.index for drawn in found) == [0, 1, 2]
+    assert {drawn.id for drawn in found} == {generator.sample_id(RED)} != {first}, "the id names the shape drawn at"
     assert generator.batch_size == 1
 
 

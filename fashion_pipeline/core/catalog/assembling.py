@@ -1,0 +1,215 @@
+"""The catalog: the photos of a style, opened once, identified by content, and assigned to product groups and splits."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from fashion_pipeline.core.catalog.listing import CatalogError, Entry, Reject, first_reasons
+from fashion_pipeline.core.catalog.photos import PhotoError, below, content_id, decode_photo, read_bytes
+from fashion_pipeline.core.catalog.splits import (
+    Assignment,
+    Fingerprints,
+    assign_splits,
+    fingerprint,
+    near_duplicates,
+    split_of,
+)
+from fashion_pipeline.core.tables import rows_to_table
+
+MIN_PHOTOS = 8
+"""A style with fewer usable photos is refused."""
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The tables `images` and `rejects` of one style."""
+
+    images: pa.Table
+    rejects: pa.Table
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A photo as it lies in the source: a row without group and split, or why there is none."""
+
+    entry: Entry
+    id: str = ""
+    row: Row | None = None
+    print: tuple[int, NDArray[np.uint8]] | None = None
+    """None for a photo whose row is known."""
+    fault: str = ""
+
+    @property
+    def order(self) -> tuple[str, str]:
+        """Photos are taken in this order, whatever order the source lists them in."""
+        return self.entry.key or self.id, self.entry.location
+
+
+def build_catalog(
+    style: str,
+    entries: Sequence[Entry],
+    known: pa.Table,
+    *,
+    rejects: Sequence[Reject] = (),
+    base: Path = Path(),
+    progress: Callable[[int, int], None] | None = None,
+) -> Catalog:
+    """The catalog of `style` from all its entries.
+
+    `known` is the stored `images` of all styles, with a column `style`: those photos keep their group and split, and
+    those of this style are not decoded again. `rejects` are the source's own, `base` is the folder of the source, below
+    which photos are listed; `progress` is called with (done, all). Raises CatalogError with fewer than MIN_PHOTOS
+    usable photos.
+    """
+    stored = _stored_rows(style, known)
+    refused = list(rejects)
+    found = _without_copies(_inspect_all(entries, set(stored), progress), refused)
+    reused = [stored[photo.id] | _from_source(photo.entry, base) for photo in found if photo.id in stored]
+    added = _assigned([photo for photo in found if photo.id not in stored], known, refused)
+    located = {photo.id: _from_source(photo.entry, base) for photo in found}
+    rows = sorted(
+        [*reused, *({**row, **located[str(row["id"])]} for row in added)],
+        key=lambda row: (str(row["product"]), str(row["path"])),
+    )
+    if len(rows) < MIN_PHOTOS:
+        raise CatalogError(
+            f"style {style!r} has {len(rows)} usable photos under {base}: at least {MIN_PHOTOS} are needed; "
+            f"add photos, or remove the style{first_reasons(refused)}"
+        )
+    listed: list[Row] = [{"path": reject.path, "reason": reject.reason} for reject in refused]
+    return Catalog(rows_to_table("images", rows), rows_to_table("rejects", listed))
+
+
+def _stored_rows(style: str, known: pa.Table) -> dict[str, Row]:
+    rows = known.filter(pc.equal(known["style"], style)).drop_columns(["style"]).to_pylist()
+    return {row["id"]: row for row in rows}
+
+
+def _inspect_all(
+    entries: Sequence[Entry], stored: set[str], progress: Callable[[int, int], None] | None
+) -> Iterator[_Found]:
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        for done, photo in enumerate(pool.map(lambda entry: _inspect(entry, stored), entries), start=1):
+            if progress:
+                progress(done, len(entries))
+            yield photo
+
+
+def _inspect(entry: Entry, stored: set[str]) -> _Found:
+    """Read one photo, and decode it unless its content is stored."""
+    try:
+        data = read_bytes(entry.location)
+        identity = content_id(data)
+        if identity in stored:
+            return _Found(entry, identity)
+        photo = decode_photo(entry.location, data)
+    except PhotoError as error:
+        return _Found(entry, fault=str(error))
+    row: Row = {"width": photo.width, "height": photo.height, "bytes": len(data)}
+    return _Found(entry, identity, row, fingerprint(photo.image))
+
+
+def _without_copies(photos: Iterator[_Found], refused: list[Reject]) -> list[_Found]:
+    """The usable photos in order, each content once."""
+    first: dict[str, _Found] = {}
+    for photo in sorted(photos, key=lambda photo: photo.order):
+        if photo.fault:
+            refused.append(_reject(photo, photo.fault))
+        elif photo.id in first:
+            original = first[photo.id].entry.location
+            refused.append(_reject(photo, f"the same file as {original}: remove one of the two"))
+        else:
+            first[photo.id] = photo
+    return list(first.values())
+
+
+def _reject(photo: _Found, reason: str) -> Reject:
+    return Reject(photo.entry.location, reason, photo.entry.style)
+
+
+def _from_source(entry: Entry, base: Path) -> Row:
+    """What may change while the photo stays the same."""
+    path = below(entry.location, base)
+    return {"path": path, "attributes": dict(entry.attributes), "caption": entry.caption}
+
+
+def _assigned(photos: list[_Found], known: pa.Table, refused: list[Reject]) -> list[Row]:
+    """Rows of photos that are new to the style, with group and split; those between two splits are refused."""
+    if not photos:
+        return []
+    prints = Fingerprints.stack([photo.print for photo in photos if photo.print is not None])
+    keys = [photo.entry.key or photo.id for photo in photos]
+    result = assign_splits(keys, prints, _founders(known), known_prints(known))
+    homes = dict(zip(known["product"].to_pylist(), known["split"].to_pylist(), strict=True))
+    rows: list[Row] = []
+    for position, photo in enumerate(photos):
+        if reason := _between(position, keys[position], result, homes):
+            refused.append(_reject(photo, reason))
+            continue
+        homes[keys[position]] = result.splits[position]
+        rows.append(_row(photo, keys[position], prints, result, position))
+    return rows
+
+
+def _between(position: int, key: str, result: Assignment, homes: dict[str, str]) -> str:
+    """Why a photo would carry something from one split into another; empty if it would not."""
+    bridge = result.bridges[position]
+    if bridge:
+        first, second = (f"product {group} (split {split_of(group)})" for group in bridge)
+        return f"nearly the same photo as {first} and as {second}, which must not mix: remove one of the three"
+    group, split = result.groups[position], result.splits[position]
+    home = homes.get(key, split)
+    if home != split:
+        return (
+            f"it falls into split {split} with product {group}, but product {key} has photos in split {home}, "
+            "as some are nearly the same as another product's: remove those, or give both products one key"
+        )
+    return ""
+
+
+def _row(photo: _Found, key: str, prints: Fingerprints, result: Assignment, position: int) -> Row:
+    return {
+        "id": photo.id,
+        "product": key,
+        "product_group": result.groups[position],
+        "split": result.splits[position],
+        "perceptual_hash": int(prints.hashes[position]),
+        "thumbnail": prints.thumbnails[position].tobytes(),
+        **(photo.row or {}),
+    }
+
+
+def _founders(known: pa.Table) -> list[tuple[str, str]]:
+    """(key, group) of each known photo; where a group's founder has gone, its first photo stands for it."""
+    pairs = list(zip(known["product"].to_pylist(), known["product_group"].to_pylist(), strict=True))
+    present = {key for key, group in pairs if key == group}
+    result = []
+    for key, group in pairs:
+        result.append((key if group in present else group, group))
+        present.add(group)
+    return result
+
+
+def known_prints(known: pa.Table) -> Fingerprints:
+    """The fingerprints of the rows of a table `images`."""
+    thumbnails = np.frombuffer(b"".join(known["thumbnail"].to_pylist()), np.uint8)
+    hashes = known["perceptual_hash"].to_numpy().astype(np.uint64)
+    return Fingerprints(hashes, thumbnails.reshape(len(hashes), 16, 16, 3))
+
+
+def torn_near_duplicates(images: pa.Table) -> list[tuple[str, str]]:
+    """Pairs of ids of photos that are nearly the same and lie in two splits, by their fingerprints; none is right.
+
+    `images` holds the rows of one style or of all.
+    """
+    ids, splits = images["id"].to_pylist(), images["split"].to_pylist()
+    return [(ids[i], ids[j]) for i, j, _ in near_duplicates(known_prints(images)) if splits[i] != splits[j]]

@@ -1,0 +1,196 @@
+"""What a source of photos is and what it lists: the values that sources give and the catalog takes."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fashion_pipeline.core.catalog.photos import file_of
+
+MAX_STYLE_LENGTH = 60
+
+MANIFESTS = (".csv", ".parquet")
+"""Suffixes of manifests."""
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
+"""Values, in lower case, that stand for no value."""
+
+
+class CatalogError(Exception):
+    """A source or a style cannot be used; the text says what is wrong, where, and how to mend it."""
+
+
+@dataclass(frozen=True)
+class ColumnMapping:
+    """Which columns of a manifest mean what."""
+
+    style: str
+    id: str = ""
+    """Column of the product key; empty if the manifest has none."""
+    path: str = "images/{id}.jpg"
+    """Path of the photo below the manifest's folder: columns in braces, or the name of the column that holds it."""
+    caption: str = ""
+    """Column of the hand-written caption; empty if the manifest has none."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Column of each facet."""
+
+    def path_columns(self) -> list[str]:
+        """The columns a photo's path is made of."""
+        return re.findall(r"{([^{}]+)}", self.path) or [self.path]
+
+    def path_in(self, row: Mapping[str, str]) -> str:
+        """The path of the photo that a row names."""
+        if "{" not in self.path:
+            return row[self.path]
+        return re.sub(r"{([^{}]+)}", lambda match: row[match[1]], self.path)
+
+
+PRODUCT_PHOTOS = ColumnMapping(
+    style="usage",
+    id="id",
+    path="images/{id}.jpg",
+    attributes={
+        "garment": "articleType",
+        "colour": "baseColour",
+        "audience": "gender",
+        "season": "season",
+        "usage": "usage",
+    },
+)
+"""The layout of the public product-photo data set: styles.csv beside images/."""
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """Where photos come from."""
+
+    path: str
+    """A folder with a folder per style, a folder with one manifest, a manifest, or a folder with IDX files."""
+    columns: ColumnMapping | None = None
+    """None recognises product photos, and manifests with the columns `style` and `path`."""
+    style_name: str = ""
+    """How a style is worded in the plain prompt; empty for "{style}", for product photos "{style} wear"."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that all its photos lie below."""
+        path = Path(self.path)
+        return path.parent if path.suffix.lower() in MANIFESTS else path
+
+    def to_json(self) -> str:
+        """JSON from which `from_json` makes an equal spec."""
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "SourceSpec":
+        """Raises CatalogError if the text is not what `to_json` writes."""
+        try:
+            values = json.loads(text)
+            if values.get("columns") is not None:
+                values["columns"] = ColumnMapping(**values["columns"])
+            return cls(**values)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CatalogError(f"not a photo source: {text[:200]!r} ({error})") from error
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One photo that a source lists; it has not been opened yet."""
+
+    style: str
+    """Slug of the style: the partition key."""
+    style_name: str
+    """The style as the source writes it."""
+    wording: str
+    """The style as the plain prompt words it, such as "ethnic wear"."""
+    key: str
+    """Product key; empty if the source has none, and the content id takes its place."""
+    location: str
+    """What `core.photos` opens."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    caption: str | None = None
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A file or manifest row that was not taken."""
+
+    path: str
+    reason: str
+    style: str = ""
+    """Slug of the style it was meant for; empty if unknown."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All that a source lists."""
+
+    entries: list[Entry]
+    rejects: list[Reject]
+
+    def styles(self) -> list[str]:
+        """The slugs of all styles, sorted."""
+        return sorted({entry.style for entry in self.entries})
+
+    def of(self, style: str) -> "Listing":
+        """The part that belongs to a style; rejects of an unknown style belong to none."""
+        return Listing(
+            [entry for entry in self.entries if entry.style == style],
+            [reject for reject in self.rejects if reject.style == style],
+        )
+
+
+def style_slug(name: str) -> str:
+    """A style's partition key and folder name: "Smart Casual" → "smart-casual". Raises CatalogError."""
+    text = unicodedata.normalize("NFKC", name).strip()
+    kinds = [unicodedata.category(character)[0] for character in text]
+    if text.casefold() in MISSING:
+        raise CatalogError(f"style name {name!r} means 'no value': give the style a name, or leave these photos out")
+    if "C" in kinds or "/" in text or "\\" in text:
+        raise CatalogError(
+            f"style name {name!r} has a slash or an invisible character: rename it to letters and digits"
+        )
+    if not {"L", "N"} & set(kinds):
+        raise CatalogError(f"style name {name!r} has no letter or digit: rename it")
+    kept = (c if kind in "LNM" else "-" for c, kind in zip(text, kinds, strict=True) if c not in "'’")
+    slug = re.sub("-+", "-", "".join(kept)).strip("-").lower()
+    if len(slug) > MAX_STYLE_LENGTH:
+        raise CatalogError(f"style name {name[:80]!r} is longer than {MAX_STYLE_LENGTH} characters: shorten it")
+    return slug
+
+
+def worded(template: str, name: str) -> str:
+    """The style as the plain prompt words it: ("{style} wear", "Smart Casual") → "smart casual wear"."""
+    return (template or "{style}").replace("{style}", " ".join(name.replace("_", " ").lower().split()))
+
+
+def listing_state(entries: Iterable[Entry]) -> str:
+    """A hash that changes when photos are added, removed or changed; looks at sizes and times, not into files."""
+    found: dict[Path, str] = {}
+    digest = hashlib.sha256()
+    for entry in sorted(entries, key=lambda entry: (entry.location, entry.key)):
+        path = file_of(entry.location)
+        if path not in found:
+            found[path] = _file_state(path)
+        parts = (entry.location, found[path], entry.key, entry.caption, sorted(entry.attributes.items()))
+        digest.update(repr(parts).encode())
+    return digest.hexdigest()[:16]
+
+
+def _file_state(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def first_reasons(rejects: Sequence[Reject], count: int = 3) -> str:
+    """For messages: "; 5 rejected, first a.jpg: cut off; b.jpg: empty", or nothing."""
+    if not rejects:
+        return ""
+    reasons = "; ".join(f"{reject.path}: {reject.reason}" for reject in rejects[:count])
+    return f"; {len(rejects)} rejected, first {reasons}"

@@ -1,0 +1,216 @@
+"""Photos as people have them, decoded to what the rest of the program expects: upright RGB of bounded size.
+
+A location is a file, or item n of a Fashion-MNIST images file: `train-images-idx3-ubyte.gz#n`.
+"""
+
+import hashlib
+import io
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fashion_pipeline.core.catalog.idx import IdxError, read_idx
+
+MAX_PIXELS = 150_000_000
+"""Images that declare more pixels are refused before a pixel is decoded."""
+
+MAX_BYTES = 512 << 20
+"""Larger files are refused before they are read."""
+
+MIN_SIDE = 16
+"""Images with fewer pixels on one side show nothing that could be learnt."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+_LARGE = 25_000_000
+_LARGE_ONE_AT_A_TIME = threading.Lock()
+_IDX_ITEM = re.compile(r"(?P<file>.+idx3-ubyte(?:\.gz)?)#(?P<item>\d+)")
+_IDX_SIDE = 64
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow's own limit would warn from 89 megapixels on, which cameras reach.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+class PhotoError(Exception):
+    """A photo cannot be used; the text says what is wrong with it and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded photo and what is known of the original."""
+
+    image: Image.Image
+    """RGB, upright, no side longer than asked for."""
+    width: int
+    """Pixels of the original, after rotation."""
+    height: int
+    """Pixels of the original, after rotation."""
+
+
+def open_photo(location: str, max_side: int = 1024) -> Image.Image:
+    """The photo as upright RGB, no side longer than `max_side` pixels. Raises PhotoError."""
+    return decode_photo(location, read_bytes(location), max_side).image
+
+
+def read_bytes(location: str) -> bytes:
+    """The bytes of the file, or of the item of an IDX file. Raises PhotoError."""
+    if item := _idx_item(location):
+        return _idx_pixels(*item).tobytes()
+    path = Path(location)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise PhotoError(f"the file has {size >> 20} MiB, more than {MAX_BYTES >> 20}: export it smaller")
+        return path.read_bytes()
+    except OSError as error:
+        raise PhotoError(f"the file cannot be read ({error.strerror}): check that it exists and may be read") from error
+
+
+def located(path: str, base: Path) -> str:
+    """The location of a photo that a catalog lists below the folder of its source."""
+    return str(base / path)
+
+
+def below(location: str, base: Path) -> str:
+    """A location as a catalog lists it: below the folder of its source, wherever that lies; whole where it is not."""
+    return location.removeprefix(f"{base}/")
+
+
+def file_of(location: str) -> Path:
+    """The file that holds the photo."""
+    item = _idx_item(location)
+    return item[0] if item else Path(location)
+
+
+def content_id(data: bytes) -> str:
+    """A photo's identity: the first 16 hexadecimal digits of the SHA-256 of its bytes."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def decode_photo(location: str, data: bytes, max_side: int = 1024) -> Photo:
+    """The photo in `data`, which `read_bytes(location)` returned. Raises PhotoError."""
+    if item := _idx_item(location):
+        image = _enlarged(_idx_pixels(*item))
+        return Photo(image, image.width, image.height)
+    if not data:
+        raise PhotoError("the file is empty (0 bytes): copy it again or delete it")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as stored:
+            _check_size(stored.width, stored.height)
+            return _decoded(stored, max_side)
+    except PhotoError:
+        raise
+    except Exception as error:  # the decoders of ten formats raise whatever a broken file makes them trip over
+        raise PhotoError(_explained(error, data)) from error
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise PhotoError(_too_many_pixels(f"{width:,} x {height:,}"))
+    if min(width, height) < MIN_SIDE:
+        raise PhotoError(f"only {width} x {height} pixels: use a photo with {MIN_SIDE} or more on each side")
+
+
+def _too_many_pixels(size: str) -> str:
+    return f"too many pixels ({size}, the limit is {MAX_PIXELS // 10**6} megapixels): export it smaller"
+
+
+def _explained(error: Exception, data: bytes) -> str:
+    text = str(error)
+    if isinstance(error, UnidentifiedImageError):
+        if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc"):
+            return "HEIC photos cannot be read: export it as JPEG"
+        return "not an image of a known kind: replace it by a JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF file"
+    if isinstance(error, Image.DecompressionBombError):
+        return _too_many_pixels(text)
+    if "truncated" in text.lower() or "broken data stream" in text:
+        return f"the file is cut off ({text}): copy or download it again"
+    return f"the image is damaged ({type(error).__name__}: {text}): export or download it again"
+
+
+def _decoded(stored: Image.Image, max_side: int) -> Photo:
+    """The first frame. Large images are decoded one at a time: each may take 600 MB for a moment."""
+    width, height = stored.size
+    orientation = stored.getexif().get(_ORIENTATION_TAG, 1)
+    stored.draft(None, (max_side, max_side))
+    if stored.width * stored.height > _LARGE:
+        with _LARGE_ONE_AT_A_TIME:
+            image = _shrunk(stored, max_side)
+    else:
+        image = _shrunk(stored, max_side)
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    if orientation in (5, 6, 7, 8):
+        width, height = height, width
+    return Photo(image, width, height)
+
+
+def _shrunk(stored: Image.Image, max_side: int) -> Image.Image:
+    """RGB with no side longer than `max_side`; converted in strips, so that only the decoded original is large."""
+    stored.load()
+    white = _white_level(stored)
+    factor = max(1, max(stored.size) // (2 * max_side))
+    rows = factor * max(1, 256 // factor)
+    result = Image.new("RGB", (-(-stored.width // factor), -(-stored.height // factor)))
+    for top in range(0, stored.height, rows):
+        strip = stored.crop((0, top, stored.width, min(top + rows, stored.height)))
+        result.paste(_to_rgb(strip, white).reduce(factor), (0, top // factor))
+    result.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return result
+
+
+def _white_level(image: Image.Image) -> float:
+    """The value of white in greyscale images of more than 8 bits; integers that fit into 16 bits are taken as such."""
+    if image.mode.startswith("I;16"):
+        return 65535.0
+    if image.mode not in ("I", "F"):
+        return 255.0
+    highest = float(np.asarray(image).max())
+    levels = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
+    return next((level for level in levels if highest <= level), highest)
+
+
+def _to_rgb(image: Image.Image, white: float) -> Image.Image:
+    if image.mode[0] in "IF":
+        grey = np.asarray(image, np.float32) * (255.0 / white)
+        return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _idx_item(location: str) -> tuple[Path, int] | None:
+    match = _IDX_ITEM.fullmatch(location)
+    return (Path(match["file"]), int(match["item"])) if match else None
+
+
+def _idx_pixels(path: Path, item: int) -> NDArray[np.uint8]:
+    try:
+        images = read_idx(path)
+    except IdxError as error:
+        raise PhotoError(str(error)) from error
+    if images.ndim != 3 or item >= len(images):
+        raise PhotoError(f"no item {item} in {path.name}, whose shape is {images.shape}: read the catalog again")
+    pixels: NDArray[np.uint8] = images[item]
+    return pixels
+
+
+def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
+    """(28, 28) bright garment on black → (64, 64) RGB, the garment dark on white."""
+    image = ImageOps.invert(Image.fromarray(pixels))
+    return image.resize((_IDX_SIDE, _IDX_SIDE), Image.Resampling.LANCZOS).convert("RGB")

@@ -1,0 +1,159 @@
+"""Reads what a source lists: a folder per style, a manifest, or the IDX files of Fashion-MNIST."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion_pipeline.core.catalog.idx import IdxError, read_idx
+from fashion_pipeline.core.catalog.listing import (
+    MANIFESTS,
+    CatalogError,
+    Entry,
+    Listing,
+    Reject,
+    SourceSpec,
+    first_reasons,
+    style_slug,
+    worded,
+)
+from fashion_pipeline.core.catalog.manifests import read_manifest
+
+IMAGES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm"}
+)
+"""Suffixes of files that are taken for photos."""
+
+FASHION_MNIST = (
+    "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",
+)  # fmt: skip
+"""The label names of Fashion-MNIST, by label."""
+
+_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+def read_source(spec: SourceSpec) -> Listing:
+    """All photos of a source, unopened, and what was not taken. Raises CatalogError if there is none."""
+    root = Path(spec.path).expanduser().absolute()
+    if not root.exists():
+        raise CatalogError(f"there is no {root}: name a folder with a folder per style, or a manifest")
+    listing = _read_file(root, spec) if root.is_file() else _read_folder(root, spec)
+    if not listing.entries:
+        raise CatalogError(f"no photos in {root}{first_reasons(listing.rejects)}: put photos into {root}/<style>/")
+    return listing
+
+
+def _read_file(path: Path, spec: SourceSpec) -> Listing:
+    if path.suffix.lower() not in MANIFESTS:
+        raise CatalogError(f"{path} is neither a folder nor a {' or '.join(MANIFESTS)} manifest: name one of those")
+    return read_manifest(path, spec)
+
+
+def _read_folder(root: Path, spec: SourceSpec) -> Listing:
+    try:
+        children = sorted(path for path in root.iterdir() if not _ignored(path.name))
+    except OSError as error:
+        raise CatalogError(f"{root} cannot be read ({error.strerror}): allow reading it") from error
+    idx = [path for path in children if path.name.removesuffix(".gz").endswith("idx3-ubyte")]
+    if idx:
+        return _read_idx_files(idx, spec)
+    manifests = [path for path in children if path.suffix.lower() in MANIFESTS and path.is_file()]
+    if len(manifests) > 1:
+        names = ", ".join(path.name for path in manifests)
+        raise CatalogError(f"{root} has {len(manifests)} manifests ({names}): name the one to read as the source")
+    return read_manifest(manifests[0], spec) if manifests else _read_styles(root, children, spec)
+
+
+def _read_styles(root: Path, children: list[Path], spec: SourceSpec) -> Listing:
+    listing = Listing([], [])
+    for child in children:
+        if child.is_dir():
+            _read_style(child, spec, listing)
+        elif child.suffix.lower() in IMAGES:
+            reason = f"lies in no style's folder: move it into {root}/<style>/"
+            listing.rejects.append(Reject(str(child), reason))
+    return listing
+
+
+def _read_style(folder: Path, spec: SourceSpec, listing: Listing) -> None:
+    """Add the photos below one style's folder; their captions lie beside them as .txt files."""
+    try:
+        style = style_slug(folder.name)
+    except CatalogError as error:
+        listing.rejects.append(Reject(str(folder), str(error)))
+        return
+    wording = worded(spec.style_name, folder.name)
+    files = list(_files_below(folder, style, listing.rejects))
+    photos = [path for path in files if path.suffix.lower() in IMAGES]
+    captioned = {path.with_suffix(".txt") for path in photos}
+    for path in photos:
+        caption = _caption(path.with_suffix(".txt"), style, listing.rejects)
+        listing.entries.append(Entry(style, folder.name, wording, "", str(path), caption=caption))
+    for path in files:
+        if path.suffix.lower() not in IMAGES and path not in captioned:
+            listing.rejects.append(Reject(str(path), _why_no_photo(path), style))
+
+
+def _files_below(folder: Path, style: str, rejects: list[Reject]) -> Iterator[Path]:
+    def unreadable(error: OSError) -> None:
+        rejects.append(Reject(str(error.filename), f"cannot be read ({error.strerror}): allow reading it", style))
+
+    for where, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = sorted(name for name in folders if not _ignored(name))
+        yield from (Path(where) / name for name in sorted(names) if not _ignored(name))
+
+
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def _why_no_photo(path: Path) -> str:
+    if path.suffix.lower() in (".heic", ".heif"):
+        return "HEIC photos cannot be read: export it as JPEG"
+    if path.suffix.lower() == ".txt":
+        return "a text with no photo of the same name beside it: name it after its photo, or remove it"
+    return f"{path.suffix or 'a file without a suffix'} is no image: replace it by a JPEG or PNG, or remove it"
+
+
+def _caption(path: Path, style: str, rejects: list[Reject]) -> str | None:
+    if not path.is_file():
+        return None
+    try:
+        return " ".join(path.read_text(encoding="utf-8-sig").split()) or None
+    except UnicodeDecodeError as error:
+        rejects.append(Reject(str(path), f"the caption is not UTF-8 text ({error.reason}): save it as UTF-8", style))
+    except OSError as error:
+        rejects.append(Reject(str(path), f"the caption cannot be read ({error.strerror}): allow reading it", style))
+    return None
+
+
+def _read_idx_files(images: list[Path], spec: SourceSpec) -> Listing:
+    return Listing([entry for path in images for entry in _idx_entries(path, spec)], [])
+
+
+def _idx_entries(images: Path, spec: SourceSpec) -> Iterator[Entry]:
+    labels = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
+    if not labels.is_file():
+        labels = labels.with_suffix("") if labels.suffix == ".gz" else labels.with_name(f"{labels.name}.gz")
+    values, count = _idx_labels(labels), len(_idx_array(images))
+    if len(values) != count:
+        raise CatalogError(f"{labels} has {len(values)} labels for the {count} images of {images}: download both again")
+    for item, label in enumerate(values):
+        name = FASHION_MNIST[label]
+        yield Entry(style_slug(name), name, worded(spec.style_name, name), "", f"{images}#{item}")
+
+
+def _idx_labels(path: Path) -> list[int]:
+    labels: list[int] = _idx_array(path).ravel().tolist()
+    if max(labels, default=0) >= len(FASHION_MNIST):
+        raise CatalogError(f"{path} has the label {max(labels)}, Fashion-MNIST has 0 to 9: is it another data set?")
+    return labels
+
+
+def _idx_array(path: Path) -> NDArray[np.uint8]:
+    try:
+        return read_idx(path)
+    except IdxError as error:
+        raise CatalogError(f"{path}: {error}") from error

@@ -1,0 +1,78 @@
+"""What is asked of a generator, and the identity of what comes back. No torch: cheap to import."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SIDE_MULTIPLE = 8
+
+
+class Drawing(BaseModel):
+    """How samples are drawn: the section `[generation]` of a profile."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    image_size: int = Field(ge=SIDE_MULTIPLE, le=4096, multiple_of=8, description="Width and height in pixels.")
+    steps: int = Field(ge=1, le=1000, description="Denoising steps.")
+    guidance: float = Field(
+        ge=0, le=100, description="Classifier-free guidance scale (Ho & Salimans 2022); 1 switches it off."
+    )
+    batch_size: int = Field(
+        ge=1, le=1024, description="Images drawn together; fixed, because the last bits of an image depend on it."
+    )
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image: the same request at the same batch shape on the same machine is the same image.
+
+    Raises ValueError for less than one step, a side that is no positive multiple of 8, or a seed torch cannot take.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int = 0
+    """0 to 2**63 - 1."""
+    steps: int = 25
+    """Denoising steps."""
+    guidance: float = 7.5
+    """Classifier-free guidance (Ho & Salimans, 2022); at 1 or less the negative prompt plays no part."""
+    width: int = 512
+    """Pixels, a multiple of 8."""
+    height: int = 512
+    """Pixels, a multiple of 8."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}: ask for 1 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}: choose one from 0 to 2**63 - 1")
+        for side in ("width", "height"):
+            pixels = getattr(self, side)
+            if pixels < SIDE_MULTIPLE or pixels % SIDE_MULTIPLE:
+                raise ValueError(f"{side} is {pixels} pixels: choose a positive multiple of {SIDE_MULTIPLE}")
+
+
+def sample_id(
+    generator_fingerprint: str,
+    request: Request,
+    batch_shape: int,
+    scheduler: Mapping[str, object],
+    computing: Mapping[str, object],
+) -> str:
+    """32 hexadecimal digits: the hash of all that determines an image.
+
+    The batch shape and what `computing` names (precision, memory format, attention, versions of the libraries) are part
+    of it because they change an image by one or two grey levels.
+    """
+    made_of = {
+        "generator": generator_fingerprint,
+        "request": asdict(request),
+        "batch_shape": batch_shape,
+        "scheduler": dict(scheduler),
+        "computing": dict(computing),
+    }
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:32]

@@ -1,0 +1,80 @@
+"""What tells one training from another, so that none is continued or reused by mistake."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.ml.devices import Device
+from fashion_pipeline.ml.sources import file_hash, fingerprint
+from fashion_pipeline.ml.training.results import TrainingError, TrainingPair, TrainingResult
+from fashion_pipeline.ml.tuning import Precision
+
+RESULT_FILE = "result.json"
+"""Marks an output folder as finished."""
+
+
+def identity_of(
+    folder: Path,
+    pairs: Sequence[TrainingPair],
+    held_out: Sequence[TrainingPair],
+    config: Recipe,
+    device: Device,
+) -> dict[str, Any]:
+    """All that determines the weights and the log, by content: where the files lie does not matter.
+
+    It names a training's folder (`key_of`) and is what is compared before one is continued or reused.
+    """
+    return {
+        **config.identity(),
+        "base": fingerprint(folder),
+        "pairs": _hash_of_pairs(pairs),
+        "held_out": _hash_of_pairs(held_out),
+        **training_device(config, device).computing(),
+    }
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits that stand for an identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def training_device(config: Recipe, device: Device) -> Device:
+    """The device with the precision that the recipe asks for; auto is bf16 where that is the device's, else fp32."""
+    automatic: Precision = "bf16" if device.precision == "bf16" else "fp32"
+    return replace(device, precision=automatic if config.precision == "auto" else config.precision)
+
+
+def finished_training(output: Path, identity: dict[str, Any]) -> TrainingResult | None:
+    """The result that a folder already holds, if any. Raises TrainingError if it is another training's."""
+    if not (output / RESULT_FILE).is_file():
+        return None
+    result = TrainingResult.load(output / RESULT_FILE)
+    require_same(output, result.identity, identity)
+    return result
+
+
+def require_same(output: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raise TrainingError that names what changed, if anything did."""
+    if changed := _differences(old, new):
+        raise TrainingError(f"{output} holds another training ({changed}): choose another output, or delete that one")
+
+
+def _hash_of_pairs(pairs: Sequence[TrainingPair]) -> str:
+    """Of what the images are and their captions, in order."""
+    return hashlib.sha256(json.dumps([[_image(pair), pair.caption] for pair in pairs]).encode()).hexdigest()[:16]
+
+
+def _image(pair: TrainingPair) -> str:
+    """What the image is; its name where it is known by nothing else."""
+    file = Path(pair.path)
+    return pair.id or (file_hash(file) if file.is_file() else pair.path)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between two identities, in words; empty if nothing does."""
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in changed)

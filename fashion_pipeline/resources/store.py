@@ -1,0 +1,62 @@
+"""The data root as a Dagster resource. A run that has it holds the lock of its style, and a lock of its own.
+
+Both locks are the operating system's: a killed process holds none, so they tell whether a run still lives.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+
+from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.store import Store
+
+PATIENCE = 6 * 3600.0
+"""Seconds that a run which nobody watches waits for another one of its style; a run that a person started fails."""
+
+PARTITION = "dagster/partition"
+_AUTOMATIC = ("dagster/schedule_name", "dagster/sensor_name")
+
+
+class StoreResource(dg.ConfigurableResource[Store]):
+    """Opens the data root; in a run, as long as the run lasts."""
+
+    root: str
+    """Absolute path of the data root."""
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Store, None, None]:
+        """The data root, while the run holds its locks. Raises LockedError that says who is at work on the style."""
+        store = self.create_resource(context)
+        with _held(store, context.run):
+            yield store
+
+    def create_resource(self, context: dg.InitResourceContext | None = None) -> Store:
+        """The data root. Raises StorageError for one that another version of the program laid out."""
+        return Store(Path(self.root))
+
+
+@contextmanager
+def _held(store: Store, run: dg.DagsterRun | None) -> Iterator[None]:
+    if run is None:
+        yield
+        return
+    who = _described(run)
+    own = store.run_lock(run.run_id)
+    with holding(own, f"run {run.run_id}", who):
+        style = run.tags.get(PARTITION)
+        if style is None:
+            yield
+        else:
+            patience = PATIENCE if any(tag in run.tags for tag in _AUTOMATIC) else 0.0
+            with holding(store.style_lock(style), f"style {style!r}", who, patience):
+                yield
+        own.unlink(missing_ok=True)
+
+
+def _described(run: dg.DagsterRun) -> str:
+    origin = (
+        run.tags.get("dagster/schedule_name") or run.tags.get("dagster/sensor_name") or run.tags.get("started_from")
+    )
+    return f"run {run.run_id[:8]} of job {run.job_name}, started from {origin or 'the Dagster UI'}"

@@ -1,0 +1,58 @@
+"""Stage 1: the catalog of a style, built one style at a time."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from fashion_pipeline.core.catalog.assembling import build_catalog, torn_near_duplicates
+from fashion_pipeline.core.catalog.listing import CatalogError
+from fashion_pipeline.core.catalog.sources import read_source
+from fashion_pipeline.store.records import Record
+from fashion_pipeline.store.store import Store
+
+
+@dataclass(frozen=True)
+class Catalogued:
+    """A catalog and what is to be said of it."""
+
+    record: Record
+    images: pa.Table
+    rejects: pa.Table
+    torn: list[tuple[str, str]]
+    """Near-duplicates in two splits, over all styles."""
+    source: str
+
+    @property
+    def groups(self) -> Counter[str]:
+        """Product group → its photos."""
+        return Counter(self.images["product_group"].to_pylist())
+
+    @property
+    def reject_share(self) -> float:
+        """Rejected files as a share of all."""
+        return float(self.rejects.num_rows / max(1, self.rejects.num_rows + self.images.num_rows))
+
+
+def catalogue(
+    store: Store, style: str, run: str = "", progress: Callable[[int, int], None] | None = None
+) -> Catalogued:
+    """Take in a style's photos. Raises CatalogError where there are none, or too few."""
+    source = store.sources.source(style)
+    listing = read_source(source).of(style)
+    if not listing.entries:
+        raise CatalogError(f"no photos of style {style!r} under {source.path}: add some, or remove the style")
+    with store.one_catalog_at_a_time():
+        made = build_catalog(
+            style,
+            listing.entries,
+            store.all_images(),
+            rejects=listing.rejects,
+            base=source.folder,
+            progress=progress,
+        )
+        tables = {"images": made.images, "rejects": made.rejects}
+        record = store.records.add("catalog", style, tables=tables, run=run)
+        torn = torn_near_duplicates(store.all_images())
+    return Catalogued(record, made.images, made.rejects, torn, source.path)

@@ -1,0 +1,120 @@
+"""Stage 6: the images that the model is trained on, their captions, and why they were kept."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from fashion_pipeline.core.catalog.assembling import known_prints
+from fashion_pipeline.core.catalog.splits import near_duplicates
+from fashion_pipeline.core.features.similarity import typicality, within_similarity
+from fashion_pipeline.core.rows import Origin, Pair, Photo, Role, Sample, Split, rows_of
+from fashion_pipeline.core.training.curation import Item, curate
+from fashion_pipeline.stages.captions import caption_format, photo_captions
+from fashion_pipeline.stages.features import features_of
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.prompts import search_photos
+from fashion_pipeline.store.records import Record
+from fashion_pipeline.store.store import Store
+
+
+@dataclass(frozen=True)
+class Curated:
+    """The training pairs of a style."""
+
+    record: Record
+    pairs: list[Pair]
+    strategy: str
+    threshold: float
+    """Least similarity of a sample; infinite where no sample may pass."""
+    outside: list[str]
+    """Photos among the pairs that lie in dev or test, or are near-duplicates of one that does; none is right."""
+
+    @property
+    def kept(self) -> list[Pair]:
+        """The curated pairs, without the control."""
+        return [pair for pair in self.pairs if pair.kept]
+
+    def count(self, origin: str) -> int:
+        """Images among the curated pairs."""
+        return len({pair.id for pair in self.kept if pair.origin == origin})
+
+
+def curate_pairs(
+    store: Store, models: Models, style: str, *, keep: float, sample_share: float, run: str = ""
+) -> Curated:
+    """The training pairs that earned their place, and a random control of equal size."""
+    features = features_of(store, models, style)
+    catalog = store.records.input(features, "catalog")
+    searched, similarity = _search(store, style)
+    strategy = caption_format(searched)
+    model = str(features.made_of[Role.ENCODER])
+    photos = search_photos(store, catalog)
+    embeddings = store.features.index(style, Role.ENCODER, model).rows([photo.id for photo in photos])
+    groups = [photo.product_group for photo in photos]
+    within = within_similarity(embeddings, groups)
+    threshold = float("inf") if within is None else within
+    captions = photo_captions(store, models, features, strategy)
+    listed = dict(zip(*(catalog.table("images")[name].to_pylist() for name in ("id", "path")), strict=True))
+    references = [
+        Item(photo.id, Origin.REFERENCE, listed[photo.id], captions[photo.id], float(score))
+        for photo, score in zip(photos, typicality(embeddings, groups), strict=True)
+    ]
+    samples = _samples(searched, similarity, model) if searched and similarity else []
+    pairs = curate(references, samples, keep=keep, sample_share=sample_share, threshold=threshold)
+    inputs = {"catalog": catalog, "features": features}
+    inputs |= {"search": searched, "similarity": similarity} if searched and similarity else {}
+    record = store.records.add(
+        "curation",
+        style,
+        inputs=inputs,
+        made_of={"keep": keep, "sample_share": sample_share, "format": strategy},
+        tables={"training_pairs": rows_of(pairs)},
+        run=run,
+    )
+    return Curated(record, pairs, strategy, threshold, _outside(pairs, store.all_images()))
+
+
+def _search(store: Store, style: str) -> tuple[Record | None, Record | None]:
+    """The newest table of similarities and the search it measured; without one no sample is trained on."""
+    similarity = store.records.newest("similarity", style)
+    return (
+        store.records.input(similarity, "search") if similarity else store.records.newest("search", style)
+    ), similarity
+
+
+def _samples(searched: Record, similarity: Record, model: str) -> list[Item]:
+    """The samples of the search with their similarity."""
+    cosines = {
+        row["sample"]: float(row["cosine"])
+        for row in similarity.table("similarities").to_pylist()
+        if row["role"] == Role.ENCODER and row["model"] == model
+    }
+    items = {
+        sample.id: Item(sample.id, Origin.SAMPLE, "", (sample.prompt,), cosines[sample.id])
+        for sample in Sample.read(searched.table("samples"))
+        if sample.purpose == Split.SEARCH and sample.id in cosines
+    }
+    return list(items.values())
+
+
+def _outside(pairs: Sequence[Pair], images: pa.Table) -> list[str]:
+    """Ids of trained photos that are held out, or that look like a held-out one of any style, by their fingerprints."""
+    trained = {pair.id for pair in pairs if pair.origin == Origin.REFERENCE}
+    ids, splits = images["id"].to_pylist(), images["split"].to_pylist()
+    held_out = [split != Split.SEARCH for split in splits]
+    found = {id_ for id_, out in zip(ids, held_out, strict=True) if out and id_ in trained}
+    for i, j, _ in near_duplicates(known_prints(images)):
+        for one, other in ((i, j), (j, i)):
+            if ids[one] in trained and held_out[other]:
+                found.add(ids[one])
+    return sorted(found)
+
+
+def training_images(store: Store, catalog: Record, pairs: Sequence[Pair]) -> dict[str, str]:
+    """Image → where it lies, of the photos and samples of some pairs."""
+    photos: dict[str, Photo] = {photo.id: photo for photo in store.photos(catalog)}
+    return {
+        pair.id: photos[pair.id].path if pair.origin == Origin.REFERENCE else str(store.samples.path(pair.id))
+        for pair in pairs
+    }

@@ -1,0 +1,84 @@
+"""Drawing and embedding what is not there yet: shared by the search, the table of similarities and the evaluation."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from fashion_pipeline.core.catalog.photos import PhotoError, open_photo
+from fashion_pipeline.core.features.embeddings import FeatureIndex
+from fashion_pipeline.core.prompts.planning import Shot, sample_of
+from fashion_pipeline.core.prompts.requests import Drawing
+from fashion_pipeline.core.rows import Sample
+from fashion_pipeline.store.embeddings import Embeddings
+from fashion_pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from fashion_pipeline.ml.diffusion import Generator
+    from fashion_pipeline.ml.encoders import JudgeEncoder
+
+Report = Callable[[str], None]
+PROGRESS_EVERY = 64
+CHUNK = 64
+"""Images embedded between two writes to disk: what a killed run loses at most."""
+
+
+class Studio:
+    """One generator. Images that exist and can be read are never drawn again."""
+
+    def __init__(self, store: Store, generator: "Generator", model_name: str, drawing: Drawing, report: Report) -> None:
+        self._samples, self._generator, self._model_name = store.samples, generator, model_name
+        self._drawing, self._report = drawing, report
+        self.drawn = 0
+        """Images drawn so far; those found on disk do not count."""
+
+    def shoot(self, shots: Sequence[Shot]) -> list[Sample]:
+        """The samples of all shots, in order, with every image on disk."""
+        requests = [shot.request(self._drawing) for shot in shots]
+        names = [self._generator.sample_id(request) for request in requests]
+        missing = {name: at for at, name in enumerate(names) if not self._samples.readable(name)}
+        drawn: dict[str, str] = {}
+        waiting = list(missing)
+        for done, image in enumerate(self._generator.draw([requests[missing[name]] for name in waiting]), start=1):
+            self._samples.write(image.id, image.image)
+            drawn[waiting[image.index]] = image.id
+            if done % PROGRESS_EVERY == 0 or done == len(waiting):
+                self._report(f"{self._model_name}: {done} of {len(waiting)} images drawn")
+        self.drawn += len(waiting)
+        fingerprint = self._generator.fingerprint
+        return [
+            sample_of(shot, request, drawn.get(name, name), fingerprint, self._model_name)
+            for shot, request, name in zip(shots, requests, names, strict=True)
+        ]
+
+
+class Embedder:
+    """One encoder's embeddings of a style's photos or samples: what is known, and what it adds."""
+
+    def __init__(self, table: Embeddings, style: str, role: str, encoder: "JudgeEncoder", report: Report) -> None:
+        self._table, self._style, self._role = table, style, role
+        self._encoder, self._report = encoder, report
+        self.index: FeatureIndex = table.index(style, role, encoder.fingerprint)
+        self.computed = 0
+        """Embeddings computed so far; those found on disk do not count."""
+
+    def embed(self, locations: Mapping[str, str]) -> FeatureIndex:
+        """Embed the images (id → location) that are not known yet. Raises PhotoError that names one that vanished."""
+        missing = self.index.missing(list(locations))
+        if missing:
+            self._report(f"{self._role}: embedding {len(missing)} images")
+        for start in range(0, len(missing), CHUNK):
+            ids = missing[start : start + CHUNK]
+            rows = self._encoder.embed_images(_opened([locations[id_] for id_ in ids]))
+            self._table.add(self._style, self._role, self._encoder.fingerprint, ids, rows)
+            self.index = self.index.extended(ids, rows)
+            self.computed += len(ids)
+        return self.index
+
+
+def _opened(locations: Sequence[str]) -> Iterator[Image.Image]:
+    for location in locations:
+        try:
+            yield open_photo(location)
+        except PhotoError as error:
+            raise PhotoError(f"{location}: {error}; or materialise raw_images again to leave it out") from error

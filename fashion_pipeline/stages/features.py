@@ -1,0 +1,82 @@
+"""Stage 2: embeddings of every photo, and the attributes that the encoder reads off it."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from fashion_pipeline.core.features.attributes import Attribute, answer, ensemble, of_photo
+from fashion_pipeline.core.rows import Role, Split
+from fashion_pipeline.stages.drawing import Embedder, Report
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.store.records import MissingRecordError, Record
+from fashion_pipeline.store.store import Store
+
+
+@dataclass(frozen=True)
+class Described:
+    """The attributes of a style's photos, and what is to be said of their embeddings."""
+
+    record: Record
+    attributes: pa.Table
+    computed: int
+    photos: int
+    length_error: float
+    """Largest difference of an embedding's length from 1, of encoder and judge."""
+    distinct: int
+    """Different embeddings by the encoder."""
+
+
+def describe(store: Store, models: Models, style: str, report: Report, run: str = "") -> Described:
+    """Embed a style's photos by encoder and judge, and ask the encoder for their attributes."""
+    catalog = store.records.latest("catalog", style)
+    locations = {photo.id: photo.path for photo in store.photos(catalog)}
+    ids = list(locations)
+    questions = models.vocabulary().questions()
+    with models.encoder() as encoder, models.judge() as judge:
+        embedders = [
+            Embedder(store.features, style, role, model, report)
+            for role, model in ((Role.ENCODER.value, encoder), (Role.JUDGE.value, judge))
+        ]
+        rows = [embedder.embed(locations).rows(ids) for embedder in embedders]
+        texts = encoder.embed_texts([text for question in questions for text in question.texts])
+        scale, used = encoder.logit_scale, {"encoder": encoder.fingerprint, "judge": judge.fingerprint}
+    sizes = [len(question.texts) for question in questions]
+    answers = answer(ids, rows[0], questions, ensemble(texts, sizes), scale)
+    asked = hashlib.sha256(repr(questions).encode()).hexdigest()[:16]
+    record = store.records.add(
+        "features",
+        style,
+        inputs={"catalog": catalog},
+        made_of=used | {"vocabulary": asked},
+        tables={"attributes": answers},
+        run=run,
+    )
+    return Described(
+        record,
+        record.table("attributes"),
+        sum(embedder.computed for embedder in embedders),
+        len(ids),
+        max(float(np.abs(np.linalg.norm(matrix, axis=1) - 1).max()) for matrix in rows),
+        len(np.unique(rows[0].round(4), axis=0)),
+    )
+
+
+def features_of(store: Store, models: Models, style: str) -> Record:
+    """The description of a style by the profile's encoder. Raises MissingRecordError where there is none by it."""
+    record = store.records.latest("features", style)
+    if record.made_of["encoder"] != models.fingerprint("encoder"):
+        raise MissingRecordError(
+            f"style {style!r} was described by another encoder than that of profile {models.profile.name!r}: "
+            "materialise clip_features for it first"
+        )
+    return record
+
+
+def style_attributes(store: Store, models: Models, features: Record) -> list[Attribute]:
+    """What is typical of a style's search photos: one attribute a facet, likeliest first."""
+    photos = store.photos(store.records.input(features, "catalog"))
+    allowed = {photo.id for photo in photos if photo.split == Split.SEARCH}
+    rows = [row for row in features.table("attributes").to_pylist() if row["id"] in allowed]
+    return of_photo(rows, models.vocabulary())

@@ -1,0 +1,33 @@
+"""Which sources of photos there are, and the styles that each brings."""
+
+from pathlib import Path
+
+from fashion_pipeline.core.catalog.listing import CatalogError, Listing, SourceSpec
+from fashion_pipeline.store.store import Store
+
+
+def known_sources(store: Store) -> list[SourceSpec]:
+    """The source of every registered style, and the folder `raw` of the data root once it exists; each once."""
+    found = {store.sources.source(style).to_json(): store.sources.source(style) for style in store.sources.styles()}
+    dropped = SourceSpec(str(store.raw_folder))
+    if store.raw_folder.is_dir():
+        found.setdefault(dropped.to_json(), dropped)
+    return list(found.values())
+
+
+def take_in(store: Store, spec: SourceSpec, listing: Listing) -> list[str]:
+    """Register the styles of a source; returns them. A style whose old source has gone moves to the new one.
+
+    Raises CatalogError where a style already has another source.
+    """
+    wordings = {entry.style: entry.wording for entry in listing.entries}
+    registered = set(store.sources.styles())
+    for style in listing.styles():
+        if style in registered and (other := store.sources.source(style)) != spec and Path(other.path).exists():
+            raise CatalogError(
+                f"style {style!r} of {spec.path} already comes from {other.path}: rename the style in one of them, "
+                f"or delete {store.sources.path(style)} to move it"
+            )
+    for style in listing.styles():
+        store.sources.register(style, wordings[style], spec)
+    return listing.styles()

@@ -1,0 +1,192 @@
+"""The models of a profile: which checkpoints, on which device, and for how long they stay in memory. No Dagster."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashion_pipeline.core.features.attributes import Vocabulary, read_vocabulary
+from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.settings import Profile, Settings, read_profile
+
+if TYPE_CHECKING:
+    from fashion_pipeline.ml.devices import Device
+    from fashion_pipeline.ml.diffusion import Generator
+    from fashion_pipeline.ml.encoders import ClipEncoder, JudgeEncoder
+    from fashion_pipeline.ml.training.results import TrainingPair, TrainingResult
+    from fashion_pipeline.ml.tuning import Task
+
+WEIGHTS = "fashion_lora_weights.safetensors"
+
+TrainingReport = Callable[[int, int, float | None, float | None], None]
+"""Called with step, steps in all, training loss and held-out loss."""
+
+
+class ModelError(RuntimeError):
+    """A model of the profile cannot be loaded; the message says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Lends models: each is loaded on entering its context and freed on leaving. Raises ModelError."""
+
+    profile_name: str
+    """A profile's name, or the path of a profile file."""
+    device: str = "auto"
+    precision: str = "auto"
+    machine: Path | None = None
+    """Where it is kept how this machine computes fastest."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Models":
+        """The models of an installation."""
+        return cls(settings.profile, settings.device, settings.precision, settings.data / "machine")
+
+    @cached_property
+    def profile(self) -> Profile:
+        """The profile's data."""
+        return read_profile(self.profile_name)
+
+    def vocabulary(self) -> Vocabulary:
+        """The facets and values that the encoder is asked about."""
+        return read_vocabulary(self.profile.vocabulary)
+
+    def pick(self, task: "Task" = "drawing") -> "Device":
+        """The device to use. Raises ValueError that names the mend where the one asked for is missing."""
+        from fashion_pipeline.ml.devices import pick_device
+
+        return pick_device(self.device, self.precision, task, self.machine)
+
+    @contextmanager
+    def generator(self, folder: Path | None = None) -> Iterator["Generator"]:
+        """The profile's generator, or the pipeline in a folder."""
+        from fashion_pipeline.ml.diffusion import Generator
+
+        device = self.pick()
+        with self._named("generator", folder):
+            generator = Generator(folder or self.profile.generator, device, self.profile.generation.batch_size)
+        with generator:
+            yield generator
+
+    @contextmanager
+    def encoder(self) -> Iterator["ClipEncoder"]:
+        """The encoder that chooses."""
+        from fashion_pipeline.ml.encoders import load_clip
+
+        with self._freed() as device:
+            with self._named("encoder"):
+                encoder = load_clip(self.profile.encoder, device)
+            yield encoder
+            del encoder
+
+    @contextmanager
+    def judge(self) -> Iterator["JudgeEncoder"]:
+        """The encoder that only evaluates."""
+        from fashion_pipeline.ml.encoders import load_judge
+
+        with self._freed() as device:
+            with self._named("judge"):
+                judge = load_judge(self.profile.judge, device)
+            yield judge
+            del judge
+
+    def fingerprint(self, role: str) -> str:
+        """The fingerprint of the profile's generator, encoder or judge, without loading it."""
+        from fashion_pipeline.ml.sources import find_model, find_pipeline, fingerprint
+
+        with self._named(role):
+            return fingerprint((find_pipeline if role == "generator" else find_model)(getattr(self.profile, role)))
+
+    def prompt_fits(self) -> Callable[[str], bool]:
+        """A function that tells whether the generator's text encoder reads a prompt whole."""
+        from fashion_pipeline.ml.pipelines import prompt_lengths
+
+        with self._named("generator"):
+            count, limit = prompt_lengths(self.profile.generator)
+        return lambda prompt: count(prompt) <= limit
+
+    def training_identity(
+        self, pairs: Sequence["TrainingPair"], held_out: Sequence["TrainingPair"], recipe: Recipe
+    ) -> tuple[str, dict[str, Any]]:
+        """The key of a training, and all that determines it."""
+        from fashion_pipeline.ml.sources import find_pipeline
+        from fashion_pipeline.ml.training.identity import identity_of, key_of
+
+        with self._named("generator"):
+            folder = find_pipeline(self.profile.generator)
+        identity = identity_of(folder, pairs, held_out, recipe, self.pick("training"))
+        return key_of(identity), identity
+
+    def finetune(
+        self,
+        pairs: Sequence["TrainingPair"],
+        held_out: Sequence["TrainingPair"],
+        recipe: Recipe,
+        folder: Path,
+        cache: Path,
+        report: TrainingReport,
+    ) -> "TrainingResult":
+        """Train weights on the pairs into a folder, or go on where an earlier call stopped; and write their file."""
+        from fashion_pipeline.core.catalog.photos import open_photo
+        from fashion_pipeline.ml.training.exporting import export_lora
+        from fashion_pipeline.ml.training.finetuning import finetune
+
+        with self._named("generator"):
+            self.fingerprint("generator")
+        result = finetune(
+            self.profile.generator,
+            pairs,
+            held_out,
+            recipe,
+            folder,
+            self.pick("training"),
+            report=lambda row: report(row.step, row.steps, row.loss, row.held_out_loss),
+            load_image=open_photo,
+            cache=cache,
+        )
+        export_lora(folder, folder / WEIGHTS, {})
+        return result
+
+    def export(self, training: Path, folder: Path) -> tuple[float, float]:
+        """Write the complete pipeline of a training; returns the training's effect and the export's relative error."""
+        from fashion_pipeline.ml.training.exporting import export_pipeline, verify_export
+
+        export_pipeline(self.profile.generator, training / WEIGHTS, folder)
+        verified = verify_export(self.profile.generator, training, folder)
+        return verified.effect, verified.error
+
+    @contextmanager
+    def _freed(self) -> Iterator["Device"]:
+        """The device; its memory is given back however the block ends."""
+        import gc
+
+        from fashion_pipeline.ml.devices import free_memory
+
+        device = self.pick()
+        try:
+            yield device
+        finally:
+            gc.collect()
+            free_memory(device)
+
+    @contextmanager
+    def _named(self, role: str, folder: Path | None = None) -> Iterator[None]:
+        """Errors of the libraries that load a model become one that says which model, and what to do."""
+        source = str(folder or getattr(self.profile, role))
+        try:
+            yield
+        except ModelError:
+            raise
+        except Exception as error:  # model libraries raise whatever a broken folder or network makes them trip over
+            told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            mend = (
+                "put a complete copy of the model there, or name another one in the profile"
+                if Path(source).is_absolute()
+                else "check that the hub can be reached, download it once (hf download), or name a local folder"
+            )
+            raise ModelError(
+                f"the {role} of profile {self.profile.name!r}, {source}, cannot be loaded "
+                f"({type(error).__name__}: {told}): {mend}"
+            ) from error

@@ -1,0 +1,187 @@
+"""What the HTML pages and JSON reports show, collected from records; a page belongs to one record."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from fashion_pipeline.core.catalog.photos import PhotoError, open_photo
+from fashion_pipeline.core.evaluation.scores import product_scores
+from fashion_pipeline.core.evaluation.statistics import Condition
+from fashion_pipeline.core.evaluation.verdicts import Verdict
+from fashion_pipeline.core.reports import pictures
+from fashion_pipeline.core.reports.report import (
+    CONDITIONS,
+    ComparisonRow,
+    Lineage,
+    ReportData,
+    render_html,
+    summary,
+)
+from fashion_pipeline.core.rows import Sample, Split, rows_of
+from fashion_pipeline.core.tables import rows_to_table
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.store.records import Record
+from fashion_pipeline.store.store import Store
+
+PAGE = "report.html"
+REPORT = "report.json"
+SHOWN_PRODUCTS = 8
+THUMBNAILS = 4
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The report on a search."""
+
+    record: Record
+    report: dict[str, Any]
+
+
+def report_prompts(store: Store, models: Models, style: str, run: str = "") -> Reported:
+    """The best prompt of the newest search, and what it gains over the plain one on photos never searched on."""
+    similarity = store.records.latest("similarity", style)
+    searched = store.records.input(similarity, "search")
+    samples = Sample.read(searched.table("samples"))
+    best = searched.table("leaderboard").slice(0, 1).to_pylist()[0]
+    scores = rows_to_table("scores", rows_of(product_scores(samples, similarity.table("similarities").to_pylist())))
+    content = summary(
+        scores,
+        style=style,
+        profile=models.profile.name,
+        optimized_prompt=best["prompt"],
+        strategy=best["strategy"],
+        verdict=None,
+    )
+    inputs = {"similarity": similarity, "search": searched, "catalog": store.records.input(searched, "catalog")}
+
+    def page(path: Path) -> None:
+        data = _search_data(store, searched)
+        rows = comparison_rows(store, inputs["catalog"], samples)
+        lineage = _lineage(models, inputs, run)
+        _write(path, ReportData(style, models.profile.name, scores=scores, rows=rows, lineage=lineage, **data))
+
+    record = store.records.add(
+        "prompt_report", style, inputs=inputs, made_of={"report": content}, files={REPORT: content, PAGE: page}, run=run
+    )
+    return Reported(record, content)
+
+
+def evaluation_page(
+    store: Store,
+    models: Models,
+    path: Path,
+    inputs: Mapping[str, Record],
+    tables: Mapping[str, pa.Table],
+    verdict: Verdict,
+    run: str,
+) -> None:
+    """Write the page of an evaluation that is being recorded."""
+    training, searched = inputs["training"], inputs.get("search")
+    data = ReportData(
+        style=training.style,
+        profile=models.profile.name,
+        verdict=verdict,
+        scores=tables["scores"],
+        rows=comparison_rows(store, inputs["catalog"], Sample.read(tables["evaluation_samples"])),
+        training_log=training.table("training_log"),
+        recipe={name: value for name, value in training.made_of.items() if name not in _NOT_RECIPE},
+        lineage=_lineage(models, inputs, run),
+        **(_search_data(store, searched) if searched else {}),
+    )
+    _write(path, data)
+
+
+_NOT_RECIPE = {"base", "pairs", "held_out", "torch", "diffusers", "transformers", "layout", "attention", "control"}
+
+
+def comparison_rows(store: Store, catalog: Record, samples: Any) -> list[ComparisonRow]:
+    """Held-out photos with what each model and prompt drew for them with one seed, in a fixed order."""
+    photos = {photo.id: photo for photo in store.photos(catalog)}
+    drawn: dict[str, dict[Condition, str]] = {}
+    for sample in samples:
+        if sample.purpose == Split.DEV:
+            drawn.setdefault(sample.reference, {})[Condition(sample.model_name, sample.prompt_name)] = sample.id
+    return [
+        ComparisonRow(
+            open_or_none(photos[reference].path),
+            {condition: Image.open(store.samples.path(sample)) for condition, sample in shown.items()},
+            caption=", ".join(photos[reference].attributes.values()),
+        )
+        for reference, shown in list(drawn.items())[:SHOWN_PRODUCTS]
+        if reference in photos
+    ]
+
+
+def comparison_picture(store: Store, evaluation: Record) -> bytes | None:
+    """The before/after grid of an evaluation as one JPEG; None where nothing was compared."""
+    samples = Sample.read(evaluation.table("evaluation_samples"))
+    rows = comparison_rows(store, store.records.input(evaluation, "catalog"), samples)
+    shown = [condition for condition in CONDITIONS if rows and all(condition in row.images for row in rows)]
+    if not shown:
+        return None
+    grid = [[row.reference, *(row.images[condition] for condition in shown)] for row in rows]
+    return pictures.jpeg_bytes(pictures.comparison_grid(grid, ["photo", *(" ".join(c) for c in shown)]))
+
+
+def open_or_none(location: str) -> Image.Image | None:
+    """A photo, or None if it cannot be read any more."""
+    try:
+        return open_photo(location, max_side=256)
+    except PhotoError:
+        return None
+
+
+def newest_report(store: Store, style: str) -> Record | None:
+    """The record whose report a person wants to see: of the newest prompt report and evaluation the later one."""
+    kinds = sorted(("prompt_report", "evaluation"), key=lambda kind: store.records.pointed_at(kind, style))
+    return store.records.newest(kinds[-1], style)
+
+
+def _search_data(store: Store, searched: Record) -> dict[str, Any]:
+    """The part of a page that a search fills."""
+    leaderboard = searched.table("leaderboard")
+    best = leaderboard.slice(0, 1).to_pylist()[0]
+    candidates = store.records.input(searched, "candidates").table("candidates").to_pylist()
+    return {
+        "plain_prompt": next((row["prompt"] for row in candidates if row["strategy"] == "plain"), None),
+        "optimized_prompt": best["prompt"],
+        "negative_prompt": best["negative_prompt"],
+        "strategy": best["strategy"],
+        "leaderboard": leaderboard,
+        "thumbnails": _thumbnails(store, searched),
+    }
+
+
+def _thumbnails(store: Store, searched: Record) -> dict[str, list[Image.Image]]:
+    """Candidate → its images of the first photos that were drawn for all."""
+    found: dict[str, list[Image.Image]] = {}
+    for sample in Sample.read(searched.table("samples")):
+        shown = found.setdefault(sample.candidate, [])
+        if sample.purpose == Split.SEARCH and len(shown) < THUMBNAILS:
+            shown.append(Image.open(store.samples.path(sample.id)))
+    return found
+
+
+def _lineage(models: Models, inputs: Mapping[str, Record], run: str) -> Lineage:
+    catalog, training = inputs["catalog"], inputs.get("training")
+    return Lineage(
+        photos=Counter(catalog.table("images")["split"].to_pylist()),
+        rejects=catalog.table("rejects").num_rows,
+        models={role: models.fingerprint(role) for role in ("generator", "encoder", "judge")},
+        run_id=run or None,
+        training_run=training.run if training and training.run != run else None,
+        code_version=version("fashion-pipeline"),
+        records={kind: record.key for kind, record in inputs.items()},
+        created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    )
+
+
+def _write(path: Path, data: ReportData) -> None:
+    path.write_text(render_html(data), encoding="utf-8")

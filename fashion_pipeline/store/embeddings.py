@@ -1,0 +1,62 @@
+"""Embeddings of photos and samples: tables that grow by a file a chunk, so that nothing done is lost or rewritten.
+
+```
+embeddings/<table>/style=<style>/model=<fingerprint>/<hash>.parquet
+```
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from fashion_pipeline.core import tables
+from fashion_pipeline.core.features.embeddings import FeatureIndex, feature_rows
+from fashion_pipeline.store.files import Files, StorageError, remove, slug
+from fashion_pipeline.store.parquet import read_parquet, write_parquet
+
+
+class Embeddings:
+    """One growing table, `features` (of photos) or `sample_features`, of all styles."""
+
+    def __init__(self, files: Files, table: str) -> None:
+        self._files, self.table = files, table
+
+    def index(self, style: str, role: str, model: str) -> FeatureIndex:
+        """The embeddings that one model made for a style. A damaged file is removed: they are computed again."""
+        parts = []
+        for path in sorted(self._folder(style, model).glob("*.parquet")):
+            try:
+                parts.append(read_parquet(self.table, path, "it is computed again"))
+            except StorageError:
+                remove(path)
+        return FeatureIndex(pa.concat_tables([tables.schema(self.table).empty_table(), *parts]), role, model)
+
+    def add(self, style: str, role: str, model: str, ids: Sequence[str], rows: NDArray[np.float32]) -> None:
+        """Keep (len(ids), d) unit rows, in a file of their own that appears whole."""
+        name = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+        made: list[dict[str, Any]] = feature_rows(ids, role, model, rows)
+        path = self._folder(style, model) / f"{role}-{name}.parquet"
+        self._files.place(path, lambda temporary: write_parquet(self.table, made, temporary))
+
+    def models(self, style: str) -> set[str]:
+        """Fingerprints of the models that have embedded something of a style."""
+        folders = self._files.inside("embeddings", self.table, f"style={slug(style)}").glob("model=*")
+        return {folder.name.removeprefix("model=") for folder in folders}
+
+    def paths(self, styles: Iterable[str]) -> list[Path]:
+        """The files of some styles."""
+        folder = self._files.inside("embeddings", self.table)
+        return [path for style in styles for path in sorted(folder.glob(f"style={slug(style)}/*/*.parquet"))]
+
+    def styles(self) -> list[str]:
+        """The styles that have embeddings."""
+        folders = self._files.inside("embeddings", self.table).glob("style=*")
+        return sorted(folder.name.removeprefix("style=") for folder in folders)
+
+    def _folder(self, style: str, model: str) -> Path:
+        return self._files.inside("embeddings", self.table, f"style={slug(style)}", f"model={model}")

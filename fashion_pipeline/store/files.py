@@ -1,0 +1,99 @@
+"""The data root: paths that stay inside it, and writes that appear whole or not at all."""
+
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fashion_pipeline.core.catalog.listing import style_slug
+
+LAYOUT = 2
+"""Raised when files move to other places; a data root of another layout is refused."""
+
+
+class StorageError(RuntimeError):
+    """Something on disk that is missing or cannot be read; the message names it and the mend."""
+
+
+class Files:
+    """Files below one data root."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises StorageError for a data root that another version of the program laid out."""
+        self.root = root
+        self._check_layout()
+
+    def inside(self, *parts: str) -> Path:
+        """A path under the root; raises StorageError if the parts would lead out of it."""
+        if any(part in ("", ".", "..") or "/" in part or "\\" in part or "\0" in part for part in parts):
+            raise StorageError(f"{'/'.join(parts)!r} lies outside of the data root {self.root}: use another name")
+        return self.root.joinpath(*parts)
+
+    def place(self, path: Path, fill: Callable[[Path], object]) -> Path:
+        """Let `fill` make a file or folder under a temporary name, then rename it into place."""
+        self._lay_out()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            fill(temporary)
+            temporary.replace(path)
+        finally:
+            remove(temporary)
+        return path
+
+    def write_json(self, path: Path, content: Mapping[str, Any]) -> Path:
+        """Store values as JSON."""
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        return self.place(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def _check_layout(self) -> None:
+        mark = self.root / "layout.json"
+        layout = read_json(mark, "")["layout"] if mark.exists() else LAYOUT
+        older = not mark.exists() and any((self.root / name).exists() for name in ("tables", "catalog"))
+        if layout != LAYOUT or older:
+            raise StorageError(
+                f"{self.root} was laid out by another version of this program, which keeps its results in other "
+                "places: use a new data root (FASHION_PIPELINE_DATA), or delete this one, and run the styles again"
+            )
+
+    def _lay_out(self) -> None:
+        mark = self.root / "layout.json"
+        if not mark.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            fresh = mark.with_name(f".layout.{uuid.uuid4().hex[:8]}")
+            fresh.write_text(f'{{"layout": {LAYOUT}}}\n', encoding="utf-8")
+            fresh.replace(mark)
+
+
+def read_json(path: Path, missing: str) -> dict[str, Any]:
+    """A JSON file. Raises StorageError with the message `missing`, or one that names a damaged file."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise StorageError(missing) from None
+    except (ValueError, OSError) as error:
+        raise StorageError(f"{path} is damaged ({error}): delete it and materialise its asset again") from error
+
+
+def slug(style: str) -> str:
+    """The style itself, if it is a slug: Dagster takes any partition key, a path must not."""
+    if style_slug(style) != style:
+        raise StorageError(f"{style!r} is not a style name: use {style_slug(style)!r}")
+    return style
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size if path.exists() else 0

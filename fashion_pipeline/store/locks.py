@@ -1,0 +1,74 @@
+"""Locks between processes: held by the operating system, so that a killed process holds none."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from fashion_pipeline.store.files import StorageError
+
+POLL_SECONDS = 0.2
+
+
+class LockedError(StorageError):
+    """Somebody else holds a lock; the message says who, and since when."""
+
+
+@contextmanager
+def holding(path: Path, what: str, who: str, wait: float | None = 0.0) -> Iterator[None]:
+    """Hold the lock of a file while the block runs.
+
+    `what` is what the lock is for and `who` says who holds it, for the message that others get. Where somebody else
+    holds it, `wait` seconds are waited (None: for ever), then LockedError is raised.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as stream:
+        _acquire(stream, path, what, wait)
+        stream.seek(0)
+        stream.truncate()
+        json.dump({"who": who, "pid": os.getpid(), "since": datetime.now(UTC).isoformat(timespec="seconds")}, stream)
+        stream.flush()
+        try:
+            yield
+        finally:
+            stream.seek(0)
+            stream.truncate()
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock of a file."""
+    try:
+        with path.open("r+", encoding="utf-8") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def holder(path: Path) -> str:
+    """Who holds the lock of a file, for people."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return f"{known['who']} (process {known['pid']}, since {known['since']})"
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+def _acquire(stream: IO[str], path: Path, what: str, wait: float | None) -> None:
+    until = float("inf") if wait is None else time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise LockedError(f"{what} is in use by {holder(path)}: wait for it, or cancel it") from None
+            time.sleep(POLL_SECONDS)
+        else:
+            return

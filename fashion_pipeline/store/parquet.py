@@ -1,0 +1,35 @@
+"""One Parquet file of a table: written in its schema, checked when it is read."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fashion_pipeline.core import tables
+from fashion_pipeline.store.files import StorageError
+
+
+def write_parquet(table: str, rows: pa.Table | list[dict[str, Any]], path: Path) -> pa.Table:
+    """Write rows of a table; returns them in its schema. Raises pyarrow.ArrowInvalid or TypeError for others."""
+    ready = in_schema(table, rows)
+    pq.write_table(ready, path, compression="zstd", write_page_checksum=True)
+    return ready
+
+
+def in_schema(table: str, rows: pa.Table | list[dict[str, Any]]) -> pa.Table:
+    """Rows in the table's schema."""
+    schema = tables.schema(table)
+    return tables.rows_to_table(table, rows) if isinstance(rows, list) else rows.select(schema.names).cast(schema)
+
+
+def read_parquet(table: str, path: Path, mend: str) -> pa.Table:
+    """The rows of a file. Raises StorageError that names a damaged file and says `mend`."""
+    try:
+        found = pq.ParquetFile(path, page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise StorageError(f"{path} is damaged ({error}): {mend}") from error
+    version = (found.schema.metadata or {}).get(b"fashion_pipeline.schema_version", b"none").decode()
+    if version != str(tables.SCHEMA_VERSION) or found.column_names != tables.schema(table).names:
+        raise StorageError(f"{path} has schema version {version}, this program writes {tables.SCHEMA_VERSION}: {mend}")
+    return found

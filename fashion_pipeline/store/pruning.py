@@ -1,0 +1,104 @@
+"""What nothing needs any more: superseded records, models, checkpoints, images and caches."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from fashion_pipeline.core.rows import Origin
+from fashion_pipeline.store.files import remove, size
+from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.records import KINDS, Record
+from fashion_pipeline.store.store import Store
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file or folder that may go."""
+
+    path: Path
+    what: str
+    why: str
+    size: int
+    """Bytes."""
+
+
+def leftovers(store: Store) -> list[Leftover]:
+    """All that may go. Published versions are complete in themselves and are never among it.
+
+    What stays of each style: the newest record of every kind, and all that those were made from.
+    """
+    kept = _kept(store)
+    return [*_records(store, kept), *_checkpoints(store, kept), *_caches(store), *_images(store, kept)]
+
+
+def remove_leftovers(store: Store, found: list[Leftover]) -> None:
+    """Remove them. Raises LockedError, before anything is removed, while a style is being run."""
+    with ExitStack() as locks:
+        for style in store.sources.styles():
+            locks.enter_context(holding(store.style_lock(style), f"style {style!r}", "a command that prunes"))
+        for each in found:
+            remove(each.path)
+
+
+def _kept(store: Store) -> set[tuple[str, str, str]]:
+    """(kind, style, key) of the records that stay."""
+    newest = [
+        record for kind in KINDS for style in store.records.styles(kind) for record in [_newest(store, kind, style)]
+    ]
+    whole = [one for record in newest for one in store.records.ancestry(record).values()]
+    return {(record.kind, record.style, record.key) for record in whole}
+
+
+def _newest(store: Store, kind: str, style: str) -> Record:
+    return store.records.latest(kind, style)
+
+
+def _records(store: Store, kept: set[tuple[str, str, str]]) -> Iterator[Leftover]:
+    for record in store.records.everything():
+        if (record.kind, record.style, record.key) not in kept:
+            yield Leftover(
+                record.folder, f"{record.style}: {record.kind} {record.key}", "superseded", size(record.folder)
+            )
+
+
+def _checkpoints(store: Store, kept: set[tuple[str, str, str]]) -> Iterator[Leftover]:
+    """Of trainings that were finished, or given up for another one."""
+    for folder in sorted(store.files.inside("work", "training").glob("*/*")):
+        style, key = folder.parent.name, folder.name
+        done = store.records.find("training", style, key) is not None
+        newest = store.records.newest("training", style)
+        if done or (newest is not None and ("training", style, key) not in kept):
+            why = "the training is finished" if done else "another training was finished"
+            yield Leftover(folder, f"{style}: checkpoints of training {key}", why, size(folder))
+
+
+def _caches(store: Store) -> Iterator[Leftover]:
+    for folder in sorted(store.files.inside("work", "cache").glob("*")):
+        yield Leftover(
+            folder, f"{folder.name}: latents and text embeddings", "computed again when needed", size(folder)
+        )
+
+
+def _images(store: Store, kept: set[tuple[str, str, str]]) -> Iterator[Leftover]:
+    """Samples that no record names."""
+    named: set[str] = set()
+    for record in store.records.everything():
+        if (record.kind, record.style, record.key) in kept:
+            named |= _samples_of(record)
+    for path in store.samples.all():
+        if path.stem not in named:
+            yield Leftover(path, f"image {path.stem}", "no record names it", size(path))
+
+
+def _samples_of(record: Record) -> set[str]:
+    if record.kind == "search":
+        return set(record.table("samples")["id"].to_pylist())
+    if record.kind == "evaluation":
+        return set(record.table("evaluation_samples")["id"].to_pylist())
+    if record.kind == "curation":
+        pairs = record.table("training_pairs")
+        return set(pairs.filter(pc.equal(pairs["origin"], Origin.SAMPLE.value))["id"].to_pylist())
+    return set()

@@ -1,0 +1,243 @@
+"""Records: what a run made, named by its content and never changed; "latest" is a pointer.
+
+```
+records/<kind>/style=<style>/record=<key>/record.json, <table>.parquet and other files
+records/<kind>/style=<style>/latest.json
+```
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fashion_pipeline.store.files import Files, StorageError, read_json, slug
+from fashion_pipeline.store.parquet import in_schema, read_parquet, write_parquet
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an asset makes."""
+
+    asset: str
+    """The asset to materialise where there is no record yet."""
+    tables: tuple[str, ...] = ()
+
+
+KINDS: dict[str, Kind] = {
+    "catalog": Kind("raw_images", ("images", "rejects")),
+    "features": Kind("clip_features", ("attributes",)),
+    "candidates": Kind("prompt_candidates", ("candidates",)),
+    "search": Kind("generated_samples", ("samples", "leaderboard")),
+    "similarity": Kind("similarity_table", ("similarities",)),
+    "prompt_report": Kind("prompt_report"),
+    "curation": Kind("curated_subset", ("training_pairs",)),
+    "training": Kind("lora_weights", ("training_log",)),
+    "model": Kind("specialised_model"),
+    "evaluation": Kind("evaluation_report", ("evaluation_samples", "scores")),
+}
+"""Every kind of record, in the order of the chain."""
+
+Content = str | bytes | Mapping[str, Any] | Path | Callable[[Path], object]
+"""A file of a record: text, bytes, values for JSON, a file or folder to copy, or a function that writes to a path."""
+
+
+class MissingRecordError(StorageError):
+    """A stage needs a record that no run has made yet; the message names the asset to materialise."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record on disk."""
+
+    kind: str
+    style: str
+    key: str
+    inputs: Mapping[str, str]
+    """Kind → key of the records that it was made from."""
+    made_of: Mapping[str, Any]
+    """What else determines it: settings, fingerprints of models, versions."""
+    run: str
+    """The Dagster run that made it. A later run that finds it leaves it as it is."""
+    created: str
+    """Date and time, ISO 8601, UTC."""
+    folder: Path = field(compare=False)
+
+    def table(self, name: str) -> pa.Table:
+        """The rows of one of its tables. Raises StorageError for a damaged file."""
+        return read_parquet(name, self.folder / f"{name}.parquet", self._mend)
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The values of one of its JSON files. Raises StorageError."""
+        return read_json(self.path(name), f"{self.path(name)} is missing: {self._mend}")
+
+    def path(self, name: str) -> Path:
+        """One of its files."""
+        return self.folder / name
+
+    @property
+    def _mend(self) -> str:
+        return f"delete the folder {self.folder} and materialise {KINDS[self.kind].asset} of {self.style!r} again"
+
+
+class Records:
+    """All records of a data root."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def add(
+        self,
+        kind: str,
+        style: str,
+        *,
+        inputs: Mapping[str, Record] | None = None,
+        made_of: Mapping[str, Any] | None = None,
+        tables: Mapping[str, pa.Table | list[dict[str, Any]]] | None = None,
+        files: Mapping[str, Content] | None = None,
+        run: str = "",
+        key: str | None = None,
+    ) -> Record:
+        """Store a record and make it the latest of its kind; one with the same content is left as it is.
+
+        The key is the hash of kind, style, inputs, `made_of` and tables, unless one is given; `files` do not count.
+        """
+        ready = {name: in_schema(name, rows) for name, rows in (tables or {}).items()}
+        keys = {name: record.key for name, record in (inputs or {}).items()}
+        key = key or _key(kind, style, keys, made_of or {}, ready)
+        found = self.find(kind, style, key)
+        if found is None:
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            found = Record(kind, style, key, keys, dict(made_of or {}), run, created, self._folder(kind, style, key))
+            self._files.place(found.folder, lambda fresh: _fill(fresh, found, ready, files or {}))
+        self.point(found)
+        return found
+
+    def find(self, kind: str, style: str, key: str) -> Record | None:
+        """The record with a key, if it is there."""
+        folder = self._folder(kind, style, key)
+        if not (folder / "record.json").exists():
+            return None
+        return Record(**read_json(folder / "record.json", ""), folder=folder)
+
+    def newest(self, kind: str, style: str) -> Record | None:
+        """The latest record of a kind, if there is one. Raises StorageError where the pointer leads nowhere."""
+        pointer = self._pointer(kind, style)
+        if not pointer.exists():
+            return None
+        key = str(read_json(pointer, "")["key"])
+        found = self.find(kind, style, key)
+        if found is None:
+            raise StorageError(
+                f"{pointer} names record {key!r}, which is missing: materialise {KINDS[kind].asset} of {style!r} again"
+            )
+        return found
+
+    def latest(self, kind: str, style: str) -> Record:
+        """The latest record of a kind. Raises MissingRecordError with the asset to materialise first."""
+        found = self.newest(kind, style)
+        if found is None:
+            raise MissingRecordError(f"style {style!r} has no {kind} yet: materialise {KINDS[kind].asset} for it first")
+        return found
+
+    def pointed_at(self, kind: str, style: str) -> int:
+        """When the pointer to the latest record was last moved, in nanoseconds; 0 where there is none."""
+        pointer = self._pointer(kind, style)
+        return int(read_json(pointer, "")["at"]) if pointer.exists() else 0
+
+    def input(self, record: Record, kind: str) -> Record:
+        """The record of another kind that a record was made from. Raises StorageError where it was removed."""
+        found = self.find(kind, record.style, record.inputs[kind])
+        if found is None:
+            raise StorageError(f"{kind} {record.inputs[kind]}, from which {record.folder} was made, is missing")
+        return found
+
+    def ancestry(self, record: Record) -> dict[str, Record]:
+        """Kind → record, of a record and of all that it was made from and that is still there."""
+        found: dict[str, Record] = {record.kind: record}
+        waiting = [record]
+        while waiting:
+            for kind, key in waiting.pop().inputs.items():
+                parent = self.find(kind, record.style, key)
+                if parent is not None and kind not in found:
+                    found[kind] = parent
+                    waiting.append(parent)
+        return {kind: found[kind] for kind in KINDS if kind in found}
+
+    def all(self, kind: str, style: str) -> list[Record]:
+        """Every record of a kind, oldest first."""
+        folders = self._files.inside("records", kind, f"style={slug(style)}").glob("record=*")
+        keys = [folder.name.removeprefix("record=") for folder in folders]
+        found = [record for key in keys if (record := self.find(kind, style, key))]
+        return sorted(found, key=lambda record: (record.created, record.key))
+
+    def styles(self, kind: str) -> list[str]:
+        """The styles that have a latest record of a kind."""
+        pointers = self._files.inside("records", kind).glob("style=*/latest.json")
+        return sorted(path.parent.name.removeprefix("style=") for path in pointers)
+
+    def everything(self) -> Iterator[Record]:
+        """All records of all kinds and styles."""
+        for kind in KINDS:
+            for folder in sorted(self._files.inside("records", kind).glob("style=*")):
+                yield from self.all(kind, folder.name.removeprefix("style="))
+
+    def point(self, record: Record) -> None:
+        """Make a record the latest of its kind and style."""
+        self._files.write_json(self._pointer(record.kind, record.style), {"key": record.key, "at": time.time_ns()})
+
+    def _pointer(self, kind: str, style: str) -> Path:
+        return self._files.inside("records", kind, f"style={slug(style)}", "latest.json")
+
+    def _folder(self, kind: str, style: str, key: str) -> Path:
+        if kind not in KINDS:
+            raise KeyError(kind)
+        return self._files.inside("records", kind, f"style={slug(style)}", f"record={key}")
+
+
+def digest(table: pa.Table) -> str:
+    """A hash of a table's rows and columns."""
+    sink = pa.BufferOutputStream()
+    plain = table.combine_chunks().replace_schema_metadata(None)
+    with pa.ipc.new_stream(sink, plain.schema) as writer:
+        writer.write_table(plain)
+    return hashlib.sha256(sink.getvalue()).hexdigest()
+
+
+def _key(
+    kind: str, style: str, inputs: Mapping[str, str], made_of: Mapping[str, Any], tables: Mapping[str, pa.Table]
+) -> str:
+    content = {name: digest(table) for name, table in tables.items()}
+    text = json.dumps([kind, style, inputs, made_of, content], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _fill(folder: Path, record: Record, tables: Mapping[str, pa.Table], files: Mapping[str, Content]) -> None:
+    folder.mkdir()
+    for name, table in tables.items():
+        write_parquet(name, table, folder / f"{name}.parquet")
+    for name, content in files.items():
+        write_content(content, folder / name)
+    values = {name: value for name, value in asdict(record).items() if name != "folder"}
+    (folder / "record.json").write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_content(content: Content, path: Path) -> None:
+    """Write one file of a record or version."""
+    if isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, Path):
+        (shutil.copytree if content.is_dir() else shutil.copyfile)(content, path)
+    elif isinstance(content, Mapping):
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    else:
+        content(path)

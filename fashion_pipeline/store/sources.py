@@ -1,0 +1,95 @@
+"""Where the photos of each style come from, what the user chose for it, and what was last taken in.
+
+```
+sources/<style>.json      source, subject, the configuration of its runs
+sources/state/<style>.json
+```
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fashion_pipeline.core.catalog.listing import SourceSpec
+from fashion_pipeline.store.files import Files, StorageError, read_json, slug
+
+
+class Sources:
+    """The registered styles. A source inside the data root is kept relative to it, so that the root can be moved."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    def register(self, style: str, subject: str, source: SourceSpec) -> None:
+        """Remember where a style's photos come from and what prompts call it."""
+        known = read_json(self.path(style), "") if self.path(style).exists() else {}
+        content = {"subject": subject, "source": self._portable(source).to_json(), "config": known.get("config", {})}
+        if known != content:
+            self._files.write_json(self.path(style), content)
+
+    def styles(self) -> list[str]:
+        """Every style that has a source."""
+        return sorted(path.stem for path in self._files.inside("sources").glob("*.json"))
+
+    def source(self, style: str) -> SourceSpec:
+        """Where a style's photos come from. Raises StorageError for a style nobody registered."""
+        spec = SourceSpec.from_json(self._known(style)["source"])
+        return replace(spec, path=str(self._files.root / spec.path))
+
+    def subject(self, style: str) -> str:
+        """What prompts call a style, for example "ethnic wear"."""
+        return str(self._known(style)["subject"])
+
+    def config(self, style: str) -> dict[str, Any]:
+        """Op → its configuration, as the user chose it for the style's runs; empty where the defaults do."""
+        return dict(self._known(style)["config"])
+
+    def run_config(self, style: str) -> dict[str, Any]:
+        """The same as Dagster's run configuration."""
+        ops = {op: {"config": values} for op, values in self.config(style).items()}
+        return {"ops": ops} if ops else {}
+
+    def choose(self, style: str, config: Mapping[str, Any]) -> None:
+        """Remember the configuration of a style's runs."""
+        self._files.write_json(self.path(style), self._known(style) | {"config": dict(config)})
+
+    def prepared(self, style: str) -> str | None:
+        """The state of the photos (`listing_state`) that the style's catalog and features were last made from."""
+        return self._state(style).get("prepared")
+
+    def ran(self, style: str) -> str | None:
+        """The state of the photos that a run of the style was last finished with."""
+        return self._state(style).get("ran")
+
+    def mark(self, style: str, state: str, *, ran: bool) -> None:
+        """Remember that a style is described as of this state of its photos and, with `ran`, that a run ended well."""
+        known = self._state(style) | {"prepared": state} | ({"ran": state} if ran else {})
+        self._files.write_json(self._state_path(style), known)
+
+    def path(self, style: str) -> Path:
+        """The file that registers a style."""
+        return self._files.inside("sources", f"{slug(style)}.json")
+
+    def _state(self, style: str) -> dict[str, str]:
+        path = self._state_path(style)
+        return read_json(path, "") if path.exists() else {}
+
+    def _state_path(self, style: str) -> Path:
+        return self._files.inside("sources", "state", f"{slug(style)}.json")
+
+    def _portable(self, source: SourceSpec) -> SourceSpec:
+        path = Path(source.path)
+        try:
+            return replace(source, path=str(path.relative_to(self._files.root)))
+        except ValueError:
+            return source
+
+    def _known(self, style: str) -> dict[str, Any]:
+        known = ", ".join(self.styles()) or "none yet"
+        missing = f"style {style!r} is not in the catalog (known: {known}): run it once with --source"
+        found = read_json(self.path(style), missing)
+        if not {"subject", "source", "config"} <= found.keys() or not isinstance(json.loads(found["source"]), dict):
+            raise StorageError(f"{self.path(style)} is damaged: delete it and run {style!r} once with --source")
+        return found

@@ -1,0 +1,128 @@
+"""Everything under one data root: the one place that knows where things lie.
+
+```
+layout.json                          the version of this layout
+sources/<style>.json                 where the photos of a style come from, and what the user chose for it
+records/<kind>/style=<style>/…       what the runs made, by content; `latest.json` points at the newest
+embeddings/<table>/style=<style>/…   of photos and samples; they only grow
+images/<first two digits>/<id>.png   generated images, by content
+work/training/<style>/<key>/         checkpoints of a training under way
+work/cache/<style>/                  latents and text embeddings, shared by the style's trainings
+published/<style>/<version>/         and champion.json beside the versions
+machine/                             how this machine computes fastest
+locks/                               who is at work on what
+raw/<style>/                         optional: a folder for photos that the sensor watches
+dagster_home/                        the Dagster instance (SQLite)
+```
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pyarrow as pa
+
+from fashion_pipeline.core import tables
+from fashion_pipeline.core.catalog.photos import located
+from fashion_pipeline.core.rows import Photo
+from fashion_pipeline.store.embeddings import Embeddings
+from fashion_pipeline.store.files import Files, slug
+from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.queries import query
+from fashion_pipeline.store.records import Record, Records
+from fashion_pipeline.store.samples import SampleImages
+from fashion_pipeline.store.sources import Sources
+from fashion_pipeline.store.versions import Versions
+
+
+class Store:
+    """A data root. Raises StorageError if another version of the program laid it out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files = Files(root)
+        self.sources = Sources(self.files)
+        self.records = Records(self.files)
+        self.features = Embeddings(self.files, "features")
+        self.sample_features = Embeddings(self.files, "sample_features")
+        self.samples = SampleImages(self.files)
+        self.versions = Versions(self.files)
+
+    # --- photos
+
+    def photos(self, catalog: Record) -> list[Photo]:
+        """The photos of a catalog, where they lie now."""
+        base = self.sources.source(catalog.style).folder
+        return [
+            Photo(
+                row["id"],
+                row["product_group"],
+                row["split"],
+                row["product"],
+                located(row["path"], base),
+                row["caption"],
+                dict(row["attributes"] or []),
+            )
+            for row in catalog.table("images").to_pylist()
+        ]
+
+    def all_images(self) -> pa.Table:
+        """Table `images` of every style's latest catalog, with a column `style` in front."""
+        empty = tables.schema("images").empty_table().add_column(0, "style", pa.array([], pa.string()))
+        parts = [
+            rows.add_column(0, "style", pa.array([style] * rows.num_rows, pa.string()))
+            for style in self.records.styles("catalog")
+            for rows in [self.records.latest("catalog", style).table("images")]
+        ]
+        return pa.concat_tables([empty, *parts])
+
+    # --- folders
+
+    def training_folder(self, style: str, key: str) -> Path:
+        """Where a training under way keeps its checkpoints."""
+        return self.files.inside("work", "training", slug(style), key)
+
+    def cache_folder(self, style: str) -> Path:
+        """Latents and text embeddings of a style's trainings."""
+        return self.files.inside("work", "cache", slug(style))
+
+    @property
+    def machine_folder(self) -> Path:
+        """What was measured of this machine."""
+        return self.files.inside("machine")
+
+    @property
+    def raw_folder(self) -> Path:
+        """A folder whose photos the sensor watches."""
+        return self.files.inside("raw")
+
+    # --- locks
+
+    def run_lock(self, run: str) -> Path:
+        """The file that the process of a run holds while it lives."""
+        return self.files.inside("locks", "runs", run)
+
+    def style_lock(self, style: str) -> Path:
+        """The file that whoever works on a style holds."""
+        return self.files.inside("locks", "styles", slug(style))
+
+    def one_catalog_at_a_time(self) -> AbstractContextManager[None]:
+        """Held while a catalog is built: two at once would put near-duplicates into two splits."""
+        return holding(self.files.inside("locks", "catalog"), "the catalog", " ".join(sys.argv)[:200], wait=None)
+
+    # --- questions
+
+    def sql(self, text: str) -> pa.Table:
+        """A DuckDB query over all tables, see `queries.query`. Raises duckdb.Error."""
+        return query(self.root, self.records, [self.features, self.sample_features], text)
+
+
+def photos_by_id(photos: Iterable[Photo]) -> dict[str, Photo]:
+    """Id → photo."""
+    return {photo.id: photo for photo in photos}
+
+
+def of_split(photos: Iterable[Photo], split: str) -> Iterator[Photo]:
+    """The photos of one split."""
+    return (photo for photo in photos if photo.split == split)

@@ -1,0 +1,191 @@
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from PIL import Image
+
+from fashion_pipeline.core.evaluation.verdicts import Verdict, decide
+from fashion_pipeline.core.reports.report import CONDITIONS, ComparisonRow, Lineage, ReportData, render_html, summary
+from fashion_pipeline.core.tables import rows_to_table
+
+EVIL = "<script>alert(1)</script>"
+
+
+class Page(HTMLParser):
+    """Tags, links and visible text of a page; raises AssertionError where tags do not nest."""
+
+    void = frozenset({"meta", "link", "img", "br", "line", "circle", "polyline"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[tuple[str, str]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(html)
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [
+            (tag, value) for name, value in attributes if name in ("src", "href", "srcset", "data", "action")
+        ]
+        if tag not in self.void:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def picture() -> Image.Image:
+    return Image.new("RGB", (64, 64), "navy")
+
+
+@pytest.fixture(scope="module")
+def scores():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"model": c.model, "prompt": c.prompt, "measure": encoder, "split": split, "product_group": f"p{i}"}
+        | {"scope": "product", "value": 0.5 + 0.1 * position + rng.normal(0, 0.02)}
+        | {"anchored": 0.25 if encoder == "encoder" else None}
+        for position, c in enumerate(CONDITIONS[:4])
+        for encoder in ("encoder", "judge")
+        for split, n in (("dev", 45), ("test", 12))
+        for i in range(n)
+    ]
+    return rows_to_table("scores", rows)
+
+
+@pytest.fixture(scope="module")
+def full(scores):
+    entry = {
+        "candidate": "c",
+        "strategy": EVIL,
+        "prompt": EVIL,
+        "negative_prompt": EVIL,
+        "images": 9,
+        "products": 9,
+        "rung": 1,
+    }
+    log = {"step": 1, "loss": 0.5, "held_out_loss": 0.6, "learning_rate": 1e-4, "gradient_norm": 1.0}
+    return ReportData(
+        EVIL,
+        profile=EVIL,
+        verdict=Verdict("better", EVIL),
+        plain_prompt=EVIL,
+        optimized_prompt=EVIL,
+        negative_prompt=EVIL,
+        strategy=EVIL,
+        scores=scores,
+        rows=[ComparisonRow(picture(), {c: picture() for c in CONDITIONS[:4]}, EVIL), ComparisonRow(None, {}, "")],
+        leaderboard=rows_to_table("leaderboard", [entry | {"mean": 0.5, "low": 0.4, "high": 0.6}]),
+        thumbnails={"c": [picture()] * 6},
+        training_log=rows_to_table("training_log", [log, log | {"step": 2, "held_out_loss": None}]),
+        recipe={EVIL: EVIL, "learning_rate": 1e-4},
+        lineage=Lineage({EVIL: 5}, 1, {EVIL: EVIL}, EVIL, "javascript:alert(1)", EVIL, EVIL, EVIL),
+    )
+
+
+def test_text_from_outside_shows_as_text(full):
+    html = render_html(full)
+    assert "<script" not in html.lower()
+    assert Page(html).text.count(EVIL) >= 15
+    assert "javascript:" not in html
+
+
+def test_page_makes_no_request(full):
+    html = render_html(full)
+    page = Page(html)
+    assert all(link.startswith("data:") for _, link in page.links)
+    assert not re.search(r"(?i)@import|url\(|https?://", html)
+    assert {"script", "iframe", "object"}.isdisjoint(page.tags)
+    assert page.tags.count("img") == 5 + 4
+
+
+def test_run_id_links_to_the_run(full):
+    url = "http://127.0.0.1:3000/runs/1"
+    page = Page(render_html(replace(full, lineage=Lineage(run_id="1", run_url=url))))
+    assert [link for tag, link in page.links if tag == "a"] == [url]
+
+
+def test_page_shows_every_part(full):
+    text = Page(render_html(full)).text
+    for heading in (
+        "Fine-tuning helped",
+        "product by product",
+        "Anchored",
+        "words alone",
+        "learned",
+        "Recipe",
+        "read this",
+    ):
+        assert heading in text
+    assert "n = 45 products" in text
+    assert "n = 12 products: too few" in text
+
+
+def test_page_of_prompts_alone_has_no_column_for_a_specialised_model(full, scores):
+    original = scores.filter(pc.equal(scores["model"], "original"))
+    row = ComparisonRow(picture(), {c: picture() for c in CONDITIONS[:2]})
+    text = Page(
+        render_html(replace(full, verdict=None, scores=original, rows=[row], training_log=None, recipe={}))
+    ).text
+    assert "No verdict yet" in text
+    assert "How it learned" not in text
+    assert "Specialised" not in text.split("How to read this")[0]
+
+
+def test_page_of_training_alone_has_no_prompt_search(full, scores):
+    plain = scores.filter(pc.equal(scores["prompt"], "plain"))
+    data = replace(full, leaderboard=None, optimized_prompt=None, strategy=None, scores=plain, thumbnails={})
+    text = Page(render_html(data)).text
+    assert "words alone change" not in text
+    assert "How it learned" in text
+
+
+def test_page_of_a_style_alone_renders():
+    assert "coat" in Page(render_html(ReportData("coat"))).text
+
+
+def test_one_product_renders_without_interval():
+    keys = {"model": "original", "prompt": "plain", "measure": "encoder", "split": "dev", "product_group": "p"}
+    scores = rows_to_table("scores", [keys | {"scope": "product", "value": 0.5}])
+    assert "no interval" in render_html(ReportData("coat", scores=scores))
+
+
+def test_empty_tables_render():
+    tables = {name: rows_to_table(name, []) for name in ("scores", "leaderboard", "training_log")}
+    assert "coat" in render_html(ReportData("coat", **tables))
+
+
+def test_summary_is_json_with_every_cell_and_gain(scores):
+    verdict = decide(scores)
+    result = summary(
+        scores, style="coat", profile="embedded", optimized_prompt="a coat", strategy="plain", verdict=verdict
+    )
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert list(result)[:6] == ["style", "profile", "optimized_prompt", "strategy", "similarity_score", "scores"]
+    assert len(result["scores"]) == len(result["gains"]) == 16
+    assert set(result["scores"][0]) == {"model", "prompt", "measure", "split", "mean", "low", "high", "n"}
+    assert result["similarity_score"] == pytest.approx(0.6, abs=0.03)
+    gain = next(g for g in result["gains"] if (g["model"], g["prompt"], g["split"]) == ("specialised", "plain", "dev"))
+    assert gain["against"] == {"model": "original", "prompt": "plain"}
+    assert gain["mean"] == pytest.approx(0.2, abs=0.03)
+    assert (result["verdict"], result["reason"]) == (verdict.name, verdict.reason)
+
+
+def test_summary_without_test_scores_has_no_similarity_score(scores):
+    dev = scores.filter(pc.equal(scores["split"], "dev"))
+    result = summary(dev, style="coat", profile="embedded", optimized_prompt=None, strategy=None, verdict=None)
+    assert result["similarity_score"] is None
+    assert result["verdict"] is None

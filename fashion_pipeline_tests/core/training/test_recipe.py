@@ -1,0 +1,44 @@
+"""The knobs of a training stand once: in the profile, the launchpad and the trainer."""
+
+import pytest
+
+from fashion_pipeline.core.training.recipe import Recipe, described
+from fashion_pipeline.defs.training import TrainingConfig
+
+
+def test_intervals_and_warm_up_follow_from_the_steps_unless_they_are_given() -> None:
+    recipe = Recipe(steps=1200)
+    assert (recipe.warmup_steps, recipe.checkpoint_every, recipe.log_every, recipe.held_out_every) == (50, 200, 20, 120)
+    assert Recipe(steps=1200, warmup_steps=7).warmup_steps == 7
+    short = Recipe(steps=5)
+    assert (short.warmup_steps, short.checkpoint_every, short.log_every, short.held_out_every) == (0, 1, 1, 1)
+
+
+def test_turning_a_knob_keeps_the_others_and_what_follows_from_the_steps_follows() -> None:
+    profile = Recipe.of({"rank": 8, "steps": 400})
+    assert profile.changed({"steps": 60}).rank == 8
+    assert profile.changed({"steps": 60}) == Recipe.of({"rank": 8, "steps": 60})
+    assert profile.changed({"learning_rate": 1e-3, "alpha": None}) == Recipe.of(
+        {"rank": 8, "steps": 400, "learning_rate": 1e-3}
+    )
+
+
+def test_how_often_something_is_written_down_does_not_make_another_training() -> None:
+    assert Recipe(log_every=1).identity() == Recipe(log_every=9, checkpoint_every=3).identity()
+    assert Recipe(seed=1).identity() != Recipe().identity()
+
+
+def test_an_unknown_knob_is_answered_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"dropout is not known: choose among method, rank, .*caption_dropout"):
+        Recipe.of({"dropout": 0.1})
+
+
+def test_the_launchpad_has_every_knob_with_its_range_and_none_is_filled_in() -> None:
+    fields = TrainingConfig.model_fields
+    assert set(fields) == {*Recipe.model_fields, "control"}
+    assert all(fields[name].default is None for name in Recipe.model_fields)
+    assert "From 1 to 1024" in fields["rank"].description and "From 1 to 1024" in described("rank")
+    turned = TrainingConfig(rank=4, target_modules=["to_q"], precision="fp32", horizontal_flip=False)
+    assert Recipe().changed(turned.values()) == Recipe.of(
+        {"rank": 4, "target_modules": ("to_q",), "precision": "fp32", "horizontal_flip": False}
+    )

@@ -1,0 +1,95 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from fashion_pipeline.core.prompts.requests import Request
+from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.ml.diffusion import Generator
+from fashion_pipeline.ml.training.exporting import LORA_FILE, ExportError, export_lora, export_pipeline, verify_export
+from fashion_pipeline.ml.training.finetuning import finetune
+from fashion_pipeline_tests.ml.conftest import CPU
+
+
+@pytest.fixture(scope="module")
+def trained(generator_folder, pairs, tmp_path_factory):
+    """A LoRA whose alpha is four times its rank."""
+    output = tmp_path_factory.mktemp("trained")
+    config = Recipe(rank=4, alpha=16.0, steps=20, batch_size=4, learning_rate=1e-2, warmup_steps=0)
+    finetune(generator_folder, pairs[:4], [], config, output, CPU)
+    return output
+
+
+@pytest.fixture(scope="module")
+def lora(trained, tmp_path_factory):
+    return export_lora(trained, tmp_path_factory.mktemp("export") / LORA_FILE, {"style": "coat"})
+
+
+def test_the_lora_file_loaded_by_stock_diffusers_is_the_adapter(generator_folder, trained, lora):
+    found = verify_export(generator_folder, trained, lora)
+    assert found.effect > 1e-3
+    assert found.error < 1e-4
+
+
+def test_the_lora_file_keeps_alpha_and_says_where_it_is_from(lora):
+    with safe_open(lora, "pt") as tensors:
+        header = tensors.metadata()
+    assert json.loads(header["lora_adapter_metadata"])["unet.lora_alpha"] == 16.0
+    assert header["style"] == "coat"
+    assert json.loads(header["fashion_pipeline.recipe"])["rank"] == 4
+
+
+def test_the_same_lora_exported_again_is_the_same_file(trained, lora, tmp_path):
+    again = [export_lora(trained, tmp_path / f"{i}.safetensors", {"style": "coat"}) for i in range(5)]
+    assert {file.read_bytes() for file in again} == {lora.read_bytes()}
+
+
+def test_a_file_that_lost_its_alpha_is_found_out(generator_folder, trained, lora, tmp_path):
+    save_file(load_file(lora), tmp_path / "bare.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExportError, match=r"misses \d+% of what the training changed"):
+        verify_export(generator_folder, trained, tmp_path / "bare.safetensors")
+
+
+def test_the_pipeline_folder_loads_in_stock_diffusers_and_is_the_adapter(generator_folder, trained, lora, tmp_path):
+    folder = export_pipeline(generator_folder, lora, tmp_path / "model")
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float16)
+    assert pipeline.unet.dtype == torch.float16
+    assert verify_export(generator_folder, trained, folder).error < 0.05
+    base, merged = (load_file(next((f / "unet").glob("*.safetensors"))) for f in (generator_folder, folder))
+    assert base.keys() == merged.keys()
+    assert {tensor.dtype for tensor in merged.values()} == {torch.float16}
+    assert {n for n in base if not torch.equal(base[n], merged[n])} == {
+        n for n in base if "attn" in n and ".to_" in n and n.endswith("weight")
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_generator_with_the_lora_draws_what_the_exported_folder_draws(generator_folder, lora, tmp_path):
+    request = Request("a red coat", seed=1, steps=3, guidance=3.0, width=64, height=64)
+    folder = export_pipeline(generator_folder, lora, tmp_path / "model")
+    generators = [
+        Generator(generator_folder, CPU, 1),
+        Generator(generator_folder, CPU, 1, lora=lora),
+        Generator(generator_folder, CPU, 1, lora=lora, scale=0.0),
+        Generator(folder, CPU, 1),
+    ]
+    base, with_lora, switched_off, merged = [np.asarray(next(g.draw([request])).image).astype(int) for g in generators]
+    assert len({g.fingerprint for g in generators}) == 4
+    assert np.abs(with_lora - merged).max() <= 2
+    assert np.abs(with_lora - base).max() > 5
+    assert np.array_equal(base, switched_off)
+
+
+def test_a_lora_that_changes_nothing_is_refused(generator_folder, trained, tmp_path):
+    output = shutil.copytree(trained, tmp_path / "zero")
+    weights = {n: t * 0 if "lora_B" in n else t for n, t in load_file(output / "trained.safetensors").items()}
+    save_file(weights, output / "trained.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ExportError, match="changes nothing"):
+        export_lora(output, tmp_path / LORA_FILE, {})
+    with pytest.raises(ExportError, match="that is nothing"):
+        verify_export(generator_folder, output, output / "trained.safetensors")

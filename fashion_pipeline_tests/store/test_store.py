@@ -1,0 +1,403 @@
+"""What is written is found again whole, and what is damaged is named."""
+
+import json
+import warnings
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from fashion_pipeline.core import tables
+from fashion_pipeline.core.catalog.listing import CatalogError, ColumnMapping, SourceSpec
+from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.records import KINDS, MissingRecordError, Record
+from fashion_pipeline.store.store import Store
+
+SOURCE = SourceSpec("/photos", ColumnMapping(style="usage", attributes={"colour": "baseColour"}), "{style} wear")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "data")
+
+
+def reject(path: str) -> dict[str, str]:
+    return {"path": path, "reason": "empty: replace it"}
+
+
+def catalog(store: Store, style: str, *paths: str, run: str = "") -> Record:
+    rows = {"images": [], "rejects": [reject(path) for path in paths]}
+    return store.records.add("catalog", style, tables=rows, run=run)
+
+
+def files(root: Path) -> list[str]:
+    found = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    return [name for name in found if not name.endswith("layout.json")]
+
+
+# Records
+
+
+def test_a_record_is_read_as_it_was_written(store: Store) -> None:
+    written = catalog(store, "coat", "a.jpg", "b.jpg", run="r1")
+    found = store.records.latest("catalog", "coat")
+    assert found == written and found.run == "r1"
+    assert found.table("rejects")["path"].to_pylist() == ["a.jpg", "b.jpg"]
+
+
+def test_the_same_content_is_the_same_record_and_keeps_the_run_that_made_it(store: Store) -> None:
+    first = catalog(store, "coat", "a.jpg", run="r1")
+    again = catalog(store, "coat", "a.jpg", run="r2")
+    assert again.key == first.key and again.run == "r1"
+    assert store.records.latest("catalog", "coat").run == "r1"
+
+
+def test_no_run_changes_what_another_made_and_the_latest_is_a_pointer(store: Store) -> None:
+    first, second = catalog(store, "coat", "a.jpg"), catalog(store, "coat", "b.jpg")
+    assert first.table("rejects")["path"].to_pylist() == ["a.jpg"]
+    assert store.records.latest("catalog", "coat") == second
+    catalog(store, "coat", "a.jpg")
+    assert store.records.latest("catalog", "coat") == first
+    assert len(store.records.all("catalog", "coat")) == 2
+
+
+@pytest.mark.parametrize("change", ["style", "inputs", "made_of", "tables"])
+def test_whatever_determines_a_record_changes_its_key(store: Store, change: str) -> None:
+    parent = catalog(store, "coat", "a.jpg")
+    changed = {
+        "style": {"style": "bag"},
+        "inputs": {"inputs": {"catalog": catalog(store, "coat", "b.jpg")}},
+        "made_of": {"made_of": {"budget": 2}},
+        "tables": {"tables": {"rejects": [reject("c.jpg")]}},
+    }
+    plain = {"style": "coat", "inputs": {"catalog": parent}, "made_of": {"budget": 1}, "tables": {"rejects": []}}
+    one = store.records.add("catalog", **plain)  # type: ignore[arg-type]
+    other = store.records.add("catalog", **(plain | changed[change]))  # type: ignore[arg-type]
+    assert one.key != other.key
+
+
+def test_a_record_leads_to_all_that_it_was_made_from(store: Store) -> None:
+    photos = catalog(store, "coat", "a.jpg")
+    features = store.records.add("features", "coat", inputs={"catalog": photos})
+    curation = store.records.add("curation", "coat", inputs={"features": features})
+    assert list(store.records.ancestry(curation)) == ["catalog", "features", "curation"]
+    assert store.records.input(features, "catalog") == photos
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_stage_that_was_never_run_is_answered_with_the_asset_to_materialise(store: Store, kind: str) -> None:
+    assert store.records.newest(kind, "coat") is None
+    with pytest.raises(MissingRecordError, match=f"'coat' has no {kind} yet: materialise {KINDS[kind].asset} for it"):
+        store.records.latest(kind, "coat")
+
+
+def test_files_of_a_record_are_text_values_copies_and_whatever_is_written(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"w")
+    made = store.records.add(
+        "model",
+        "coat",
+        files={
+            "page.html": "<p>für",
+            "report.json": {"subject": "für"},
+            "weights": tmp_path / "weights",
+            "made": lambda path: path.mkdir(),
+        },
+    )
+    assert made.path("page.html").read_text(encoding="utf-8") == "<p>für"
+    assert made.json("report.json") == {"subject": "für"}
+    assert made.path("weights").read_bytes() == b"w" and made.path("made").is_dir()
+    with pytest.raises(
+        StorageError, match=r"gone\.json is missing: delete the folder .* materialise specialised_model"
+    ):
+        made.json("gone.json")
+
+
+def test_a_record_that_could_not_be_completed_is_not_there_and_leaves_no_litter(store: Store, tmp_path: Path) -> None:
+    first = store.records.add("model", "coat", files={"a": "a"})
+    before = files(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        store.records.add("model", "coat", made_of={"x": 1}, files={"a": "b", "b": tmp_path / "missing"})
+    assert store.records.latest("model", "coat") == first and files(tmp_path) == before
+
+
+def test_a_pointer_that_leads_nowhere_is_named(store: Store) -> None:
+    made = catalog(store, "coat", "a.jpg")
+    (made.folder / "record.json").unlink()
+    with pytest.raises(StorageError, match=r"latest\.json names record .* missing: materialise raw_images of 'coat'"):
+        store.records.latest("catalog", "coat")
+
+
+def test_a_data_root_of_another_version_is_refused_with_the_mend(tmp_path: Path) -> None:
+    (tmp_path / "old" / "tables").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"another version of this program.*use a new data root"):
+        Store(tmp_path / "old")
+    catalog(Store(tmp_path / "new"), "coat", "a.jpg")
+    (tmp_path / "new" / "layout.json").write_text('{"layout": 99}')
+    with pytest.raises(StorageError, match="another version"):
+        Store(tmp_path / "new")
+
+
+@pytest.mark.parametrize("style", ["../x", "a/b", "..", "", "/etc", "Smart Casual", "a\\b", "style=x"])
+def test_no_style_name_leads_to_another_folder(store: Store, style: str) -> None:
+    for attempt in (
+        lambda: catalog(store, style, "a.jpg"),
+        lambda: store.records.newest("catalog", style),
+        lambda: store.sources.register(style, "coat", SOURCE),
+        lambda: store.features.index(style, "encoder", "m"),
+        lambda: store.training_folder(style, "key"),
+        lambda: store.style_lock(style),
+        lambda: store.versions.champion(style),
+    ):
+        with pytest.raises((StorageError, CatalogError)):
+            attempt()
+    assert not store.root.exists()
+
+
+def test_a_name_that_leads_out_of_the_data_root_is_refused(store: Store) -> None:
+    for name in ("../../x", "..", "a/b"):
+        with pytest.raises(StorageError, match="outside of the data root"):
+            store.samples.path(name)
+        with pytest.raises(StorageError, match="outside of the data root"):
+            store.versions.publish("coat", name, store.root, {}, {})
+
+
+@pytest.mark.parametrize("table", ["rejects", "training_pairs", "leaderboard"])
+def test_a_damaged_table_is_named_with_the_mend_wherever_it_was_cut_off(store: Store, table: str) -> None:
+    row = {
+        "rejects": reject("a.jpg"),
+        "training_pairs": dict.fromkeys(("id", "origin", "path", "caption", "why"), "x") | {"kept": True, "score": 0.5},
+        "leaderboard": dict.fromkeys(("candidate", "strategy", "prompt", "negative_prompt"), "x")
+        | {"images": 1, "products": 1, "mean": 0.5, "rung": 1},
+    }[table]
+    kind = next(kind for kind, made in KINDS.items() if table in made.tables)
+    made = store.records.add(kind, "coat", tables={table: [row] * 50})
+    path = made.path(f"{table}.parquet")
+    whole = path.read_bytes()
+    damaged = [b"", b"not parquet", *(whole[:cut] for cut in range(0, len(whole), 97))]
+    damaged += [whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :] for at in range(4, 120, 7)]
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            read = made.table(table)
+        except StorageError as error:
+            assert str(path) in str(error) and f"materialise {KINDS[kind].asset} of 'coat' again" in str(error)
+        else:
+            assert read.to_pylist() == [read.to_pylist()[0]] * 50, "a byte that changes nothing that is read"
+    path.write_bytes(whole)
+    assert made.table(table).num_rows == 50
+
+
+def test_a_table_of_another_version_is_not_misread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = catalog(store, "coat", "a.jpg")
+    monkeypatch.setattr(tables, "SCHEMA_VERSION", 99)
+    with pytest.raises(StorageError, match="schema version 2, this program writes 99"):
+        made.table("rejects")
+
+
+def test_rows_that_do_not_fit_their_schema_are_not_written(store: Store) -> None:
+    for wrong in ([{"path": 3, "reason": "x"}], pa.table({"path": ["a"]})):
+        with pytest.raises((pa.ArrowException, TypeError, KeyError)):
+            store.records.add("catalog", "coat", tables={"rejects": wrong})
+    assert store.records.newest("catalog", "coat") is None
+
+
+# Embeddings
+
+
+def unit(n: int, seed: int = 0) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(n, 4)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_embeddings_grow_and_nothing_that_is_there_is_written_again(store: Store, tmp_path: Path) -> None:
+    first, second = unit(2), unit(1, 1)
+    store.features.add("coat", "encoder", "m", ["a", "b"], first)
+    (part,) = (tmp_path / "data" / "embeddings").rglob("*.parquet")
+    before = part.stat().st_mtime_ns
+    store.features.add("coat", "encoder", "m", ["c"], second)
+    index = store.features.index("coat", "encoder", "m")
+    assert np.array_equal(index.rows(["c", "a"]), np.stack([second[0], first[0]]))
+    assert part.stat().st_mtime_ns == before
+    assert store.features.index("coat", "judge", "m").missing(["a"]) == ["a"]
+    assert store.features.index("coat", "encoder", "other").missing(["a"]) == ["a"]
+
+
+def test_a_damaged_file_of_embeddings_is_computed_again(store: Store, tmp_path: Path) -> None:
+    store.features.add("coat", "encoder", "m", ["a"], unit(1))
+    store.features.add("coat", "encoder", "m", ["b"], unit(1))
+    path = next((tmp_path / "data" / "embeddings").rglob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:50])
+    assert len(store.features.index("coat", "encoder", "m").missing(["a", "b"])) == 1
+    assert not path.exists()
+
+
+# SQL
+
+
+def test_every_table_can_be_asked_with_its_style_and_its_history(store: Store) -> None:
+    catalog(store, "coat", "a.jpg")
+    catalog(store, "coat", "b.jpg")
+    for table in tables.TABLES:
+        assert store.sql(f"SELECT style FROM {table} LIMIT 1").column_names == ["style"]
+    assert store.sql("SELECT style, path FROM rejects").to_pylist() == [{"style": "coat", "path": "b.jpg"}]
+    assert store.sql("SELECT count(DISTINCT record) AS n FROM rejects_history").to_pylist() == [{"n": 2}]
+
+
+def test_a_style_named_like_a_number_stays_a_name(store: Store) -> None:
+    catalog(store, "2011", "a.jpg")
+    assert store.sql("SELECT style FROM rejects WHERE style = '2011'").to_pylist() == [{"style": "2011"}]
+
+
+def test_any_folder_name_will_do_as_a_data_root(tmp_path: Path) -> None:
+    store = Store(tmp_path / "mine's [1] *")
+    catalog(store, "coat", "a.jpg")
+    assert store.sql("SELECT style FROM rejects").to_pylist() == [{"style": "coat"}]
+
+
+def test_a_query_says_nothing_but_its_answer(store: Store) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert store.sql("SELECT 1 AS one").to_pylist() == [{"one": 1}]
+        assert store.sql("").num_rows == 0
+
+
+def test_a_query_that_is_wrong_is_an_error_of_duckdb(store: Store) -> None:
+    for query in ("SELEC 1", "SELECT * FROM nowhere", "SELECT colour FROM images"):
+        with pytest.raises(duckdb.Error):
+            store.sql(query)
+
+
+def test_a_query_reads_and_writes_nothing_outside_the_data_root(store: Store, tmp_path: Path) -> None:
+    catalog(store, "coat", "a.jpg")
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a\n1\n")
+    for query in (
+        f"SELECT * FROM read_csv('{secret}')",
+        f"SELECT * FROM read_text('{secret}')",
+        f"COPY (SELECT 1) TO '{tmp_path}/out.csv'",
+        f"ATTACH '{tmp_path}/x.db'",
+        "SET enable_external_access = true",
+        "INSTALL httpfs",
+    ):
+        with pytest.raises(duckdb.Error):
+            store.sql(query)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "secret.csv"]
+
+
+# Sources
+
+
+def test_a_registered_style_is_found_again(store: Store) -> None:
+    store.sources.register("formal", "formal wear", SOURCE)
+    assert store.sources.styles() == ["formal"]
+    assert store.sources.source("formal") == SOURCE and store.sources.subject("formal") == "formal wear"
+
+
+def test_a_source_inside_the_data_root_moves_with_it(store: Store, tmp_path: Path) -> None:
+    store.sources.register("coat", "coat", SourceSpec(str(tmp_path / "data" / "raw")))
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert Store(tmp_path / "moved").sources.source("coat").path == str(tmp_path / "moved" / "raw")
+
+
+def test_what_was_chosen_for_a_style_is_kept_when_its_photos_are_taken_in_again(store: Store) -> None:
+    store.sources.register("coat", "coat", SOURCE)
+    assert store.sources.run_config("coat") == {}
+    store.sources.choose("coat", {"lora_weights": {"steps": 30}})
+    store.sources.register("coat", "coat", SOURCE)
+    assert store.sources.run_config("coat") == {"ops": {"lora_weights": {"config": {"steps": 30}}}}
+
+
+def test_a_style_nobody_registered_is_answered_with_those_that_are(store: Store) -> None:
+    with pytest.raises(StorageError, match=r"'hat' is not in the catalog \(known: none yet\): .* --source"):
+        store.sources.source("hat")
+    store.sources.register("coat", "coat", SOURCE)
+    with pytest.raises(StorageError, match=r"known: coat"):
+        store.sources.subject("hat")
+
+
+def test_a_damaged_registration_is_named(store: Store) -> None:
+    store.sources.register("coat", "coat", SOURCE)
+    for content in ("{half", "{}"):
+        store.sources.path("coat").write_text(content)
+        with pytest.raises(StorageError, match=r"coat\.json is damaged"):
+            store.sources.source("coat")
+
+
+def test_what_was_prepared_is_remembered_apart_from_what_ran_and_is_no_style(store: Store) -> None:
+    store.sources.register("coat", "coat", SOURCE)
+    assert store.sources.prepared("coat") is store.sources.ran("coat") is None
+    store.sources.mark("coat", "abc", ran=True)
+    store.sources.mark("coat", "def", ran=False)
+    assert (store.sources.prepared("coat"), store.sources.ran("coat")) == ("def", "abc")
+    assert store.sources.styles() == ["coat"]
+
+
+# Images, versions
+
+
+def test_a_sample_appears_whole_or_not_at_all(store: Store, tmp_path: Path) -> None:
+    store.samples.write("ab12", Image.new("RGB", (8, 8), "red"))
+    with Image.open(store.samples.path("ab12")) as image:
+        assert image.format == "PNG" and image.size == (8, 8)
+    with pytest.raises(OSError, match="cannot write mode"):
+        store.samples.write("cd34", Image.new("F", (8, 8)))
+    assert files(tmp_path / "data") == ["images/ab/ab12.png"]
+
+
+def test_a_sample_that_was_cut_off_counts_as_not_there(store: Store) -> None:
+    store.samples.write("ab12", Image.effect_noise((32, 32), 50).convert("RGB"))
+    path = store.samples.path("ab12")
+    whole = path.read_bytes()
+    assert store.samples.readable("ab12") and not store.samples.readable("ff00")
+    for content in (b"", whole[:20], whole[: len(whole) // 2], whole[:60] + b"x" + whole[61:]):
+        path.write_bytes(content)
+        assert not store.samples.readable("ab12")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights").write_text("one")
+    return folder
+
+
+def test_the_champion_is_the_version_published_last(store: Store, model: Path) -> None:
+    assert store.versions.champion("coat") is None
+    first = store.versions.publish("coat", "v1", model, {"card.md": "text", "copy": model / "weights"}, {})
+    assert store.versions.champion("coat") == first
+    assert files(first) == ["card.md", "copy", "weights"]
+    assert store.versions.publish("coat", "v2", model, {}, {}) == store.versions.champion("coat") != first
+    assert first.is_dir() and store.versions.all("coat") == [first, first.with_name("v2")]
+
+
+def test_a_version_keeps_the_records_behind_it_when_they_are_gone(store: Store, model: Path) -> None:
+    photos = catalog(store, "coat", "a.jpg")
+    folder = store.versions.publish("coat", "v1", model, {}, {"catalog": photos})
+    assert files(folder / "trail") == ["catalog/images.parquet", "catalog/record.json", "catalog/rejects.parquet"]
+    assert json.loads((folder / "trail/catalog/record.json").read_text())["key"] == photos.key
+
+
+def test_publishing_a_version_again_changes_nothing_in_it(store: Store, model: Path) -> None:
+    folder = store.versions.publish("coat", "v1", model, {}, {})
+    (model / "weights").write_text("two")
+    store.versions.publish("coat", "v1", model, {}, {})
+    assert (folder / "weights").read_text() == "one"
+
+
+def test_a_version_that_could_not_be_completed_is_not_the_champion(store: Store, model: Path) -> None:
+    first = store.versions.publish("coat", "v1", model, {}, {})
+    with pytest.raises(FileNotFoundError):
+        store.versions.publish("coat", "v2", model, {"card.md": model / "missing"}, {})
+    assert store.versions.champion("coat") == first
+    assert sorted(path.name for path in first.parent.iterdir()) == ["champion.json", "v1"]
+
+
+def test_a_champion_whose_folder_vanished_is_named(store: Store, model: Path) -> None:
+    folder = store.versions.publish("coat", "v1", model, {}, {})
+    (folder.parent / "champion.json").write_text(json.dumps({"version": "v7"}))
+    with pytest.raises(StorageError, match="names version 'v7', which is missing: publish 'coat' again"):
+        store.versions.champion("coat")
