@@ -23,7 +23,7 @@ from fashion_pipeline.stages.training import train
 from fashion_pipeline.store.files import StorageError
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
-from fashion_pipeline_tests.defs.conftest import SAMPLES, STYLES, Chain, errors, make_chain
+from fashion_pipeline_tests.conftest import SAMPLES, STYLES, Chain, errors, make_chain
 
 
 def value(result: dg.ExecuteInProcessResult, asset: str, name: str) -> object:
