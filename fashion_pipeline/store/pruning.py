@@ -31,7 +31,7 @@ def leftovers(store: Store) -> list[Leftover]:
     What stays of each style: the newest record of every kind, and all that those were made from.
     """
     kept = _kept(store)
-    return [*_records(store, kept), *_checkpoints(store, kept), *_caches(store), *_images(store, kept)]
+    return [*_records(store, kept), *_checkpoints(store), *_caches(store), *_images(store, kept)]
 
 
 def remove_leftovers(store: Store, found: list[Leftover]) -> None:
@@ -64,14 +64,14 @@ def _records(store: Store, kept: set[tuple[str, str, str]]) -> Iterator[Leftover
             )
 
 
-def _checkpoints(store: Store, kept: set[tuple[str, str, str]]) -> Iterator[Leftover]:
-    """Of trainings that were finished, or given up for another one."""
+def _checkpoints(store: Store) -> Iterator[Leftover]:
+    """Of trainings that were finished, or left unfinished before another one of the style was finished."""
     for folder in sorted(store.files.inside("work", "training").glob("*/*")):
         style, key = folder.parent.name, folder.name
         done = store.records.find("training", style, key) is not None
-        newest = store.records.newest("training", style)
-        if done or (newest is not None and ("training", style, key) not in kept):
-            why = "the training is finished" if done else "another training was finished"
+        finished = store.records.pointed_at("training", style)
+        if done or folder.stat().st_mtime_ns < finished:
+            why = "the training is finished" if done else "given up for another training"
             yield Leftover(folder, f"{style}: checkpoints of training {key}", why, size(folder))
 
 

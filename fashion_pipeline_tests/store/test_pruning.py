@@ -1,0 +1,66 @@
+"""What may go, and what a version or the newest results need."""
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fashion_pipeline.core.catalog.listing import SourceSpec
+from fashion_pipeline.store.locks import LockedError, holding
+from fashion_pipeline.store.pruning import leftovers, remove_leftovers
+from fashion_pipeline.store.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Two trainings of a style, the first one published; both have checkpoints, and there is an image nobody names."""
+    store = Store(tmp_path / "data")
+    store.sources.register("coat", "coat", SourceSpec("/photos"))
+    for key in ("one", "two"):
+        photos = store.records.add("catalog", "coat", made_of={"state": key})
+        training = store.records.add("training", "coat", key=key, inputs={"catalog": photos}, files={"weights": key})
+        (store.training_folder("coat", key) / "checkpoints").mkdir(parents=True)
+        if key == "one":
+            store.versions.publish("coat", "one", training.folder, {}, store.records.ancestry(training))
+    (store.training_folder("coat", "under way") / "checkpoints").mkdir(parents=True)
+    given_up = store.training_folder("coat", "given up")
+    given_up.mkdir()
+    os.utime(given_up, (1, 1))
+    store.samples.write("ab12", Image.new("RGB", (8, 8)))
+    return store
+
+
+def test_what_is_superseded_goes_and_the_newest_stays(store: Store) -> None:
+    newest = store.records.latest("training", "coat")
+    found = leftovers(store)
+    remove_leftovers(store, found)
+    assert store.records.all("training", "coat") == [newest]
+    assert len(store.records.all("catalog", "coat")) == 1
+    assert [path.name for path in (store.root / "work" / "training" / "coat").iterdir()] == ["under way"]
+    assert not store.samples.all()
+    assert leftovers(store) == []
+
+
+def test_a_version_is_never_touched(store: Store) -> None:
+    version = store.versions.champion("coat")
+    before = sorted(path.relative_to(version) for path in version.rglob("*"))
+    remove_leftovers(store, leftovers(store))
+    assert sorted(path.relative_to(version) for path in version.rglob("*")) == before
+    assert store.versions.champion("coat") == version
+
+
+def test_images_that_a_search_names_stay(store: Store) -> None:
+    sample = {"id": "ab12", **dict.fromkeys(("model", "model_name", "prompt_name", "candidate", "prompt"), "x")}
+    sample |= {"negative_prompt": "", "reference": "x", "product_group": "x", "split": "dev", "purpose": "dev"}
+    sample |= {"seed": 1, "steps": 1, "guidance": 1.0, "width": 8, "height": 8}
+    store.records.add("search", "coat", tables={"samples": [sample], "leaderboard": []})
+    remove_leftovers(store, leftovers(store))
+    assert [path.stem for path in store.samples.all()] == ["ab12"]
+
+
+def test_nothing_is_removed_while_a_style_is_being_run(store: Store) -> None:
+    found = leftovers(store)
+    with holding(store.style_lock("coat"), "style 'coat'", "run 7"), pytest.raises(LockedError, match="run 7"):
+        remove_leftovers(store, found)
+    assert leftovers(store) == found
