@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LOCATION = "fashion_pipeline"
 POLL_SECONDS = 0.3
+DIED = "its process died without a word (killed, or out of memory): run it again, it goes on where it stopped"
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 """A run's events are followed through the event log; its console would print them a second time."""
 
@@ -164,8 +165,8 @@ def _events(entry: "EventLogEntry") -> Iterator[Event]:
     elif event.event_type_value == "STEP_FAILURE":
         yield Event("failed", step, _root_cause(event.step_failure_data.error))
     elif event.event_type_value in ("RUN_FAILURE", "PIPELINE_FAILURE"):
-        error = getattr(event.event_specific_data, "error", None)  # none where the process died without a word
-        yield Event("failed", step, _root_cause(error) if error else event.message or "the run's process died")
+        error = getattr(event.event_specific_data, "error", None)
+        yield Event("failed", step, _root_cause(error) if error else DIED)
     elif event.event_type_value == "ASSET_CHECK_EVALUATION":
         evaluation = event.asset_check_evaluation_data
         if not evaluation.passed:

@@ -1,0 +1,85 @@
+"""Runs whose process is gone are buried, and those that live are left alone."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from fashion_pipeline.resources import liveness
+from fashion_pipeline.resources.liveness import bury_dead_runs
+from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.store import Store
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setattr(liveness, "SETTLE_SECONDS", 0.0)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as found:
+        yield found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "data")
+
+
+def begun(instance: dg.DagsterInstance, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> str:
+    run = instance.add_run(dg.DagsterRun(job_name="full_pipeline", status=status))
+    return run.run_id
+
+
+def status_of(instance: dg.DagsterInstance, run: str) -> dg.DagsterRunStatus:
+    found = instance.get_run_by_id(run)
+    assert found is not None
+    return found.status
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
+def test_a_run_whose_process_was_killed_is_failed_and_its_slot_freed(
+    instance: dg.DagsterInstance, store: Store, status: dg.DagsterRunStatus
+) -> None:
+    run = begun(instance, status)
+    with holding(store.run_lock(run), "a run", "run"):
+        pass  # what is left of a killed process: a file that nobody holds
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots("gpu", 1)
+    assert storage.claim_concurrency_slot("gpu", run, "step").is_claimed
+    assert bury_dead_runs(instance, store) == [run]
+    assert status_of(instance, run) == dg.DagsterRunStatus.FAILURE
+    assert storage.claim_concurrency_slot("gpu", "another", "step").is_claimed
+
+
+def test_a_run_that_lives_is_left_alone(instance: dg.DagsterInstance, store: Store) -> None:
+    run = begun(instance)
+    with holding(store.run_lock(run), "a run", "run"):
+        assert bury_dead_runs(instance, store) == []
+    assert status_of(instance, run) == dg.DagsterRunStatus.STARTED
+
+
+def test_a_run_that_is_starting_has_no_lock_yet(
+    instance: dg.DagsterInstance, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(instance, dg.DagsterRunStatus.STARTING)
+    assert bury_dead_runs(instance, store) == []
+    later = time.time() + liveness.YOUNG_SECONDS + 60
+    monkeypatch.setattr(liveness.time, "time", lambda: later)
+    assert bury_dead_runs(instance, store) == [run]
+
+
+def test_a_run_that_ends_between_two_looks_is_no_dead_one(
+    instance: dg.DagsterInstance, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(instance)
+    with holding(store.run_lock(run), "a run", "run"):
+        pass
+    found = instance.get_run_by_id(run)
+    monkeypatch.setattr(liveness.time, "sleep", lambda _: instance.report_run_canceled(found))
+    assert bury_dead_runs(instance, store) == []
+    assert status_of(instance, run) == dg.DagsterRunStatus.CANCELED
+
+
+def test_runs_that_have_not_started_are_not_touched(instance: dg.DagsterInstance, store: Store) -> None:
+    begun(instance, dg.DagsterRunStatus.NOT_STARTED)
+    assert bury_dead_runs(instance, store) == []
