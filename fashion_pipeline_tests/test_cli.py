@@ -6,8 +6,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from fashion_pipeline import diagnosis
-from fashion_pipeline.cli import app
+from fashion_pipeline import api, diagnosis
+from fashion_pipeline.cli import _config, app
 from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.settings import PROFILES, Settings
 from fashion_pipeline.store.store import Store
@@ -156,3 +156,70 @@ def test_the_doctor_says_so_when_the_data_root_cannot_be_made(tmp_path: Path, mo
     assert result.exit_code == 1 and result.exception.__class__ is SystemExit
     assert "missing data root" in " ".join(result.output.split())
     assert "set FASHION_PIPELINE_DATA" in result.output
+
+
+def test_options_of_a_run_become_the_configuration_of_its_steps() -> None:
+    assert _config(None, None, None, []) == {}
+    assert _config(30, 48, 9, ["rank=8", "caption_dropout=0.2", "horizontal_flip=false", "precision=fp32"]) == {
+        "generated_samples": {"budget": 48, "held_out_products": 9},
+        "lora_weights": {"rank": 8, "caption_dropout": 0.2, "horizontal_flip": False, "precision": "fp32", "steps": 30},
+        "evaluation_report": {"products": 9},
+    }
+    assert _config(None, None, None, ['target_modules=["to_q"]'])["lora_weights"] == {"target_modules": ["to_q"]}
+
+
+@pytest.mark.parametrize(
+    ("knob", "mend"),
+    [
+        ("rank", "write it as name=value"),
+        ("rank=0", "rank is 0: it must be a whole number from 1 to 1024"),
+        ("rnk=8", "rnk is not known: choose among"),
+        ("precision=fp8", "precision is 'fp8': it must be one of auto, fp32, bf16"),
+    ],
+)
+def test_a_knob_that_cannot_be_is_refused_before_anything_starts(
+    tmp_path: Path, root: Path, knob: str, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos" / "coat").mkdir(parents=True)
+    (tmp_path / "photos" / "coat" / "a.png").write_bytes(b"x")
+    monkeypatch.setattr("fashion_pipeline.launching.launcher", lambda *_: pytest.fail("a run was started"))
+    result = call("run", "--style", "coat", "--source", str(tmp_path / "photos"), "--set", knob)
+    assert result.exit_code == 1 and mend in " ".join(result.output.split())
+
+
+def test_thumbnails_and_embeddings_do_not_fill_the_terminal(root: Path) -> None:
+    result = call("sql", "SELECT from_hex('00ff') AS thumbnail, range(500) AS embedding, [1, 2] AS few, NULL AS none")
+    assert result.exit_code == 0
+    assert result.output.splitlines()[1].split("  ") != [] and "(2 bytes)" in result.output
+    assert "(500 values)" in result.output and "[1, 2]" in result.output and len(result.output) < 300
+
+
+def test_the_doctor_says_each_thing_about_the_device_once(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    from fashion_pipeline.ml.tuning import Way
+
+    monkeypatch.setattr(
+        "fashion_pipeline.ml.devices.measure_cpu", lambda task, keep: {Way("bf16", attention="classic"): 1}
+    )
+    monkeypatch.setenv("FASHION_PIPELINE_DEVICE", "cpu")
+    (line,) = [line for line in call("doctor").output.splitlines() if " device " in line]
+    assert line.count("bf16") == 1 and "classic attention" in line
+
+
+def test_a_result_of_prompts_alone_is_listed(root: Path) -> None:
+    store = Store(root)
+    store.sources.register("coat", "coat", SourceSpec("/photos"))
+    report = {"optimized_prompt": "a photo of a red coat"}
+    store.records.add("prompt_report", "coat", files={"report.json": report})
+    assert "a photo of a red coat" in call("styles").output
+    assert api.report("coat") == report
+
+
+def test_pruning_says_what_it_would_free(root: Path) -> None:
+    store = Store(root)
+    for state in ("one", "two"):
+        store.records.add("catalog", "coat", made_of={"state": state})
+    dry = call("prune", "--dry-run")
+    assert "coat: catalog" in dry.output and "could free" in dry.output
+    assert len(store.records.all("catalog", "coat")) == 2
+    assert "freed" in call("prune").output and len(store.records.all("catalog", "coat")) == 1
+    assert call("prune").output.strip() == "freed 0.0 MB"

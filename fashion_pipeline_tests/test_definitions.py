@@ -11,7 +11,9 @@ import pytest
 from fashion_pipeline.core import tables
 from fashion_pipeline.definitions import defs
 from fashion_pipeline.defs.jobs import ASSETS, JOBS
+from fashion_pipeline.defs.metadata import gains
 from fashion_pipeline.defs.styles import styles
+from fashion_pipeline.settings import TEMPLATES
 
 SPECS = {spec.key.to_user_string(): spec for asset in ASSETS for spec in asset.specs}
 
@@ -36,6 +38,7 @@ def test_every_asset_says_what_it_is_and_who_answers_for_it(name: str) -> None:
     assert spec.group_name and spec.group_name != "default"
     assert spec.owners and spec.kinds
     assert len(spec.description or "") > 30
+    assert spec.code_version
     assert spec.partitions_def == styles or spec.partitions_def is None
 
 
@@ -66,3 +69,23 @@ def test_prompts_can_be_optimised_without_training() -> None:
         key.to_user_string() for key in defs.resolve_job_def("prompt_optimization").asset_layer.executable_asset_keys
     }
     assert "prompt_report" in keys and not {"lora_weights", "published_model"} & keys
+
+
+def test_the_result_of_a_check_belongs_to_a_style() -> None:
+    checks = [check for asset in ASSETS for check in asset.check_specs]
+    assert len(checks) > 15 and all(check.partitions_def == styles for check in checks)
+
+
+def test_a_run_prints_what_it_says_and_not_its_own_events(tmp_path: Path) -> None:
+    from dagster._loggers import default_system_loggers
+
+    (tmp_path / "dagster.yaml").write_bytes((TEMPLATES / "dagster.yaml").read_bytes())
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        ((_, configuration),) = default_system_loggers(instance)
+    assert configuration["log_level"] == "INFO"
+
+
+def test_gains_are_told_in_words() -> None:
+    gain = {"model": "specialised", "against": {"model": "original", "prompt": "plain"}, "mean": 0.1}
+    told = str(gains({"gains": [gain]}).value)
+    assert "original plain" in told and "{" not in told

@@ -1,6 +1,7 @@
 """Finding a model's files, a local folder or a hub id, and telling what is in them by a fingerprint."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,14 +35,26 @@ def find_model(source: str | Path) -> Path:
 def fingerprint(folder: Path) -> str:
     """16 hexadecimal digits that depend on the bytes of weights, configuration and tokenizer, not on the place.
 
-    A folder downloaded from the hub and a plain copy of it have the same fingerprint.
+    A folder downloaded from the hub and a plain copy of it have the same fingerprint. Of a pipeline only its parts
+    count, not what else lies in the folder, such as the card and the report of a published version.
     """
     whole = hashlib.sha256()
+    parts = _parts(folder)
     for file in sorted(folder.rglob("*")):
         inside = file.relative_to(folder)
-        if file.suffix in _SUFFIXES and not _UNUSED_PARTS & set(inside.parts) and not inside.parts[0].startswith("."):
+        own = parts is None or inside.parts[0] in parts
+        if own and file.suffix in _SUFFIXES and not inside.parts[0].startswith("."):
             whole.update(f"{inside.as_posix()} {file_hash(file)}\n".encode())
     return whole.hexdigest()[:16]
+
+
+def _parts(folder: Path) -> set[str] | None:
+    """The names in the folder of a pipeline that belong to it; None for a model that is no pipeline."""
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return None
+    named = json.loads(index.read_text(encoding="utf-8"))
+    return {index.name, *(name for name, kind in named.items() if isinstance(kind, list))} - _UNUSED_PARTS
 
 
 def file_hash(file: Path) -> str:

@@ -1,0 +1,181 @@
+"""Plant known mistakes, one at a time, in a copy of the project, and see whether the tests notice.
+
+    python -m tools.plant_mutations [name …]
+
+Each mistake once stood for a rule that no test protected. Ends with exit code 1 if one goes unnoticed.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("fashion_pipeline", "fashion_pipeline_tests", "data/samples", "tools", "pyproject.toml")
+
+CHAIN = "fashion_pipeline_tests/defs/test_chain.py"
+FAULTS = "fashion_pipeline_tests/stages/test_faults.py"
+FINETUNING = "fashion_pipeline_tests/ml/training"
+PUBLISHING = "fashion_pipeline_tests/stages/test_publishing.py"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One mistake: a piece of a file, and what stands there instead."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    tests: tuple[str, ...]
+    """Files of tests, one of which has to fail."""
+
+
+MUTATIONS = (
+    Mutation(
+        "anchors from dev",
+        "stages/similarity.py",
+        "own = [photo for photo in store.photos(catalog) if photo.split == Split.SEARCH]",
+        "own = [photo for photo in store.photos(catalog) if photo.split == Split.DEV]",
+        (CHAIN,),
+    ),
+    Mutation(
+        "anchors from dev photos of other styles",
+        "stages/similarity.py",
+        "ids = [photo.id for photo in there if photo.split == Split.SEARCH]",
+        "ids = [photo.id for photo in there]",
+        (CHAIN,),
+    ),
+    Mutation(
+        "attributes of dev and test photos shape prompts",
+        "stages/features.py",
+        "allowed = {photo.id for photo in photos if photo.split == Split.SEARCH}",
+        "allowed = {photo.id for photo in photos}",
+        (CHAIN,),
+    ),
+    Mutation(
+        "prompts searched on dev",
+        "stages/search.py",
+        "photos_of(photos, Split.SEARCH)",
+        "photos_of(photos, Split.DEV)",
+        (CHAIN,),
+    ),
+    Mutation(
+        "published is the newest training, not the one that was evaluated",
+        "stages/publishing.py",
+        'training = store.records.input(evaluation, "training")',
+        'training = store.records.latest("training", style)',
+        (PUBLISHING,),
+    ),
+    Mutation(
+        "training key without the base",
+        "ml/training/identity.py",
+        '"base": fingerprint(folder),',
+        "",
+        (FINETUNING,),
+    ),
+    Mutation(
+        "curation threshold at the lower anchor",
+        "stages/curation.py",
+        "    captions = photo_captions(store, models, features, strategy)",
+        "    from fashion_pipeline.stages.similarity import style_anchors\n"
+        '    threshold = style_anchors(store, catalog, "encoder", model).anchors.across\n'
+        "    captions = photo_captions(store, models, features, strategy)",
+        (CHAIN,),
+    ),
+    Mutation(
+        "specialised equals original in the evaluation",
+        "stages/evaluation.py",
+        "_Contestant(Model.SPECIALISED, model.path(MODEL), prompts)",
+        "_Contestant(Model.SPECIALISED, None, prompts)",
+        (CHAIN,),
+    ),
+    Mutation(
+        "training on the random control",
+        "stages/training.py",
+        "if pair.kept != control",
+        "if pair.kept == control",
+        (CHAIN,),
+    ),
+    Mutation(
+        "caption dropout inverted",
+        "ml/training/data.py",
+        "bool(d >= config.caption_dropout)",
+        "bool(d < config.caption_dropout)",
+        (FINETUNING,),
+    ),
+    Mutation(
+        "Min-SNR without its cap",
+        "ml/training/objective.py",
+        "ratio.clamp(min=1e-8, max=gamma)",
+        "ratio.clamp(min=1e-8)",
+        (FINETUNING,),
+    ),
+    Mutation(
+        "the champion need not be beaten",
+        "stages/publishing.py",
+        'if against["verdict"] == "better":',
+        "if against:",
+        (PUBLISHING,),
+    ),
+    Mutation(
+        "near-duplicates of held-out photos are trained on",
+        "stages/curation.py",
+        "if ids[one] in trained and held_out[other]:",
+        "if False:",
+        (FAULTS,),
+    ),
+)
+
+
+def main() -> int:
+    """Plant the mistakes that were asked for, or all; returns how many went unnoticed, at most 1."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="names of mistakes; all without any")
+    names = parser.parse_args().names
+    unnoticed = [
+        mutation.name for mutation in MUTATIONS if not names or mutation.name in names if not noticed(mutation)
+    ]
+    print(f"{len(unnoticed)} unnoticed" + (f": {', '.join(unnoticed)}" if unnoticed else ""))
+    return int(bool(unnoticed))
+
+
+def noticed(mutation: Mutation) -> bool:
+    """Whether a test fails with the mistake in place."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            source, target = ROOT / name, copy / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+        plant(copy / "fashion_pipeline" / mutation.file, mutation)
+        result = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", *mutation.tests],
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": str(copy)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    failed = [line.removeprefix("FAILED ") for line in result.stdout.splitlines() if line.startswith("FAILED ")]
+    told = failed[0].partition(" - ")[0] if failed else "no test failed"
+    print(f"{'noticed  ' if failed else 'UNNOTICED'} {mutation.name}: {told}", flush=True)
+    return bool(failed)
+
+
+def plant(file: Path, mutation: Mutation) -> None:
+    """Put the mistake into a file. Raises ValueError where the right piece does not stand exactly once."""
+    text = file.read_text(encoding="utf-8")
+    if text.count(mutation.right) != 1:
+        raise ValueError(
+            f"{mutation.name}: {mutation.right!r} stands {text.count(mutation.right)} times in {file.name}"
+        )
+    file.write_text(text.replace(mutation.right, mutation.wrong), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
