@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STYLE ?= coat
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test ui lint bench clean
+.PHONY: help setup demo test mutants ui lint bench clean
 
 help:  ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
@@ -23,6 +23,10 @@ demo: setup  ## run the whole chain on a sample style (STYLE=coat, dress, bag or
 test: setup  ## run all tests
 	$(BIN)/python -m pytest
 
+mutants: setup  ## plant known mistakes, then small ones all over core/, and see whether tests notice
+	$(BIN)/python -m tools.plant_mutations
+	$(BIN)/mutmut run
+
 ui: setup  ## open the Dagster UI on 127.0.0.1:3000
 	$(BIN)/fashion-pipeline ui
 
@@ -36,6 +40,6 @@ bench: setup  ## benchmarks that need nothing but this machine
 	$(BIN)/python -m benchmarks.loading
 
 clean:  ## remove the environment and all outputs, but not the sample catalog
-	rm -rf $(VENV) build
+	rm -rf $(VENV) build mutants
 	cd data && find . -mindepth 1 -maxdepth 1 ! -name samples -exec rm -rf {} +
 

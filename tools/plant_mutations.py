@@ -75,7 +75,7 @@ MUTATIONS = (
         "training key without the base",
         "ml/training/identity.py",
         '"base": fingerprint(folder),',
-        "",
+        '"base": "any",',
         (FINETUNING,),
     ),
     Mutation(
