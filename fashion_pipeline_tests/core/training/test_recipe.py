@@ -42,3 +42,46 @@ def test_the_launchpad_has_every_knob_with_its_range_and_none_is_filled_in() -> 
     assert Recipe().changed(turned.values()) == Recipe.of(
         {"rank": 4, "target_modules": ("to_q",), "precision": "fp32", "horizontal_flip": False}
     )
+
+
+RANGES = {
+    "rank": (1, 1024),
+    "alpha": (1e-3, 4096),
+    "steps": (1, 10_000_000),
+    "batch_size": (1, 4096),
+    "learning_rate": (1e-8, 1),
+    "warmup_steps": (0, 400),
+    "weight_decay": (0, 1),
+    "min_snr_gamma": (0, 1000),
+    "gradient_clip": (1e-6, 1e6),
+    "caption_dropout": (0, 1),
+    "resolution": (0, 8192),
+    "seed": (0, 2**63 - 1),
+    "checkpoint_every": (1, 10_000_000),
+    "log_every": (1, 10_000_000),
+    "held_out_every": (0, 10_000_000),
+}
+
+
+@pytest.mark.parametrize("knob", RANGES)
+def test_both_ends_of_a_range_are_allowed_and_nothing_beyond(knob: str) -> None:
+    low, high = RANGES[knob]
+    for value in (low, high):
+        assert getattr(Recipe.of({knob: value}), knob) == value
+    whole = isinstance(low, int) and Recipe.model_fields[knob].annotation is int
+    for beyond in (low - 1, high + 1) if whole else (low * 0.9 - 1e-9, high * 1.1):
+        with pytest.raises(ValueError, match=f"^{knob} is "):
+            Recipe.of({knob: beyond})
+
+
+def test_what_is_not_given_is_what_the_papers_and_the_optimiser_say() -> None:
+    recipe = Recipe()
+    assert (recipe.weight_decay, recipe.min_snr_gamma, recipe.gradient_clip, recipe.caption_dropout) == (
+        0.01,
+        5,
+        1,
+        0.1,
+    )
+    assert (recipe.rank, recipe.alpha, recipe.steps, recipe.batch_size, recipe.learning_rate) == (16, 16, 400, 8, 1e-4)
+    assert recipe.horizontal_flip and recipe.resolution == recipe.seed == 0
+    assert (recipe.method, recipe.precision) == ("lora", "auto")
