@@ -3,13 +3,15 @@
 Both locks are the operating system's: a killed process holds none, so they tell whether a run still lives.
 """
 
+import logging
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+from dagster import get_dagster_logger
 
-from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.locks import holder, holding, is_held
 from fashion_pipeline.store.store import Store
 
 PATIENCE = 6 * 3600.0
@@ -29,7 +31,7 @@ class StoreResource(dg.ConfigurableResource[Store]):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Store, None, None]:
         """The data root, while the run holds its locks. Raises LockedError that says who is at work on the style."""
         store = self.create_resource(context)
-        with _held(store, context.run):
+        with _held(store, context.run, context.log or get_dagster_logger()):
             yield store
 
     def create_resource(self, context: dg.InitResourceContext | None = None) -> Store:
@@ -38,7 +40,7 @@ class StoreResource(dg.ConfigurableResource[Store]):
 
 
 @contextmanager
-def _held(store: Store, run: dg.DagsterRun | None) -> Iterator[None]:
+def _held(store: Store, run: dg.DagsterRun | None, log: logging.Logger) -> Iterator[None]:
     if run is None:
         yield
         return
@@ -49,8 +51,11 @@ def _held(store: Store, run: dg.DagsterRun | None) -> Iterator[None]:
         if style is None:
             yield
         else:
+            lock = store.style_lock(style)
             patience = PATIENCE if any(tag in run.tags for tag in _AUTOMATIC) else 0.0
-            with holding(store.style_lock(style), f"style {style!r}", who, patience):
+            if patience and is_held(lock):
+                log.info(f"waiting for {holder(lock)}")
+            with holding(lock, f"style {style!r}", who, patience):
                 yield
         own.unlink(missing_ok=True)
 

@@ -53,7 +53,7 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
     model = store.records.latest("model", style)
     training = store.records.input(model, "training")
     searched = store.records.newest("search", style)
-    catalog = store.records.input(searched or training, "catalog")
+    catalog = store.records.input(training, "catalog")
     champion = store.versions.champion(style)
     champion = champion if champion and champion.name != training.key else None
     prompts, strategy = _prompts(store, models, style, searched)

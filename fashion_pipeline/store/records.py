@@ -116,9 +116,16 @@ class Records:
         if found is None:
             created = datetime.now(UTC).isoformat(timespec="seconds")
             found = Record(kind, style, key, keys, dict(made_of or {}), run, created, self._folder(kind, style, key))
-            self._files.place(found.folder, lambda fresh: _fill(fresh, found, ready, files or {}))
+            self._place(found, ready, files or {})
         self.point(found)
         return found
+
+    def _place(self, record: Record, tables: Mapping[str, pa.Table], files: Mapping[str, Content]) -> None:
+        try:
+            self._files.place(record.folder, lambda fresh: _fill(fresh, record, tables, files))
+        except OSError:
+            if self.find(record.kind, record.style, record.key) is None:  # else another process was faster
+                raise
 
     def find(self, kind: str, style: str, key: str) -> Record | None:
         """The record with a key, if it is there."""
