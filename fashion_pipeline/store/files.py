@@ -51,7 +51,8 @@ class Files:
     def _check_layout(self) -> None:
         mark = self.root / "layout.json"
         layout = read_json(mark, "")["layout"] if mark.exists() else LAYOUT
-        older = not mark.exists() and any((self.root / name).exists() for name in ("tables", "catalog"))
+        before = ("catalog/*.json", "tables/*/style=*")
+        older = not mark.exists() and any(any(self.root.glob(pattern)) for pattern in before)
         if layout != LAYOUT or older:
             raise StorageError(
                 f"{self.root} was laid out by another version of this program, which keeps its results in other "

@@ -131,7 +131,7 @@ def test_a_pointer_that_leads_nowhere_is_named(store: Store) -> None:
 
 
 def test_a_data_root_of_another_version_is_refused_with_the_mend(tmp_path: Path) -> None:
-    (tmp_path / "old" / "tables").mkdir(parents=True)
+    (tmp_path / "old" / "tables" / "images" / "style=coat").mkdir(parents=True)
     with pytest.raises(StorageError, match=r"another version of this program.*use a new data root"):
         Store(tmp_path / "old")
     catalog(Store(tmp_path / "new"), "coat", "a.jpg")
