@@ -12,6 +12,7 @@ from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
 from fashion_pipeline.core.prompts.strategies import Candidate, write
 from fashion_pipeline.core.reports.report import summary
 from fashion_pipeline.core.rows import Model, Photo, Role, Sample, Split, rows_of
+from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.stages.drawing import Report, Studio
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.reports import PAGE, REPORT, evaluation_page
@@ -65,7 +66,7 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
     contestants += [_Contestant(Model.CHAMPION, champion, prompts[:1])] if champion else []
     samples, drawn = _draw(store, models, contestants, photos, report)
     measured = measure(store, models, catalog, samples, report)
-    scores = _table(rows_of(product_scores(samples, measured.rows)))
+    scores = rows_to_table("scores", rows_of(product_scores(samples, measured.rows)))
     verdict = decide(scores)
     against = decide(scores, CHAMPION) if champion else None
     content = summary(
@@ -84,7 +85,7 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
     }
     inputs = {"model": model, "training": training, "catalog": catalog}
     inputs |= {"search": searched} if searched else {}
-    tables = {"evaluation_samples": _table(rows_of(samples), "evaluation_samples"), "scores": scores}
+    tables = {"evaluation_samples": rows_to_table("evaluation_samples", rows_of(samples)), "scores": scores}
     record = store.records.add(
         "evaluation",
         style,
@@ -124,9 +125,3 @@ def _prompts(
         return [("plain", plain), ("best", plain)], "plain"
     best = Candidate(leaders[0]["strategy"], leaders[0]["prompt"], leaders[0]["negative_prompt"])
     return [("plain", plain), ("best", best)], best.strategy
-
-
-def _table(rows: list[dict[str, Any]], name: str = "scores") -> pa.Table:
-    from fashion_pipeline.core.tables import rows_to_table
-
-    return rows_to_table(name, rows)

@@ -10,7 +10,7 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.captions import photo_captions
 from fashion_pipeline.stages.curation import training_images
 from fashion_pipeline.stages.models import WEIGHTS, Models, TrainingReport
-from fashion_pipeline.store.records import Record
+from fashion_pipeline.store.records import Record, write_content
 from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:
@@ -107,17 +107,11 @@ def export(store: Store, models: Models, style: str, run: str = "") -> Exported:
         style,
         key=training.key,
         inputs={"training": training},
-        files={} if found else {MODEL: write, "verification.json": lambda path: _write_json(path, verified)},
+        files={} if found else {MODEL: write, "verification.json": lambda path: write_content(verified, path)},
         run=run,
     )
     known = record.json("verification.json")
     return Exported(record, known["effect"], known["error"])
-
-
-def _write_json(path: Any, values: Mapping[str, float]) -> None:
-    from fashion_pipeline.store.records import write_content
-
-    write_content(values, path)
 
 
 def _pairs(store: Store, curation: Record, control: bool) -> list["TrainingPair"]:

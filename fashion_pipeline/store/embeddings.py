@@ -43,11 +43,6 @@ class Embeddings:
         path = self._folder(style, model) / f"{role}-{name}.parquet"
         self._files.place(path, lambda temporary: write_parquet(self.table, made, temporary))
 
-    def models(self, style: str) -> set[str]:
-        """Fingerprints of the models that have embedded something of a style."""
-        folders = self._files.inside("embeddings", self.table, f"style={slug(style)}").glob("model=*")
-        return {folder.name.removeprefix("model=") for folder in folders}
-
     def paths(self, styles: Iterable[str]) -> list[Path]:
         """The files of some styles."""
         folder = self._files.inside("embeddings", self.table)

@@ -17,7 +17,6 @@ dagster_home/                        the Dagster instance (SQLite)
 """
 
 import sys
-from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -116,13 +115,3 @@ class Store:
     def sql(self, text: str) -> pa.Table:
         """A DuckDB query over all tables, see `queries.query`. Raises duckdb.Error."""
         return query(self.root, self.records, [self.features, self.sample_features], text)
-
-
-def photos_by_id(photos: Iterable[Photo]) -> dict[str, Photo]:
-    """Id → photo."""
-    return {photo.id: photo for photo in photos}
-
-
-def of_split(photos: Iterable[Photo], split: str) -> Iterator[Photo]:
-    """The photos of one split."""
-    return (photo for photo in photos if photo.split == split)
