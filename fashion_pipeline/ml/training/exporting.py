@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.pipelines import load_lora, load_pipeline, merge_lora
 from fashion_pipeline.ml.sources import find_pipeline
-from fashion_pipeline.ml.training.adapters import add_lora, write_lora
 from fashion_pipeline.ml.training.finetuning import WEIGHTS_FILE
 from fashion_pipeline.ml.training.identity import RESULT_FILE
+from fashion_pipeline.ml.training.methods import prepare, write_lora
 from fashion_pipeline.ml.training.objective import random_for
 from fashion_pipeline.ml.training.results import TrainingResult
 
@@ -100,7 +100,7 @@ def _with_adapter(unet: Any, output: Path) -> Any:
     """The UNet with the LoRA as training had it: layers and alpha from the recipe, not from the file's metadata."""
     recipe = TrainingResult.load(output / RESULT_FILE).identity
     config = Recipe.of({name: recipe[name] for name in ("rank", "alpha", "target_modules")})
-    add_lora(unet, config)
+    prepare(unet, config)
     weights = {name.removeprefix("unet."): tensor for name, tensor in load_file(output / WEIGHTS_FILE).items()}
     set_peft_model_state_dict(unet, weights)
     return unet

@@ -21,7 +21,6 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device, free_memory
 from fashion_pipeline.ml.pipelines import image_size, load_pipeline
 from fashion_pipeline.ml.sources import find_pipeline
-from fashion_pipeline.ml.training.adapters import add_lora, save_lora
 from fashion_pipeline.ml.training.caching import Encoder, LoadImage, TensorCache
 from fashion_pipeline.ml.training.checkpoints import (
     Checkpoint,
@@ -37,6 +36,7 @@ from fashion_pipeline.ml.training.identity import (
     require_same,
     training_device,
 )
+from fashion_pipeline.ml.training.methods import prepare, save_trained
 from fashion_pipeline.ml.training.objective import min_snr_weights, squared_errors, training_scheduler
 from fashion_pipeline.ml.training.results import (
     Progress,
@@ -198,7 +198,7 @@ def _start(
     del pipeline, encoder
     gc.collect()
     free_memory(device)
-    add_lora(unet, config)
+    prepare(unet, config)
     learning = {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
     precise = training_device(config, device)
     _cast_frozen(unet, precise.dtype)
@@ -248,7 +248,7 @@ def _restore(run: _Run, found: Checkpoint) -> list[str]:
 
 def _finish(run: _Run, output: Path, found: Checkpoint | None, notes: list[str]) -> TrainingResult:
     """Write the weights, then the file that marks the output as finished."""
-    save_lora(run.unet, output / WEIGHTS_FILE, {"fashion_pipeline.recipe": json.dumps(run.identity, sort_keys=True)})
+    save_trained(run.unet, output / WEIGHTS_FILE, {"fashion_pipeline.recipe": json.dumps(run.identity, sort_keys=True)})
     began = found.step if found else 0
     result = TrainingResult(
         output,

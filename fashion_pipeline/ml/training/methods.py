@@ -1,4 +1,7 @@
-"""LoRA on a UNet: adding it, and its file in diffusers' format."""
+"""What of a UNet learns by each method of a recipe, and the file of what was learnt: LoRA, in diffusers' format.
+
+The loop trains whatever asks for a gradient after `prepare`, and knows nothing of the method.
+"""
 
 import json
 from collections.abc import Mapping
@@ -16,16 +19,19 @@ ADAPTER_METADATA = "lora_adapter_metadata"
 """Where diffusers looks for rank, alpha and layers; without it an alpha that differs from the rank is lost."""
 
 
-def add_lora(unet: Any, config: Recipe) -> None:
-    """Freeze the UNet and add a LoRA that changes nothing yet (B = 0), its A drawn from the configuration's seed."""
+def prepare(unet: Any, config: Recipe) -> None:
+    """Let of a UNet learn what the recipe's method trains, and freeze the rest.
+
+    lora: additions that change nothing yet (B = 0), their A drawn from the recipe's seed.
+    """
     unet.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         unet.add_adapter(LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(config.target_modules)))
 
 
-def save_lora(unet: Any, file: Path, metadata: Mapping[str, str]) -> None:
-    """Write the LoRA of a UNet as `write_lora` does."""
+def save_trained(unet: Any, file: Path, metadata: Mapping[str, str]) -> None:
+    """Write what a UNet has learnt, a LoRA as `write_lora` does."""
     weights = {f"unet.{name}": tensor for name, tensor in get_peft_model_state_dict(unet).items()}
     adapter = {f"unet.{name}": value for name, value in unet.peft_config["default"].to_dict().items()}
     write_lora(
