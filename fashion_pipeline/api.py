@@ -256,7 +256,14 @@ def _take_in(store: "Store", style: str, source: str | SourceSpec | None) -> dic
 
 def _prepare(launch: "Launcher", store: "Store", style: str, state: str, report: Follow) -> None:
     """Describe the photos of a neighbouring style; its failure does not stop the style that was asked for."""
-    ended: Ended = launch.launch("catalog", style, {}, _tags(), lambda event: report(style, event))
+    from fashion_pipeline.launching import Event
+    from fashion_pipeline.store.locks import LockedError
+
+    try:
+        ended: Ended = launch.launch("catalog", style, {}, _tags(), lambda event: report(style, event))
+    except LockedError as error:
+        report(style, Event("failed", "", str(error)))
+        return
     if ended.success:
         store.sources.mark(style, state, ran=False)
 

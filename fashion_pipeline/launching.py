@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.locks import holding, require_free
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, EventLogEntry
@@ -60,8 +60,7 @@ class Launcher:
 
         Raises LockedError that says who is at work on the style already.
         """
-        with holding(self._store.style_lock(style), f"style {style!r}", "a command that starts a run"):
-            pass  # a run takes the lock itself; here it is only looked at, before a process is started for nothing
+        require_free(self._store.style_lock(style), f"style {style!r}")  # before a process is started for nothing
         run_id = self._create(job, style, {"loggers": QUIET} | dict(run_config), tags)
         self.instance.launch_run(run_id, self._workspace)
         try:

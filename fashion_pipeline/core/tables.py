@@ -1,6 +1,6 @@
 """The Arrow schema of every table: its columns, their types and what they mean.
 
-Storage writes nothing that does not fit its schema, and Dagster shows the same descriptions on the asset's page.
+The store writes nothing that does not fit its schema, and Dagster shows the same descriptions on the asset's page.
 """
 
 from dataclasses import dataclass

@@ -46,7 +46,7 @@ def _held(store: Store, run: dg.DagsterRun | None, log: logging.Logger) -> Itera
         return
     who = _described(run)
     own = store.run_lock(run.run_id)
-    with holding(own, f"run {run.run_id}", who):
+    with holding(own, f"run {run.run_id}", who), _removed(own):
         style = run.tags.get(PARTITION)
         if style is None:
             yield
@@ -57,7 +57,14 @@ def _held(store: Store, run: dg.DagsterRun | None, log: logging.Logger) -> Itera
                 log.info(f"waiting for {holder(lock)}")
             with holding(lock, f"style {style!r}", who, patience):
                 yield
-        own.unlink(missing_ok=True)
+
+
+@contextmanager
+def _removed(path: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _described(run: dg.DagsterRun) -> str:

@@ -40,6 +40,12 @@ def holding(path: Path, what: str, who: str, wait: float | None = 0.0) -> Iterat
             stream.truncate()
 
 
+def require_free(path: Path, what: str) -> None:
+    """Raise LockedError, as `holding` does, where some process holds the lock of a file; take nothing."""
+    if is_held(path):
+        raise _locked(path, what)
+
+
 def is_held(path: Path) -> bool:
     """Whether some process holds the lock of a file."""
     try:
@@ -68,7 +74,11 @@ def _acquire(stream: IO[str], path: Path, what: str, wait: float | None) -> None
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= until:
-                raise LockedError(f"{what} is in use by {holder(path)}: wait for it, or cancel it") from None
+                raise _locked(path, what) from None
             time.sleep(POLL_SECONDS)
         else:
             return
+
+
+def _locked(path: Path, what: str) -> LockedError:
+    return LockedError(f"{what} is in use by {holder(path)}: wait for it, or cancel it")
