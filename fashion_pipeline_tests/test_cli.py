@@ -165,7 +165,7 @@ def test_options_of_a_run_become_the_configuration_of_its_steps() -> None:
         "lora_weights": {"rank": 8, "caption_dropout": 0.2, "horizontal_flip": False, "precision": "fp32", "steps": 30},
         "evaluation_report": {"products": 9},
     }
-    assert _config(None, None, None, ['target_modules=["to_q"]'])["lora_weights"] == {"target_modules": ["to_q"]}
+    assert _config(None, None, None, ['layers=["attention"]'])["lora_weights"] == {"layers": ["attention"]}
 
 
 @pytest.mark.parametrize(

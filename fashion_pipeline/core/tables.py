@@ -127,6 +127,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("held_out_loss", pa.float32(), "loss on dev photos with fixed noise", nullable=True),
         Column("learning_rate", pa.float32(), "learning rate at the step"),
         Column("gradient_norm", pa.float32(), "gradient norm before clipping", nullable=True),
+        Column("similarity", pa.float32(), "cosine of images drawn then to the validation photos", nullable=True),
     ),
     "evaluation_samples": _SAMPLES,
     "scores": (

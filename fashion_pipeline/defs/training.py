@@ -11,7 +11,7 @@ from fashion_pipeline.defs.curation import curated_subset
 from fashion_pipeline.defs.metadata import check, checks, column_schema, common, picture, result
 from fashion_pipeline.resources.gpu import POOL
 from fashion_pipeline.stages.models import WEIGHTS, Models
-from fashion_pipeline.stages.training import MODEL, Trained, export, train
+from fashion_pipeline.stages.training import MODEL, TRAINED, Trained, export, train
 from fashion_pipeline.store.files import size
 from fashion_pipeline.store.store import Store
 
@@ -61,14 +61,22 @@ def lora_weights(
 ) -> dg.MaterializeResult:
     """Weights trained on the curated pairs, with checkpoints, loss curve and recipe."""
 
-    def report(step: int, steps: int, loss: float | None, held_out_loss: float | None) -> None:
-        measured = "" if held_out_loss is None else f", held-out loss {held_out_loss:.4f}"
-        if loss is not None:
-            context.log.info(f"training: step {step} of {steps}, loss {loss:.4f}{measured}")
+    def report(row: Any) -> None:
+        if row.loss is not None:
+            context.log.info(_line(row))
 
     chosen: dict[str, Any] = {"values": config.values(), "control": config.control}
-    made = train(store, models, context.partition_key, **chosen, report=report, run=context.run.run_id)
+    made = train(
+        store, models, context.partition_key, **chosen, report=report, tell=context.log.info, run=context.run.run_id
+    )
     return result(made.record, _told(made), _checks(made))
+
+
+def _line(row: Any) -> str:
+    """A row of the training log in words."""
+    measured = {"loss": row.loss, "held-out loss": row.held_out_loss, "similarity": row.similarity}
+    told = "".join(f", {name} {value:.4f}" for name, value in measured.items() if value is not None)
+    return f"training: step {row.step} of {row.steps}{told}"
 
 
 def _told(made: Trained) -> dict[str, Any]:
@@ -78,15 +86,26 @@ def _told(made: Trained) -> dict[str, Any]:
     return {
         "held-out loss by step": dg.MetadataValue.md(curve),
         "loss curve": picture(loss_curve(made.record.table("training_log")), "loss by step"),
+        **_looks(made),
+        "step of these weights": made.step,
         "steps run": made.steps_run,
         "resumed from step": made.resumed_from or 0,
         "pairs": made.pairs,
         **ends,
-        "weights": dg.MetadataValue.path(str(made.record.path(WEIGHTS))),
+        "weights": dg.MetadataValue.path(str(made.record.path(WEIGHTS if made.has_lora_file else TRAINED))),
         "recipe": made.recipe.model_dump(mode="json"),
         "trained in run": made.record.run,
         **({"notes": "; ".join(made.notes)} if made.notes else {}),
     }
+
+
+def _looks(made: Trained) -> dict[str, Any]:
+    """What was drawn during training, and how close it came to photos that nothing was trained on."""
+    curve = [row["similarity"] for row in made.log if row["similarity"] is not None]
+    if not curve:
+        return {}
+    sheets = {f"drawn at step {step}": picture(sheet, f"step {step}") for step, sheet in made.sheets()}
+    return {"similarity by step": dg.MetadataValue.md(markdown_image(sparkline_svg(curve), "similarity")), **sheets}
 
 
 def _checks(made: Trained) -> list[dg.AssetCheckResult]:

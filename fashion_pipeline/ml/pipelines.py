@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import AutoConfig, AutoTokenizer
 
-from fashion_pipeline.ml.sources import find_pipeline, only_errors, quiet
+from fashion_pipeline.ml.sources import find_pipeline, only_errors, quiet, variant_of
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
@@ -21,6 +21,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     pipeline = StableDiffusionPipeline.from_pretrained(
         folder,
         dtype=dtype,
+        variant=variant_of(folder),
         use_safetensors=True,
         safety_checker=None,
         feature_extractor=None,

@@ -14,7 +14,7 @@ from huggingface_hub import snapshot_download
 from transformers.utils import logging as transformers_logging
 
 _SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
-_UNUSED_PARTS = {"safety_checker", "feature_extractor"}
+UNUSED_PARTS = {"safety_checker", "feature_extractor"}
 
 
 def find_pipeline(source: str | Path) -> Path:
@@ -43,9 +43,27 @@ def fingerprint(folder: Path) -> str:
     for file in sorted(folder.rglob("*")):
         inside = file.relative_to(folder)
         own = parts is None or inside.parts[0] in parts
-        if own and file.suffix in _SUFFIXES and not inside.parts[0].startswith("."):
+        if own and file.suffix in _SUFFIXES and not inside.parts[0].startswith(".") and not is_stray(file):
             whole.update(f"{inside.as_posix()} {file_hash(file)}\n".encode())
     return whole.hexdigest()[:16]
+
+
+def is_stray(file: Path) -> bool:
+    """Whether a file holds another variant of weights (fp16, non_ema) than the one beside it, which is loaded."""
+    name, weights, rest = file.name.partition(".safetensors")
+    plain = name.partition(".")[0]
+    return bool(weights) and plain != name and (file.parent / f"{plain}.safetensors{rest}").exists()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weights of a model's folder that are loaded, one file or its shards."""
+    return [file for file in sorted(folder.glob("*.safetensors")) if not is_stray(file)]
+
+
+def variant_of(folder: Path) -> str | None:
+    """The variant that a pipeline's folder has instead of plain weights, such as fp16; None for plain ones."""
+    names = [file.name.removesuffix(".safetensors").split(".") for file in weight_files(folder / "unet")]
+    return names[0][1] if names and len(names[0]) > 1 else None
 
 
 def _parts(folder: Path) -> set[str] | None:
@@ -53,8 +71,13 @@ def _parts(folder: Path) -> set[str] | None:
     index = folder / "model_index.json"
     if not index.is_file():
         return None
-    named = json.loads(index.read_text(encoding="utf-8"))
-    return {index.name, *(name for name, kind in named.items() if isinstance(kind, list))} - _UNUSED_PARTS
+    return {index.name, *pipeline_parts(folder)}
+
+
+def pipeline_parts(folder: Path) -> set[str]:
+    """The names of a pipeline's parts, but for the safety checker and what it reads with."""
+    named = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    return {name for name, kind in named.items() if isinstance(kind, list) and kind[0]} - UNUSED_PARTS
 
 
 def file_hash(file: Path) -> str:

@@ -9,7 +9,7 @@ from fashion_pipeline.core.catalog.assembling import known_prints
 from fashion_pipeline.core.catalog.splits import near_duplicates
 from fashion_pipeline.core.features.similarity import typicality, within_similarity
 from fashion_pipeline.core.rows import Origin, Pair, Photo, Role, Sample, Split, rows_of
-from fashion_pipeline.core.training.curation import Item, curate
+from fashion_pipeline.core.training.curation import Item, curate, validation_photos
 from fashion_pipeline.stages.captions import caption_format, photo_captions
 from fashion_pipeline.stages.features import features_of
 from fashion_pipeline.stages.models import Models
@@ -56,11 +56,13 @@ def curate_pairs(
     threshold = float("inf") if within is None else within
     captions = photo_captions(store, models, features, strategy)
     listed = dict(zip(*(catalog.table("images")[name].to_pylist() for name in ("id", "path")), strict=True))
+    validation = {photo.product_group for photo in validation_photos(photos)}
     references = [
         Item(photo.id, Origin.REFERENCE, listed[photo.id], captions[photo.id], float(score))
         for photo, score in zip(photos, typicality(embeddings, groups), strict=True)
+        if photo.product_group not in validation
     ]
-    samples = _samples(searched, similarity, model) if searched and similarity else []
+    samples = _samples(searched, similarity, model, validation) if searched and similarity else []
     pairs = curate(references, samples, keep=keep, sample_share=sample_share, threshold=threshold)
     inputs = {"catalog": catalog, "features": features}
     inputs |= {"search": searched, "similarity": similarity} if searched and similarity else {}
@@ -83,8 +85,8 @@ def _search(store: Store, style: str) -> tuple[Record | None, Record | None]:
     ), similarity
 
 
-def _samples(searched: Record, similarity: Record, model: str) -> list[Item]:
-    """The samples of the search with their similarity."""
+def _samples(searched: Record, similarity: Record, model: str, validation: set[str]) -> list[Item]:
+    """The samples of the search with their similarity, but for those of validation products."""
     cosines = {
         row["sample"]: float(row["cosine"])
         for row in similarity.table("similarities").to_pylist()
@@ -93,7 +95,7 @@ def _samples(searched: Record, similarity: Record, model: str) -> list[Item]:
     items = {
         sample.id: Item(sample.id, Origin.SAMPLE, "", (sample.prompt,), cosines[sample.id])
         for sample in Sample.read(searched.table("samples"))
-        if sample.purpose == Split.SEARCH and sample.id in cosines
+        if sample.purpose == Split.SEARCH and sample.id in cosines and sample.product_group not in validation
     }
     return list(items.values())
 

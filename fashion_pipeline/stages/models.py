@@ -1,6 +1,6 @@
 """The models of a profile: which checkpoints, on which device, and for how long they stay in memory. No Dagster."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashion_pipeline.core.features.attributes import Vocabulary, read_vocabulary
-from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.settings import Profile, Settings, read_profile
 
 if TYPE_CHECKING:
     from fashion_pipeline.ml.devices import Device
     from fashion_pipeline.ml.diffusion import Generator
     from fashion_pipeline.ml.encoders import ClipEncoder, JudgeEncoder
-    from fashion_pipeline.ml.training.results import TrainingPair, TrainingResult
+    from fashion_pipeline.ml.training.results import Progress, TrainingJob, TrainingResult
     from fashion_pipeline.ml.tuning import Task
 
 WEIGHTS = "fashion_lora_weights.safetensors"
+KOHYA_WEIGHTS = "fashion_lora_weights_kohya.safetensors"
 
-TrainingReport = Callable[[int, int, float | None, float | None], None]
-"""Called with step, steps in all, training loss and held-out loss."""
+TrainingReport = Callable[["Progress"], None]
+"""Called with each row of the training log."""
 
 
 class ModelError(RuntimeError):
@@ -107,53 +107,35 @@ class Models:
             count, limit = prompt_lengths(self.profile.generator)
         return lambda prompt: count(prompt) <= limit
 
-    def training_identity(
-        self, pairs: Sequence["TrainingPair"], held_out: Sequence["TrainingPair"], recipe: Recipe
-    ) -> tuple[str, dict[str, Any]]:
-        """The key of a training, and all that determines it."""
+    def training_identity(self, job: "TrainingJob") -> tuple[str, dict[str, Any]]:
+        """The key of a training, and all that determines it; where it is to lie does not count."""
         from fashion_pipeline.ml.sources import find_pipeline
         from fashion_pipeline.ml.training.identity import identity_of, key_of
 
         with self._named("generator"):
-            folder = find_pipeline(self.profile.generator)
-        identity = identity_of(folder, pairs, held_out, recipe, self.pick("training"))
+            folder = find_pipeline(job.base)
+        identity = identity_of(folder, job, self.pick("training"))
         return key_of(identity), identity
 
     def finetune(
-        self,
-        pairs: Sequence["TrainingPair"],
-        held_out: Sequence["TrainingPair"],
-        recipe: Recipe,
-        folder: Path,
-        cache: Path,
-        report: TrainingReport,
+        self, job: "TrainingJob", title: str, report: TrainingReport, tell: Callable[[str], None]
     ) -> "TrainingResult":
-        """Train weights on the pairs into a folder, or go on where an earlier call stopped; and write their file."""
+        """Train into the job's output, or go on where an earlier call stopped; write LoRA files under the title."""
         from fashion_pipeline.core.catalog.photos import open_photo
-        from fashion_pipeline.ml.training.exporting import export_lora
+        from fashion_pipeline.ml.training.exporting import export_loras
         from fashion_pipeline.ml.training.finetuning import finetune
 
         with self._named("generator"):
             self.fingerprint("generator")
-        result = finetune(
-            self.profile.generator,
-            pairs,
-            held_out,
-            recipe,
-            folder,
-            self.pick("training"),
-            report=lambda row: report(row.step, row.steps, row.loss, row.held_out_loss),
-            load_image=open_photo,
-            cache=cache,
-        )
-        export_lora(folder, folder / WEIGHTS, {})
+        result = finetune(job, self.pick("training"), report=report, tell=tell, load_image=open_photo)
+        export_loras(job.base, job.output, job.output, {"title": title})
         return result
 
     def export(self, training: Path, folder: Path) -> tuple[float, float]:
         """Write the complete pipeline of a training; returns the training's effect and the export's relative error."""
         from fashion_pipeline.ml.training.exporting import export_pipeline, verify_export
 
-        export_pipeline(self.profile.generator, training / WEIGHTS, folder)
+        export_pipeline(self.profile.generator, training, folder)
         verified = verify_export(self.profile.generator, training, folder)
         return verified.effect, verified.error
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion_pipeline.core.texts import text
-from fashion_pipeline.stages.models import WEIGHTS, Models
+from fashion_pipeline.stages.models import KOHYA_WEIGHTS, WEIGHTS, Models
 from fashion_pipeline.stages.reports import PAGE, REPORT
 from fashion_pipeline.stages.training import MODEL
 from fashion_pipeline.store.records import Content
@@ -36,7 +36,7 @@ def publish(store: Store, models: Models, style: str) -> Published:
         "README.md": card(report, base_name(models.profile.generator)),
         "evaluation_report.json": report,
         PAGE: evaluation.path(PAGE),
-        WEIGHTS: training.path(WEIGHTS),
+        **{name: training.path(name) for name in (WEIGHTS, KOHYA_WEIGHTS) if training.path(name).exists()},
     }
     model = store.records.input(evaluation, "model").path(MODEL)
     folder = store.versions.publish(style, version, model, extras, store.records.ancestry(evaluation))

@@ -26,6 +26,7 @@ from fashion_pipeline.core.reports.report import (
 )
 from fashion_pipeline.core.rows import Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
+from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -91,14 +92,11 @@ def evaluation_page(
         scores=tables["scores"],
         rows=comparison_rows(store, inputs["catalog"], Sample.read(tables["evaluation_samples"])),
         training_log=training.table("training_log"),
-        recipe={name: value for name, value in training.made_of.items() if name not in _NOT_RECIPE},
+        recipe={name: training.made_of[name] for name in Recipe.model_fields if name in training.made_of},
         lineage=_lineage(models, inputs, run),
         **(_search_data(store, searched) if searched else {}),
     )
     _write(path, data)
-
-
-_NOT_RECIPE = {"base", "pairs", "held_out", "torch", "diffusers", "transformers", "layout", "attention", "control"}
 
 
 def comparison_rows(store: Store, catalog: Record, samples: Any) -> list[ComparisonRow]:

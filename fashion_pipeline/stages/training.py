@@ -1,26 +1,33 @@
 """Stage 7: weights with their curve, and the complete pipeline made from them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fashion_pipeline.core.prompts.planning import photos_of
+from fashion_pipeline.core.prompts.planning import photos_of, plan
+from fashion_pipeline.core.prompts.strategies import write
 from fashion_pipeline.core.rows import Pair, Split
+from fashion_pipeline.core.training.curation import validation_photos
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.captions import photo_captions
 from fashion_pipeline.stages.curation import training_images
-from fashion_pipeline.stages.models import WEIGHTS, Models, TrainingReport
+from fashion_pipeline.stages.models import KOHYA_WEIGHTS, WEIGHTS, Models, TrainingReport
 from fashion_pipeline.store.records import Record, write_content
 from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:
-    from fashion_pipeline.ml.training.results import TrainingPair
+    from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, Validation
 
 HELD_OUT = 48
 """Most dev photos whose loss is measured during training."""
 
 MODEL = "fashion_sd_model"
-_COLUMNS = ("step", "loss", "held_out_loss", "learning_rate", "gradient_norm")
+TRAINED = "trained.safetensors"
+"""What was learnt, whatever the method."""
+SAMPLES = "samples"
+"""Folder of the images that were drawn during training, a sheet a look."""
+_COLUMNS = ("step", "loss", "held_out_loss", "learning_rate", "gradient_norm", "similarity")
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,23 @@ class Trained:
     """Rows of table `training_log`."""
     recipe: Recipe
     pairs: int
+    step: int
+    """The step whose weights these are."""
     steps_run: int
     """Steps this call computed; 0 where it had been finished before."""
     resumed_from: int | None
     notes: tuple[str, ...]
+
+    @property
+    def has_lora_file(self) -> bool:
+        """Whether the training can be passed on as a LoRA file."""
+        return self.record.path(WEIGHTS).exists()
+
+    def sheets(self) -> list[tuple[int, bytes]]:
+        """Step and PNG of each look: the first, the one of these weights, and the last."""
+        files = {int(file.stem.partition("-")[2]): file for file in self.record.path(SAMPLES).glob("step-*.png")}
+        shown = sorted({min(files), max(files), self.step} & files.keys()) if files else []
+        return [(step, files[step].read_bytes()) for step in shown]
 
     @property
     def held_out(self) -> list[float]:
@@ -62,35 +82,60 @@ def train(
     values: Mapping[str, Any],
     control: bool,
     report: TrainingReport,
+    tell: Callable[[str], None] = lambda text: None,
     run: str = "",
 ) -> Trained:
     """Train on the newest curated pairs, or on the random control, by the profile's recipe with some knobs turned."""
     curation = store.records.latest("curation", style)
     features = store.records.input(curation, "features")
     recipe = models.profile.training.changed(dict(values))
-    pairs = _pairs(store, curation, control)
-    held_out = _held_out(store, models, features, str(curation.made_of["format"]))
-    key, identity = models.training_identity(pairs, held_out, recipe)
+    job = _job(store, models, curation, recipe, control)
+    key, identity = models.training_identity(job)
     found = store.records.find("training", style, key)
     if found is not None:
         store.records.point(found)
         log = found.table("training_log").to_pylist()
-        return Trained(found, log, recipe, len(pairs), 0, None, ())
-    folder = store.training_folder(style, key)
-    result = models.finetune(pairs, held_out, recipe, folder, store.cache_folder(style), report)
+        chosen = int(found.json("result.json")["step"])
+        return Trained(found, log, recipe, len(job.pairs), chosen, 0, None, ())
+    job = replace(job, output=store.training_folder(style, key))
+    result = models.finetune(job, f"{store.sources.subject(style)} {key}", report, tell)
     log = [{name: getattr(row, name) for name in _COLUMNS} for row in result.log]
-    inputs = {"curation": curation, "features": features, "catalog": store.records.input(curation, "catalog")}
     record = store.records.add(
         "training",
         style,
         key=key,
-        inputs=inputs,
+        inputs={"curation": curation, "features": features, "catalog": store.records.input(curation, "catalog")},
         made_of=identity | {"control": control},
         tables={"training_log": log},
-        files={name: folder / name for name in (WEIGHTS, result.weights.name, "result.json")},
+        files=_files(job.output, result.weights),
         run=run,
     )
-    return Trained(record, log, recipe, len(pairs), result.steps_run, result.resumed_from, result.notes)
+    return Trained(
+        record, log, recipe, len(job.pairs), result.step, result.steps_run, result.resumed_from, result.notes
+    )
+
+
+def _job(store: Store, models: Models, curation: Record, recipe: Recipe, control: bool) -> "TrainingJob":
+    """The training without a place for its output, which its own content will name."""
+    from fashion_pipeline.ml.training.results import TrainingJob
+
+    features = store.records.input(curation, "features")
+    return TrainingJob(
+        base=models.profile.generator,
+        pairs=_pairs(store, curation, control),
+        held_out=_held_out(store, models, features, str(curation.made_of["format"])),
+        recipe=recipe,
+        output=Path(),
+        cache=store.cache_folder(curation.style),
+        drawing=models.profile.generation,
+        validation=_validation(store, models, features),
+    )
+
+
+def _files(output: Path, weights: Path) -> dict[str, Path]:
+    """What of a finished training belongs to its record."""
+    names = [weights.name, "result.json", WEIGHTS, KOHYA_WEIGHTS, SAMPLES]
+    return {name: output / name for name in names if (output / name).exists()}
 
 
 def export(store: Store, models: Models, style: str, run: str = "") -> Exported:
@@ -114,20 +159,36 @@ def export(store: Store, models: Models, style: str, run: str = "") -> Exported:
     return Exported(record, known["effect"], known["error"])
 
 
-def _pairs(store: Store, curation: Record, control: bool) -> list["TrainingPair"]:
+def _pairs(store: Store, curation: Record, control: bool) -> tuple["TrainingPair", ...]:
     from fashion_pipeline.ml.training.results import TrainingPair
 
     wanted = [pair for pair in Pair.read(curation.table("training_pairs")) if pair.kept != control]
     places = training_images(store, store.records.input(curation, "catalog"), wanted)
-    return [TrainingPair(places[pair.id], pair.caption, pair.id) for pair in wanted]
+    return tuple(TrainingPair(places[pair.id], pair.caption, pair.id) for pair in wanted)
 
 
-def _held_out(store: Store, models: Models, features: Record, strategy: str) -> list["TrainingPair"]:
-    """Dev photos, captioned like those trained on."""
+def _held_out(store: Store, models: Models, features: Record, strategy: str) -> tuple["TrainingPair", ...]:
+    """Dev photos, captioned like those trained on; their loss is shown, and decides nothing."""
     from fashion_pipeline.ml.training.results import TrainingPair
 
     photos = store.photos(store.records.input(features, "catalog"))
     captions = photo_captions(store, models, features, strategy)
-    return [
+    return tuple(
         TrainingPair(photo.path, captions[photo.id][0], photo.id) for photo in photos_of(photos, Split.DEV, HELD_OUT)
-    ]
+    )
+
+
+def _validation(store: Store, models: Models, features: Record) -> "Validation | None":
+    """The plain prompt for search photos that are not trained on, each with its product's seed; None for few photos."""
+    from fashion_pipeline.ml.training.results import TrainingPair, Validation
+
+    photos = validation_photos(store.photos(store.records.input(features, "catalog")))
+    plain = write("plain", store.sources.subject(features.style), [], models.prompt_fits())
+    shots = plan([("plain", plain)], photos, "validation")
+    if not photos:
+        return None
+    return Validation(
+        requests=tuple(shot.request(models.profile.generation) for shot in shots),
+        photos=tuple(TrainingPair(photo.path, plain.prompt, photo.id) for photo in photos),
+        encoder=models.profile.encoder,
+    )

@@ -8,7 +8,6 @@ records/<kind>/style=<style>/latest.json
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fashion_pipeline.core.linking import link_or_copy
 from fashion_pipeline.store.files import Files, StorageError, read_json, slug
 from fashion_pipeline.store.parquet import in_schema, read_parquet, write_parquet
 
@@ -46,7 +46,10 @@ KINDS: dict[str, Kind] = {
 """Every kind of record, in the order of the chain."""
 
 Content = str | bytes | Mapping[str, Any] | Path | Callable[[Path], object]
-"""A file of a record: text, bytes, values for JSON, a file or folder to copy, or a function that writes to a path."""
+"""A file of a record: text, bytes, values for JSON, a file or folder to copy, or a function that writes to a path.
+
+Weights are linked rather than copied: see `core.linking`.
+"""
 
 
 class MissingRecordError(StorageError):
@@ -243,7 +246,7 @@ def write_content(content: Content, path: Path) -> None:
     elif isinstance(content, bytes):
         path.write_bytes(content)
     elif isinstance(content, Path):
-        (shutil.copytree if content.is_dir() else shutil.copyfile)(content, path)
+        link_or_copy(content, path)
     elif isinstance(content, Mapping):
         path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     else:

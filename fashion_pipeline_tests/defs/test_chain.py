@@ -12,9 +12,11 @@ from PIL import Image
 
 from fashion_pipeline.core.features.attributes import of_photo
 from fashion_pipeline.core.features.similarity import anchors, within_similarity
-from fashion_pipeline.core.rows import Pair, Sample
+from fashion_pipeline.core.rows import Pair, Sample, Split
 from fashion_pipeline.core.tables import TABLES
+from fashion_pipeline.core.training.curation import validation_photos
 from fashion_pipeline.defs.jobs import ASSETS, CATALOG, FINETUNING
+from fashion_pipeline.defs.training import lora_weights, specialised_model
 from fashion_pipeline.stages.curation import curate_pairs
 from fashion_pipeline.stages.features import style_attributes
 from fashion_pipeline.stages.models import Models
@@ -124,8 +126,8 @@ def test_the_curated_pairs_are_trained_on_and_not_the_control(
     class NotedError(Exception):
         pass
 
-    def note(self: Models, given, held_out, recipe):
-        trained.append([pair.id for pair in given])
+    def note(self: Models, job):
+        trained.append([pair.id for pair in job.pairs])
         raise NotedError
 
     monkeypatch.setattr(Models, "training_identity", note)
@@ -307,3 +309,39 @@ def test_a_neighbour_described_by_another_encoder_is_named(described: Chain, ful
 
 def evaluation(chain: Chain) -> Record:
     return chain.store.records.latest("evaluation", "coat")
+
+
+def test_weights_are_chosen_on_search_photos_that_nothing_is_trained_on(described: Chain, full_run) -> None:
+    store = described.store
+    training = store.records.latest("training", "coat")
+    curation = store.records.input(training, "curation")
+    photos = store.photos(store.records.input(curation, "catalog"))
+    chosen_on = validation_photos(photos)
+    products = {photo.product_group for photo in chosen_on}
+    trained = {pair.id for pair in Pair.read(curation.table("training_pairs"))}
+    samples = Sample.read(store.records.latest("search", "coat").table("samples"))
+    assert len(chosen_on) >= 4
+    assert {photo.split for photo in chosen_on} == {Split.SEARCH}
+    assert not trained & {photo.id for photo in photos if photo.product_group in products}
+    assert not trained & {sample.id for sample in samples if sample.product_group in products}
+    looks = {row["step"]: row["similarity"] for row in training.table("training_log").to_pylist() if row["similarity"]}
+    assert sorted(looks) == list(range(7))
+    best = max((step for step in looks if step), key=looks.__getitem__)
+    assert training.json("result.json")["step"] == best
+    sheet = Image.open(training.path("samples") / f"step-{best:08d}.png")
+    assert sheet.width > 64
+
+
+def test_the_whole_unet_can_be_trained_instead(described: Chain, full_run) -> None:
+    store = described.store
+    before = [store.records.latest(kind, "coat") for kind in ("training", "model")]
+    knobs = {"steps": 4, "method": "full", "learning_rate": 1e-5}
+    assert described.materialize(
+        [lora_weights, specialised_model], "coat", {"ops": {"lora_weights": {"config": knobs}}}
+    ).success
+    training, model = (store.records.latest(kind, "coat") for kind in ("training", "model"))
+    assert training.made_of["method"] == "full"
+    assert not training.path("fashion_lora_weights.safetensors").exists()
+    assert model.json("verification.json")["error"] < 0.1
+    for record in before:
+        store.records.point(record)

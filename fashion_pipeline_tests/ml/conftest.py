@@ -19,10 +19,26 @@ from transformers import (
     ResNetModel,
 )
 
+from fashion_pipeline.core.prompts.requests import Drawing
 from fashion_pipeline.ml.devices import Device
-from fashion_pipeline.ml.training.results import TrainingPair
+from fashion_pipeline.ml.training import finetuning
+from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, TrainingResult
 
 CPU = Device("cpu", "fp32", "cpu for tests")
+DRAWING = Drawing(image_size=64, steps=2, guidance=3.0, batch_size=2)
+
+
+def job_of(base, pairs, held_out, recipe, output, cache=None, validation=None) -> TrainingJob:
+    """A training with its cache in its output."""
+    cache = cache or Path(output) / "cache"
+    return TrainingJob(str(base), tuple(pairs), tuple(held_out), recipe, Path(output), cache, DRAWING, validation)
+
+
+def finetune(base, pairs, held_out, recipe, output, device, report=None, **more) -> TrainingResult:
+    """Train at once."""
+    loading = {"load_image": more.pop("load_image", Image.open)}
+    job = job_of(base, pairs, held_out, recipe, output, **more)
+    return finetuning.finetune(job, device, report=report or (lambda row: None), **loading)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,24 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fashion_pipeline.core.rows import Pair
+from fashion_pipeline.core.prompts.planning import photos_of
+from fashion_pipeline.core.rows import Pair, Photo, Split
+
+VALIDATION = 16
+"""Most products that weights are chosen by."""
+LEAST_VALIDATION = 4
+"""With fewer the choice would be chance: then none is held back."""
+_VALIDATION_SHARE = 1 / 6
+
+
+def validation_photos(photos: Sequence[Photo]) -> list[Photo]:
+    """Search photos that are never trained on, one a product, by which a training's best weights are chosen.
+
+    They are not taken from `dev`, because the verdict rests on that. A sixth of the products, 4 to 16; else none.
+    """
+    products = photos_of(photos, Split.SEARCH)
+    count = min(VALIDATION, int(len(products) * _VALIDATION_SHARE))
+    return products[-count:] if count >= LEAST_VALIDATION else []  # the search draws for those at the other end
 
 
 @dataclass(frozen=True)

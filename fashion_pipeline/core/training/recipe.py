@@ -1,13 +1,15 @@
 """The knobs of a training, once: the same class in the profile, the launchpad, the command and the trainer."""
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-
-_BOOKKEEPING = {"checkpoint_every", "log_every", "held_out_every"}
+_BOOKKEEPING = {"checkpoint_every", "checkpoints_kept", "log_every", "held_out_every"}
+_BY_STEPS = {"warmup_steps", "checkpoint_every", "log_every", "held_out_every", "sample_every"}
 _EVER = 10_000_000
+
+Layers = Literal["attention", "feed_forward", "convolution"]
 
 
 class Recipe(BaseModel):
@@ -18,43 +20,121 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    method: Literal["lora"] = Field("lora", description="lora: low-rank additions to chosen layers (Hu et al., 2021).")
+    method: Literal["lora", "full"] = Field(
+        "lora",
+        description="lora: low-rank additions to chosen layers (Hu et al., 2021); full: every weight of the UNet.",
+    )
     rank: int = Field(16, ge=1, le=1024, description="Rank of the additions; 4 to 64 suits a style.")
     alpha: float = Field(
         16.0, ge=1e-3, le=4096, description="The additions are scaled by alpha / rank; the rank itself is usual."
     )
-    target_modules: tuple[str, ...] = Field(
-        ATTENTION, min_length=1, strict=False, description="Layers of the UNet that learn, by the end of their names."
+    layers: tuple[Layers, ...] = Field(
+        ("attention",),
+        min_length=1,
+        strict=False,
+        description="Layers of the UNet that get additions: attention; feed_forward and convolution hold more detail.",
+    )
+    rslora: bool = Field(
+        False,
+        description="Scale the additions by alpha / sqrt(rank), which suits ranks above 32 (Kalajdzievski, 2023).",
+    )
+    dora: bool = Field(
+        False,
+        description="Learn size and direction of the weights apart (Liu et al., 2024); only the complete model "
+        "can carry it, there is no LoRA file.",
+    )
+    text_learning_rate: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Peak rate of additions to the text encoder, half of learning_rate is usual; 0: it does not learn.",
     )
     steps: int = Field(400, ge=1, le=_EVER, description="Optimizer steps; a few hundred suit a style.")
-    batch_size: int = Field(8, ge=1, le=4096, description="Images a step, as many as memory holds: 4 to 16.")
+    batch_size: int = Field(8, ge=1, le=4096, description="Images at a time, as many as memory holds: 4 to 16.")
+    gradient_accumulation: int = Field(
+        1, ge=1, le=1024, description="Batches whose gradients make one step: a larger batch without its memory."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations twice instead of keeping them: half the memory, a third more time."
+    )
+    optimizer: Literal["adamw", "adamw8bit", "adafactor", "prodigy"] = Field(
+        "adamw",
+        description="adamw; adamw8bit and adafactor need less memory; prodigy finds its rate (set learning_rate to 1).",
+    )
     learning_rate: float = Field(
-        1e-4, ge=1e-8, le=1, description="Peak of warm-up and cosine decay to zero; 1e-4 suits a LoRA."
+        1e-4, ge=1e-8, le=1, description="Peak of the schedule; 1e-4 suits a LoRA, 1e-5 all weights."
+    )
+    schedule: Literal["cosine", "polynomial", "constant"] = Field(
+        "cosine", description="How the rate falls to zero after warm-up: half a cosine, a polynomial, or not at all."
+    )
+    schedule_power: float = Field(
+        1.0, ge=0.1, le=10, description="Exponent of the polynomial schedule; 1 is a straight line."
     )
     warmup_steps: int = Field(
         50, ge=0, le=_EVER, description="Steps in which the learning rate rises from zero; a tenth of them, at most 50."
     )
-    weight_decay: float = Field(1e-2, ge=0, le=1, description="AdamW's decoupled weight decay; 0 for none.")
-    min_snr_gamma: float = Field(
-        5.0, ge=0, le=1000, description="Timesteps weigh min(SNR, gamma) / SNR (Hang et al., 2023); 0: all equally."
-    )
+    weight_decay: float = Field(1e-2, ge=0, le=1, description="Decoupled weight decay; 0 for none.")
     gradient_clip: float = Field(
         1.0, ge=1e-6, le=1e6, description="Largest norm of the gradient of all weights together; 1 is usual."
     )
+    ema_decay: float = Field(
+        0.0, ge=0, le=0.99999, description="Keep a moving average of the weights, 0.999 say, and use that one; 0: none."
+    )
+    min_snr_gamma: float = Field(
+        5.0, ge=0, le=1000, description="Timesteps weigh min(SNR, gamma) / SNR (Hang et al., 2023); 0: all equally."
+    )
+    noise_offset: float = Field(
+        0.0, ge=0, le=1, description="Also shift the noise of whole channels, 0.05 say, for very dark or bright photos."
+    )
+    prior_images: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="Images that the original draws of prior_prompt and that are trained on beside the photos, so that "
+        "it forgets less (Ruiz et al., 2023); 0: none.",
+    )
+    prior_prompt: str = Field("a photo of a garment", description="What the prior images show.")
+    prior_weight: float = Field(1.0, ge=0, le=100, description="Weight of their loss beside that of the photos.")
     caption_dropout: float = Field(
         0.1, ge=0, le=1, description="Share of captions left empty; 0.1 keeps classifier-free guidance working."
+    )
+    tag_dropout: float = Field(
+        0.0, ge=0, le=1, description="Share of a caption's parts between commas, the first excepted, that is left out."
+    )
+    tag_shuffle: bool = Field(False, description="Change the order of a caption's parts, the first excepted.")
+    caption_variants: int = Field(
+        8, ge=1, le=1024, description="Variants of each caption where its parts are left out or change their order."
     )
     horizontal_flip: bool = Field(
         True, description="Show images mirrored every other time; off for lettering and one-sided garments."
     )
     resolution: int = Field(
-        0, ge=0, le=8192, description="Side in pixels of the square training images; 0: what the base was trained on."
+        0, ge=0, le=8192, description="Side in pixels of the training images; 0: what the base was trained on."
+    )
+    fit: Literal["crop", "pad", "buckets"] = Field(
+        "crop",
+        description="Photos that are not square: crop their ends, pad them in the colour of their edges, or train at "
+        "their own shape, in buckets of equal area.",
     )
     seed: int = Field(0, ge=0, le=2**63 - 1, description="Decides initial weights, order, noise and timesteps.")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Of frozen weights and computations; what learns is fp32. auto: what is faster there."
     )
+    compile: bool = Field(
+        False, description="Compile the UNet first (torch.compile): minutes at the start, faster steps on some GPUs."
+    )
+    sample_every: int = Field(
+        80, ge=0, le=_EVER, description="Steps between images drawn for a look and compared; a fifth of them. 0: none."
+    )
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="Which weights are kept: those whose images came closest to the validation photos, or the last.",
+    )
+    patience: int = Field(
+        0, ge=0, le=1000, description="Stop after so many looks that were no better than the best; 0: never."
+    )
     checkpoint_every: int = Field(100, ge=1, le=_EVER, description="Steps between checkpoints; a sixth of them.")
+    checkpoints_kept: int = Field(2, ge=1, le=1000, description="Newest checkpoints that are kept; the best stays too.")
     log_every: int = Field(10, ge=1, le=_EVER, description="Steps between rows of the log; a sixtieth of them.")
     held_out_every: int = Field(
         50, ge=0, le=_EVER, description="Steps between held-out losses; a tenth of them. 0: at the two ends only."
@@ -71,6 +151,7 @@ class Recipe(BaseModel):
             "checkpoint_every": max(1, steps // 6),
             "log_every": max(1, steps // 60),
             "held_out_every": max(1, steps // 10),
+            "sample_every": max(1, steps // 5),
         }
         return derived | values
 
@@ -78,6 +159,12 @@ class Recipe(BaseModel):
     def _warm_up_ends(self) -> Self:
         if self.warmup_steps > self.steps:
             raise ValueError(f"warmup_steps is {self.warmup_steps}, more than steps ({self.steps}): choose fewer")
+        return self
+
+    @model_validator(mode="after")
+    def _method_has_what_is_asked_of_it(self) -> Self:
+        if self.method == "full" and (self.dora or self.text_learning_rate):
+            raise ValueError("method is 'full', but dora and text_learning_rate are for LoRA: leave them out")
         return self
 
     @classmethod
@@ -92,12 +179,25 @@ class Recipe(BaseModel):
         """This recipe with some knobs turned; what follows from the number of steps follows the new one."""
         own = {name: getattr(self, name) for name in self.model_fields_set}
         if values.get("steps") is not None:
-            own = {name: value for name, value in own.items() if name not in _BOOKKEEPING | {"warmup_steps"}}
+            own = {name: value for name, value in own.items() if name not in _BY_STEPS}
         return self.of(own | {name: value for name, value in values.items() if value is not None})
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine the weights: all but how often to report and to save. JSON types only."""
         return self.model_dump(mode="json", exclude=_BOOKKEEPING)
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """The rate of the step after `step`: a linear rise over the warm-up, then as the schedule says, to zero."""
+    if step < recipe.warmup_steps:
+        return recipe.learning_rate * (step + 1) / recipe.warmup_steps
+    share = (step - recipe.warmup_steps) / max(1, recipe.steps - recipe.warmup_steps)
+    falls: dict[str, float] = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * share)),
+        "polynomial": (1 - share) ** recipe.schedule_power,
+        "constant": 1.0,
+    }
+    return recipe.learning_rate * falls[recipe.schedule]
 
 
 def described(name: str) -> str:

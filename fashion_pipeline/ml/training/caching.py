@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,13 @@ from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from fashion_pipeline.core.prompts.requests import Drawing
+from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device
+from fashion_pipeline.ml.pipelines import image_size
+from fashion_pipeline.ml.training.objective import random_for
 from fashion_pipeline.ml.training.results import TrainingError
+from fashion_pipeline.ml.training.shapes import shaped, smallest_unit
 
 CHUNK = 16
 """Items encoded between two writes to disk: what a killed run loses at most."""
@@ -54,39 +59,55 @@ class TensorCache:
         self._known.update(tensors)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Encoder:
     """A base's autoencoder and text encoder behind a cache."""
 
     pipeline: Any
     base: str
     """The base's fingerprint."""
-    side: int
-    """Pixels of the square images."""
+    recipe: Recipe
     device: Device
     load: LoadImage
     cache: TensorCache
+    tell: Callable[[str], None]
+    """Told how far encoding has come."""
+    small: set[str] = field(default_factory=set)
+    """Images that had to be enlarged."""
+
+    @property
+    def side(self) -> int:
+        """Pixels of the side of a square training image. Raises TrainingError for one that cannot be halved."""
+        side, unit = self.recipe.resolution or image_size(self.pipeline), smallest_unit(self.pipeline)
+        if side % unit:
+            raise TrainingError(f"resolution is {side}: choose a multiple of {unit}, such as {side // unit * unit}")
+        return side
 
     def images(self, paths: Sequence[str], flip: bool) -> list[list[torch.Tensor]]:
         """For each image its views (as it is; mirrored, if `flip`), each (2c, h, w) means and log variances of latents.
 
-        Images are scaled to cover the square and cut at its edges. Raises TrainingError that names the first image
-        which cannot be read.
+        Images get the shape that the recipe says. Raises TrainingError that names the first image which cannot be read.
         """
         keys: list[list[str]] = []
         missing: dict[str, Image.Image] = {}
-        for path in paths:
+        for done, path in enumerate(paths, start=1):
             views = {self._image_key(view): view for view in _views(self._read(path), flip)}
             keys.append(list(views))
             missing.update({key: view for key, view in views.items() if key not in self.cache})
             if len(missing) >= CHUNK:
                 self._encode_images(missing)
+                self.tell(f"encoding: {done} of {len(paths)} images")
                 missing = {}
         self._encode_images(missing)
         return [[self.cache[key] for key in view_keys] for view_keys in keys]
 
     def captions(self, captions: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Each distinct caption → its (tokens, d) fp32 embedding. Raises TrainingError for one that is too long."""
+        """Each distinct caption → its (tokens, d) fp32 embedding, or its (tokens,) ids where the text encoder learns.
+
+        Raises TrainingError for one that is too long.
+        """
+        if self.recipe.text_learning_rate:
+            return {caption: self._ids(caption) for caption in captions}
         keys = {caption: _digest("caption", self.base, caption) for caption in captions}
         missing = [caption for caption, key in keys.items() if key not in self.cache]
         for start in range(0, len(missing), CHUNK):
@@ -94,19 +115,47 @@ class Encoder:
             self.cache.add({keys[caption]: self._embedding(caption) for caption in chunk})
         return {caption: self.cache[key] for caption, key in keys.items()}
 
+    def prior(self, drawing: Drawing) -> list[torch.Tensor]:
+        """(c, h, w) latents that the base draws of the recipe's prior prompt, with a seed each."""
+        found: list[torch.Tensor] = []
+        for number in range(self.recipe.prior_images):
+            said = (self.recipe.prior_prompt, number, drawing.steps, drawing.guidance, self.side)
+            key = _digest("prior", self.base, *map(str, said))
+            if key not in self.cache:
+                self.cache.add({key: self._drawn(drawing, number)})
+                self.tell(f"prior: {number + 1} of {self.recipe.prior_images} images drawn by the original")
+            found.append(self.cache[key])
+        return found
+
+    def _drawn(self, drawing: Drawing, number: int) -> torch.Tensor:
+        with torch.inference_mode():
+            latents: torch.Tensor = self.pipeline(
+                self.recipe.prior_prompt,
+                num_inference_steps=drawing.steps,
+                guidance_scale=drawing.guidance,
+                width=self.side,
+                height=self.side,
+                generator=random_for("prior", number),
+                output_type="latent",
+            ).images
+        return latents[0].float().cpu().contiguous()
+
     def _image_key(self, view: Image.Image) -> str:
-        return _digest("latents", self.base, str(self.side), hashlib.sha256(view.tobytes()).hexdigest())
+        return _digest("latents", self.base, str(view.size), hashlib.sha256(view.tobytes()).hexdigest())
 
     def _read(self, path: str) -> Image.Image:
         try:
-            return ImageOps.fit(self.load(path).convert("RGB"), (self.side, self.side), Image.Resampling.LANCZOS)
+            image = self.load(path).convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise TrainingError(
                 f"training image {path} cannot be read ({error}): replace it or leave it out"
             ) from error
+        if min(image.size) < self.side:
+            self.small.add(path)
+        return shaped(image, self.recipe, self.side, smallest_unit(self.pipeline))
 
     def _encode_images(self, images: dict[str, Image.Image]) -> None:
-        """One image at a time, so that memory stays that of one and no image depends on others."""
+        """One image at a time, in fp32: memory stays that of one, and nothing overflows or depends on neighbours."""
         if not images:
             return
         found = {}
@@ -117,14 +166,28 @@ class Encoder:
                 found[key] = moments.float().cpu().contiguous()
         self.cache.add(found)
 
+    def _ids(self, caption: str) -> torch.Tensor:
+        self._require_fitting(caption)
+        tokens = self.pipeline.tokenizer(
+            caption, padding="max_length", max_length=self._limit, truncation=True, return_tensors="pt"
+        )
+        ids: torch.Tensor = tokens["input_ids"][0]
+        return ids
+
     def _embedding(self, caption: str) -> torch.Tensor:
-        limit = self.pipeline.text_encoder.config.max_position_embeddings
-        count = len(self.pipeline.tokenizer(caption, truncation=False, verbose=False)["input_ids"])
-        if count > limit:
-            raise TrainingError(f"caption of {count} tokens, but the model reads {limit}: shorten {caption!r}")
+        self._require_fitting(caption)
         with torch.no_grad():
             embedded: torch.Tensor = self.pipeline.encode_prompt(caption, self.device.name, 1, False)[0]
         return embedded[0].float().cpu().contiguous()
+
+    @property
+    def _limit(self) -> int:
+        return int(self.pipeline.text_encoder.config.max_position_embeddings)
+
+    def _require_fitting(self, caption: str) -> None:
+        count = len(self.pipeline.tokenizer(caption, truncation=False, verbose=False)["input_ids"])
+        if count > self._limit:
+            raise TrainingError(f"caption of {count} tokens, but the model reads {self._limit}: shorten {caption!r}")
 
 
 def _views(image: Image.Image, flip: bool) -> list[Image.Image]:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from fashion_pipeline.ml.sources import file_hash
 
-KEPT = 2
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 
@@ -28,8 +28,8 @@ class Checkpoint:
     """The rest, as JSON types."""
 
 
-def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write `folder`/step-00000000 under another name, rename it, then drop all but the newest `KEPT`."""
+def write_checkpoint(folder: Path, checkpoint: Checkpoint, kept: int) -> Path:
+    """Write `folder`/step-00000000 under another name, rename it, then drop all but the newest `kept`."""
     target = folder / f"step-{checkpoint.step:08d}"
     fresh = folder / f".{target.name}.fresh"
     shutil.rmtree(fresh, ignore_errors=True)
@@ -41,7 +41,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         _flush(file)
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
-    for old in checkpoint_folders(folder)[:-KEPT]:
+    for old in checkpoint_folders(folder)[:-kept]:
         shutil.rmtree(old)
     return target
 
@@ -60,6 +60,30 @@ def newest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         except (OSError, ValueError, KeyError) as error:
             notes.append(f"checkpoint {candidate} is damaged ({error}) and was skipped")
     return None, notes
+
+
+def packed(tree: Any, name: str) -> tuple[dict[str, torch.Tensor], Any]:
+    """Nested dicts and lists, such as an optimizer's state → their tensors by path, and the rest as JSON types."""
+    if isinstance(tree, torch.Tensor):
+        return {name: tree.detach().cpu().contiguous()}, {"tensor": name}
+    if not isinstance(tree, dict | list | tuple):
+        return {}, tree
+    named = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    found = [(key, *packed(value, f"{name}.{key}")) for key, value in named]
+    tensors = {path: tensor for _, inside, _ in found for path, tensor in inside.items()}
+    rest = [[key, value] for key, _, value in found] if isinstance(tree, dict) else [value for _, _, value in found]
+    return tensors, {"dict" if isinstance(tree, dict) else "list": rest}
+
+
+def unpacked(tensors: Mapping[str, torch.Tensor], rest: Any) -> Any:
+    """What `packed` took apart; tuples come back as lists."""
+    if not isinstance(rest, dict):
+        return rest
+    if "tensor" in rest:
+        return tensors[rest["tensor"]]
+    if "dict" in rest:
+        return {key: unpacked(tensors, value) for key, value in rest["dict"]}
+    return [unpacked(tensors, value) for value in rest["list"]]
 
 
 def _read(folder: Path) -> Checkpoint:

@@ -1,16 +1,18 @@
 """The data of a training: what is encoded once, and which of it each step sees."""
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 
 from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.core.training.tags import variants
 from fashion_pipeline.ml.training.caching import Encoder
 from fashion_pipeline.ml.training.objective import Batch, held_out_batches, random_for, sample_latents
-from fashion_pipeline.ml.training.results import TrainingPair
+from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair
 
 
 @dataclass(frozen=True)
@@ -19,59 +21,146 @@ class TrainingData:
 
     views: list[list[torch.Tensor]]
     """For each pair its views, each (2c, h, w) means and log variances."""
-    texts: list[torch.Tensor]
-    """For each pair its (tokens, d) caption."""
+    texts: list[list[torch.Tensor]]
+    """For each pair the variants of its caption, each (tokens, d), or (tokens,) ids where the text encoder learns."""
     no_text: torch.Tensor
-    """(tokens, d) of the empty caption."""
+    """The empty caption, likewise."""
     held_out: list[Batch]
     scaling: float
     """What latents are multiplied by before the UNet sees them."""
     timesteps: int
     """Of the noise schedule."""
+    prior: list[torch.Tensor] = field(default_factory=list)
+    """(c, h, w) scaled latents of images that the original drew."""
+    prior_text: torch.Tensor | None = None
 
-    def batch(self, config: Recipe, step: int) -> Batch:
-        """The data of a step: each epoch is a permutation of the pairs; view, dropout and noise are the step's own."""
-        random = random_for("step", config.seed, step)
-        first = step * config.batch_size
-        pairs = [self._pair(config.seed, position) for position in range(first, first + config.batch_size)]
-        mirrored, dropped = torch.rand((2, config.batch_size), generator=random)
+    def step(self, recipe: Recipe, step: int) -> list[Batch]:
+        """The batches of an optimizer step; the gradient of the sum of their weighted losses is what it goes by."""
+        count = recipe.gradient_accumulation
+        numbers = range(step * count, (step + 1) * count)
+        batches = [self.batch(recipe, number, 1 / count) for number in numbers]
+        if self.prior:
+            batches += [self._prior_batch(recipe, number, recipe.prior_weight / count) for number in numbers]
+        return batches
+
+    def batch(self, recipe: Recipe, number: int, weight: float = 1.0) -> Batch:
+        """The batch of a number: each epoch is a permutation of the pairs; all else is the number's own.
+
+        All of a batch have one shape; the shapes take turns by how many pairs have them.
+        """
+        random = random_for("step", recipe.seed, number)
+        size = recipe.batch_size
+        shape, before = self._turns.at(number)
+        first = before * size
+        pairs = [self._pair(recipe.seed, shape, position) for position in range(first, first + size)]
+        mirrored, dropped = torch.rand((2, size), generator=random)
         moments = [self.views[p][int(m * len(self.views[p]))] for p, m in zip(pairs, mirrored.tolist(), strict=True)]
-        kept = [bool(d >= config.caption_dropout) for d in dropped]
-        texts = [self.texts[pair] if keep else self.no_text for pair, keep in zip(pairs, kept, strict=True)]
+        kept = [bool(d >= recipe.caption_dropout) for d in dropped]
         latents = sample_latents(torch.stack(moments), self.scaling, random)
-        timesteps = torch.randint(0, self.timesteps, (config.batch_size,), generator=random)
-        return Batch(latents, torch.randn(latents.shape, generator=random), timesteps, torch.stack(texts))
+        timesteps = torch.randint(0, self.timesteps, (size,), generator=random)
+        noise = _noise(latents, recipe.noise_offset, random)
+        told = [int(t * len(self.texts[p])) for p, t in zip(pairs, torch.rand(size, generator=random), strict=True)]
+        texts = [self.texts[p][t] if keep else self.no_text for p, t, keep in zip(pairs, told, kept, strict=True)]
+        return Batch(latents, noise, timesteps, torch.stack(texts), weight)
 
-    def _pair(self, seed: int, position: int) -> int:
-        epoch, place = divmod(position, len(self.views))
-        return _order(seed, epoch, len(self.views))[place]
+    def _prior_batch(self, recipe: Recipe, number: int, weight: float) -> Batch:
+        random = random_for("prior", recipe.seed, number)
+        assert self.prior_text is not None
+        size = recipe.batch_size
+        chosen = torch.randint(0, len(self.prior), (size,), generator=random).tolist()
+        latents = torch.stack([self.prior[index] for index in chosen])
+        timesteps = torch.randint(0, self.timesteps, (size,), generator=random)
+        noise = _noise(latents, recipe.noise_offset, random)
+        return Batch(latents, noise, timesteps, torch.stack([self.prior_text] * size), weight)
+
+    @cached_property
+    def _shapes(self) -> list[list[int]]:
+        """The pairs of each shape, by index."""
+        return _by_shape([views[0] for views in self.views])
+
+    @cached_property
+    def _turns(self) -> "_Turns":
+        return _Turns([len(pairs) for pairs in self._shapes])
+
+    def _pair(self, seed: int, shape: int, position: int) -> int:
+        pairs = self._shapes[shape]
+        epoch, place = divmod(position, len(pairs))
+        return pairs[_order(seed, shape, epoch, len(pairs))[place]]
 
 
-def encode_data(
-    pipeline: Any,
-    pairs: Sequence[TrainingPair],
-    held_out: Sequence[TrainingPair],
-    config: Recipe,
-    encoder: Encoder,
-) -> TrainingData:
+class _Turns:
+    """Which shape each batch has: the shapes take turns as evenly as their sizes allow."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self._sizes = sizes
+        self._given = [0] * len(sizes)
+        self._turns: list[tuple[int, int]] = []
+
+    def at(self, number: int) -> tuple[int, int]:
+        """The shape of a batch, and how many batches of that shape there are before it."""
+        while len(self._turns) <= number:
+            owed = [
+                size * (len(self._turns) + 1) - given * sum(self._sizes)
+                for size, given in zip(self._sizes, self._given, strict=True)
+            ]
+            shape = owed.index(max(owed))
+            self._turns.append((shape, self._given[shape]))
+            self._given[shape] += 1
+        return self._turns[number]
+
+
+def encode_data(pipeline: Any, job: TrainingJob, encoder: Encoder) -> TrainingData:
     """Encode all images and captions, or take them from the cache. Raises TrainingError for one that cannot be used."""
-    texts = encoder.captions([*(pair.caption for pair in (*pairs, *held_out)), ""])
-    unseen = encoder.images([pair.path for pair in held_out], flip=False)
+    recipe = job.recipe
+    told = [_variants(pair, recipe) for pair in job.pairs]
+    held_out = [pair.caption for pair in job.held_out]
+    texts = encoder.captions([*(text for each in told for text in each), *held_out, "", recipe.prior_prompt])
+    unseen = [views[0] for views in encoder.images([pair.path for pair in job.held_out], flip=False)]
     scaling = float(pipeline.vae.config.scaling_factor)
     timesteps = int(pipeline.scheduler.config.num_train_timesteps)
-    means = [views[0] for views in unseen]
-    unseen_texts = [texts[pair.caption] for pair in held_out]
     return TrainingData(
-        views=encoder.images([pair.path for pair in pairs], flip=config.horizontal_flip),
-        texts=[texts[pair.caption] for pair in pairs],
+        views=encoder.images([pair.path for pair in job.pairs], flip=recipe.horizontal_flip),
+        texts=[[texts[text] for text in each] for each in told],
         no_text=texts[""],
-        held_out=held_out_batches(means, unseen_texts, timesteps, scaling, config.batch_size),
+        held_out=[
+            batch
+            for same in _by_shape(unseen)
+            for batch in held_out_batches(
+                [unseen[i] for i in same], [texts[held_out[i]] for i in same], timesteps, scaling, recipe.batch_size
+            )
+        ],
         scaling=scaling,
         timesteps=timesteps,
+        prior=encoder.prior(job.drawing),
+        prior_text=texts[recipe.prior_prompt],
     )
 
 
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> list[int]:
-    """The permutation of an epoch."""
-    return torch.randperm(count, generator=random_for("epoch", seed, epoch)).tolist()
+def _variants(pair: TrainingPair, recipe: Recipe) -> list[str]:
+    return variants(
+        pair.caption,
+        recipe.caption_variants,
+        dropout=recipe.tag_dropout,
+        shuffle=recipe.tag_shuffle,
+        seed=recipe.seed,
+    )
+
+
+def _by_shape(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
+    """The indices of the tensors of each shape, the shape of the first one first."""
+    found: defaultdict[torch.Size, list[int]] = defaultdict(list)
+    for index, tensor in enumerate(tensors):
+        found[tensor.shape].append(index)
+    return list(found.values())
+
+
+def _noise(latents: torch.Tensor, offset: float, random: torch.Generator) -> torch.Tensor:
+    """Standard normal noise, with each channel of each image shifted by `offset` times a normal number (Guttenberg)."""
+    noise = torch.randn(latents.shape, generator=random)
+    return noise + offset * torch.randn((*latents.shape[:2], 1, 1), generator=random) if offset else noise
+
+
+@lru_cache(maxsize=16)
+def _order(seed: int, shape: int, epoch: int, count: int) -> list[int]:
+    """The permutation of an epoch of one shape."""
+    return torch.randperm(count, generator=random_for("epoch", seed, shape, epoch)).tolist()

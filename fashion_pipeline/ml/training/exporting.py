@@ -1,6 +1,5 @@
-"""Files that work elsewhere: the LoRA, a complete pipeline folder, and proof that both carry what was trained."""
+"""Files that work elsewhere: LoRA files, a complete pipeline folder, and proof that each carries what was trained."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,25 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from peft.utils import set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fashion_pipeline.core.training.recipe import Recipe
-from fashion_pipeline.ml.pipelines import load_lora, load_pipeline, merge_lora
-from fashion_pipeline.ml.sources import find_pipeline
-from fashion_pipeline.ml.training.finetuning import WEIGHTS_FILE
-from fashion_pipeline.ml.training.identity import RESULT_FILE
-from fashion_pipeline.ml.training.methods import prepare, write_lora
+from fashion_pipeline.ml.pipelines import image_size, load_lora, load_pipeline
+from fashion_pipeline.ml.sources import find_pipeline, weight_files
+from fashion_pipeline.ml.training.lora_files import (
+    KOHYA_FILE,
+    LORA_FILE,
+    model_spec,
+    write_kohya,
+    write_lora,
+)
+from fashion_pipeline.ml.training.methods import Parts, merge, restore, single_precision
 from fashion_pipeline.ml.training.objective import random_for
+from fashion_pipeline.ml.training.pipeline_folders import write_pipeline
 from fashion_pipeline.ml.training.results import TrainingResult
 
-LORA_FILE = "fashion_lora_weights.safetensors"
 LEAST_EFFECT = 1e-6
-"""Relative change of the UNet's output below which a LoRA changes nothing."""
+"""Relative change of the UNet's output below which a training changes nothing."""
 LARGEST_ERROR = 0.25
-"""Share of the LoRA's effect that an export may get wrong. Rounding to fp16 costs a trained LoRA far less."""
+"""Share of the training's effect that an export may get wrong. Rounding to fp16 costs a trained LoRA far less."""
 
 
 class ExportError(RuntimeError):
@@ -35,57 +37,68 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True)
 class Verification:
-    """How an export compares with base and adapter as trained, at one fixed forward pass of the UNet in fp32."""
+    """How an export compares with base and training, at one fixed forward pass of text encoder and UNet in fp32."""
 
     effect: float
-    """|adapter - base| / |base|: how much the LoRA changes."""
+    """|trained - base| / |base|: how much the training changes."""
     error: float
-    """|export - adapter| / |adapter - base|: which share of that the export gets wrong."""
+    """|export - trained| / |trained - base|: which share of that the export gets wrong."""
 
 
-def export_lora(output: Path, path: Path, metadata: Mapping[str, str]) -> Path:
-    """Write a finished training's LoRA to the file `path` in diffusers' format.
+def export_loras(base: str | Path, output: Path, folder: Path, metadata: Mapping[str, str]) -> list[Path]:
+    """Write a finished training's LoRA into `folder`, in diffusers' and in kohya's format; no file for other methods.
 
-    Its header holds the adapter's own metadata (rank, alpha, layers), the recipe and `metadata`.
-    Raises ExportError for a LoRA that changes nothing.
+    Their headers hold the adapter's own metadata (rank, alpha, layers), the recipe, ModelSpec and `metadata`. Raises
+    ExportError for a LoRA that changes nothing.
     """
-    weights = load_file(output / WEIGHTS_FILE)
-    if not any(bool(tensor.any()) for name, tensor in weights.items() if "lora_B" in name):
-        raise ExportError(f"{output / WEIGHTS_FILE} changes nothing, its lora_B are all zero: train it for longer")
-    write_lora(path, weights, {**_header(output / WEIGHTS_FILE), **metadata})
-    return path
+    result = TrainingResult.load(output / "result.json")
+    recipe = recipe_of(result)
+    if recipe.method != "lora" or recipe.dora:
+        return []
+    if not any(bool(tensor.any()) for name, tensor in load_file(result.weights).items() if "lora_B" in name):
+        raise ExportError(f"{result.weights} changes nothing, its lora_B are all zero: train it for longer")
+    pipeline = load_pipeline(find_pipeline(base))
+    side = recipe.resolution or image_size(pipeline)
+    told = model_spec(metadata.get("title", folder.name), side, pipeline.scheduler.config.prediction_type)
+    files = [folder / LORA_FILE, folder / KOHYA_FILE]
+    write_lora(result.weights, recipe, files[0], {**told, **metadata})
+    write_kohya(result.weights, recipe, files[1], {**told, **metadata})
+    return files
 
 
-def export_pipeline(base: str | Path, lora: Path, folder: Path) -> Path:
-    """Write a complete pipeline, the LoRA merged into the UNet, in the base's precision; replaces `folder` as a whole.
+def export_pipeline(base: str | Path, output: Path, folder: Path) -> Path:
+    """Write a complete pipeline that has learnt what a training did, in the base's precision; replaces `folder` whole.
 
-    Stock diffusers loads it by `from_pretrained`. The merge is computed in fp32 and rounded once.
+    Stock diffusers loads it by `from_pretrained`. A LoRA is merged in fp32 and rounded once.
     """
     source = find_pipeline(base)
-    dtype = _stored_dtype(source)
-    pipeline = load_pipeline(source, dtype)
-    torch.nn.Module.to(pipeline.unet, dtype=torch.float32)
-    merge_lora(pipeline, lora)
-    torch.nn.Module.to(pipeline.unet, dtype=dtype)
-    _replace_folder(folder, pipeline)
+    result = TrainingResult.load(output / "result.json")
+    pipeline = load_pipeline(source, _stored_dtype(source))
+    parts = Parts.of(pipeline, recipe_of(result))
+    with single_precision(parts):
+        restore(parts, recipe_of(result), load_file(result.weights))
+        merge(parts)
+    _replace_folder(folder, source, parts)
     return folder
 
 
 def verify_export(base: str | Path, output: Path, exported: Path) -> Verification:
-    """Compare an exported LoRA file or pipeline folder, as stock diffusers loads it, with the adapter as trained.
+    """Compare an exported LoRA file or pipeline folder, as stock diffusers loads it, with the weights as trained.
 
-    Raises ExportError where the LoRA changes nothing, or the export misses more than `LARGEST_ERROR` of its effect.
+    Raises ExportError where the training changes nothing, or the export misses more than `LARGEST_ERROR` of its effect.
     """
     source = find_pipeline(base)
-    unet = load_pipeline(source).unet
-    before = _predict(unet)
-    after = _predict(_with_adapter(unet, output))
-    del unet
+    result = TrainingResult.load(output / "result.json")
+    pipeline = load_pipeline(source)
+    before = _predict(pipeline)
+    restore(Parts.of(pipeline, recipe_of(result)), recipe_of(result), load_file(result.weights))
+    after = _predict(pipeline)
+    del pipeline
     there = _predict(_load_exported(source, exported))
     effect = _relative(after - before, before)
     if effect < LEAST_EFFECT:
         raise ExportError(
-            f"the LoRA of {output} changes the output by {effect:.1e}, that is nothing: train it for longer"
+            f"the training of {output} changes the output by {effect:.1e}, that is nothing: train it for longer"
         )
     error = _relative(there - after, after - before)
     if error > LARGEST_ERROR:
@@ -96,32 +109,28 @@ def verify_export(base: str | Path, output: Path, exported: Path) -> Verificatio
     return Verification(effect, error)
 
 
-def _with_adapter(unet: Any, output: Path) -> Any:
-    """The UNet with the LoRA as training had it: layers and alpha from the recipe, not from the file's metadata."""
-    recipe = TrainingResult.load(output / RESULT_FILE).identity
-    config = Recipe.of({name: recipe[name] for name in ("rank", "alpha", "target_modules")})
-    prepare(unet, config)
-    weights = {name.removeprefix("unet."): tensor for name, tensor in load_file(output / WEIGHTS_FILE).items()}
-    set_peft_model_state_dict(unet, weights)
-    return unet
+def recipe_of(result: TrainingResult) -> Recipe:
+    """The knobs of a finished training, by its identity."""
+    return Recipe.of({name: value for name, value in result.identity.items() if name in Recipe.model_fields})
 
 
 def _load_exported(source: Path, exported: Path) -> Any:
     if exported.is_dir():
-        return UNet2DConditionModel.from_pretrained(exported, subfolder="unet", dtype=torch.float32)
+        return load_pipeline(exported)
     pipeline = load_pipeline(source)
     load_lora(pipeline, exported)
-    return pipeline.unet
+    return pipeline
 
 
-def _predict(unet: Any) -> torch.Tensor:
-    """The UNet's answer to fixed noise, text and timesteps, (2, c, h, w)."""
+def _predict(pipeline: Any) -> torch.Tensor:
+    """The answer of text encoder and UNet to fixed noise, tokens and timesteps, (2, c, h, w)."""
     random = random_for("verify export")
-    config = unet.config
+    config, text = pipeline.unet.config, pipeline.text_encoder.config
     noise = torch.randn((2, config.in_channels, config.sample_size, config.sample_size), generator=random)
-    text = torch.randn((2, 77, config.cross_attention_dim), generator=random)
+    ids = torch.randint(0, text.vocab_size, (2, text.max_position_embeddings), generator=random)
     with torch.inference_mode():
-        answer: torch.Tensor = unet.eval()(noise, torch.tensor([200, 700]), encoder_hidden_states=text).sample
+        told = pipeline.text_encoder.eval()(ids)[0]
+        answer: torch.Tensor = pipeline.unet.eval()(noise, torch.tensor([200, 700]), encoder_hidden_states=told).sample
     return answer
 
 
@@ -131,31 +140,17 @@ def _relative(difference: torch.Tensor, whole: torch.Tensor) -> float:
 
 def _stored_dtype(source: Path) -> torch.dtype:
     """The precision that the base's UNet is stored in."""
-    file = next(iter(sorted((source / "unet").glob("*.safetensors"))))
-    with safe_open(file, "pt") as tensors:
+    with safe_open(weight_files(source / "unet")[0], "pt") as tensors:
         dtype: torch.dtype = tensors.get_tensor(next(iter(tensors.keys()))).dtype
     return dtype
 
 
-def _header(file: Path) -> dict[str, str]:
-    with safe_open(file, "pt") as tensors:
-        return dict(tensors.metadata())
-
-
-def _replace_folder(folder: Path, pipeline: StableDiffusionPipeline) -> None:
+def _replace_folder(folder: Path, source: Path, parts: Parts) -> None:
     fresh, old = folder.with_name(f".{folder.name}.fresh"), folder.with_name(f".{folder.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    pipeline.save_pretrained(fresh, safe_serialization=True)
-    _load_text_encoder_in_single_precision(fresh)
+    write_pipeline(fresh, source, parts)
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _load_text_encoder_in_single_precision(folder: Path) -> None:
-    """Without a `torch_dtype`, diffusers loads its models as fp32 and transformers as stored: the two would not fit."""
-    file = folder / "text_encoder" / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")

@@ -1,276 +1,244 @@
 """Teaching a StableDiffusionPipeline a style: a loop that can be killed at any step and goes on exactly there.
 
 The data of a step is a pure function of (seed, step) and nothing draws from torch's global random state, so weights,
-AdamW's moments and the step are all the state there is; at one thread count a resumed run is bit-equal to an
-undisturbed one.
+their average, the optimizer's state and the step are all the state there is; at one thread count a resumed run is
+bit-equal to an undisturbed one.
 """
 
-import gc
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 
-from fashion_pipeline.core.training.recipe import Recipe
-from fashion_pipeline.ml.devices import Device, free_memory
-from fashion_pipeline.ml.pipelines import image_size, load_pipeline
+from fashion_pipeline.core.linking import link
+from fashion_pipeline.core.training.recipe import Recipe, learning_rate
+from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.sources import find_pipeline
-from fashion_pipeline.ml.training.caching import Encoder, LoadImage, TensorCache
-from fashion_pipeline.ml.training.checkpoints import (
-    Checkpoint,
-    checkpoint_folders,
-    newest_checkpoint,
-    write_checkpoint,
-)
-from fashion_pipeline.ml.training.data import TrainingData, encode_data
-from fashion_pipeline.ml.training.identity import (
-    RESULT_FILE,
-    finished_training,
-    identity_of,
-    require_same,
-    training_device,
-)
-from fashion_pipeline.ml.training.methods import prepare, save_trained
-from fashion_pipeline.ml.training.objective import min_snr_weights, squared_errors, training_scheduler
-from fashion_pipeline.ml.training.results import (
-    Progress,
-    TrainingError,
-    TrainingPair,
-    TrainingResult,
-)
-from fashion_pipeline.ml.tuning import apply
+from fashion_pipeline.ml.training.caching import LoadImage
+from fashion_pipeline.ml.training.checkpoints import checkpoint_folders, newest_checkpoint
+from fashion_pipeline.ml.training.identity import RESULT_FILE, finished_training, identity_of, require_same
+from fashion_pipeline.ml.training.lora_files import write_tensors
+from fashion_pipeline.ml.training.methods import learnt
+from fashion_pipeline.ml.training.objective import min_snr_weights, squared_errors
+from fashion_pipeline.ml.training.optimizers import set_rate
+from fashion_pipeline.ml.training.results import Progress, TrainingError, TrainingJob, TrainingResult
+from fashion_pipeline.ml.training.state import Run, Tell, restore, save, start
+from fashion_pipeline.ml.training.watching import Look
 
 WEIGHTS_FILE = "trained.safetensors"
+LEAST_SCALE = 1.0
+"""Scale of fp16's loss below which steps are skipped for no good reason."""
 
 Report = Callable[[Progress], None]
 
 
-@dataclass
-class _Run:
-    """The moving parts of a training."""
-
-    config: Recipe
-    device: Device
-    unet: Any
-    scheduler: Any
-    data: TrainingData
-    identity: dict[str, Any]
-    checkpoints: Path
-    learning: dict[str, torch.nn.Parameter]
-    optimizer: torch.optim.AdamW
-    step: int = 0
-    log: list[Progress] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    """Training losses since the last row of the log."""
-    seconds: float = 0.0
-    """Spent on them."""
-
-
 def finetune(
-    base: str | Path,
-    pairs: Sequence[TrainingPair],
-    held_out: Sequence[TrainingPair],
-    config: Recipe,
-    output: Path,
+    job: TrainingJob,
     device: Device,
-    report: Report | None = None,
+    *,
+    report: Report = lambda row: None,
+    tell: Tell = lambda text: None,
     load_image: LoadImage = Image.open,
-    cache: Path | None = None,
 ) -> TrainingResult:
-    """Fine-tune `base` on the pairs into the folder `output`, or go on where an earlier call with it stopped.
+    """Fine-tune into the job's output, or go on where an earlier call with it stopped.
 
-    A finished output is returned without a step. Encoded images and captions are kept in the folder `cache` (default:
-    in `output`). Raises TrainingError where no pair is given, an image cannot be read, a caption is too long, `output`
-    holds a training with other settings, or the loss is no number any more; OSError where the disk fails.
+    A finished output is returned without a step. `report` gets every row of the log, `tell` what happens before the
+    first step. Raises TrainingError where no pair is given, an image cannot be read, a caption is too long, the output
+    holds a training with other settings, the loss is no number any more, or all images drawn are flat; OSError where
+    the disk fails.
     """
-    folder = find_pipeline(base)
-    if not pairs:
+    folder = find_pipeline(job.base)
+    if not job.pairs:
         raise TrainingError("no training pairs: curate at least one photo with a caption")
-    identity = identity_of(folder, pairs, held_out, config, device)
-    if (finished := finished_training(output, identity)) is not None:
+    identity = identity_of(folder, job, device)
+    if (finished := finished_training(job.output, identity)) is not None:
         return finished
-    found, notes = newest_checkpoint(output / "checkpoints")
+    found, notes = newest_checkpoint(job.output / "checkpoints")
     if found is not None:
-        require_same(output, found.state["identity"], identity)
-    run = _start(folder, pairs, held_out, config, output, device, load_image, cache, identity)
+        require_same(job.output, found.state["identity"], identity)
+    run = start(folder, job, identity, device, load_image, tell)
+    run.notes[:0] = notes
     if found is not None:
-        notes += _restore(run, found)
-    _loop(run, report or (lambda progress: None))
-    return _finish(run, output, found, notes)
+        restore(run, found)
+    began = run.step
+    _loop(run, report)
+    return _finish(run, began, resumed=found is not None)
 
 
-def _loop(run: _Run, report: Report) -> None:
-    """Train to the last step. The row of step 0 is the base as it came."""
+def _loop(run: Run, report: Report) -> None:
+    """Train to the last step, or until nothing gets better. The row of step 0 is the base as it came."""
+    recipe = run.recipe
     if not run.log:
         _log(run, report, rate=0.0, norm=None)
-    while run.step < run.config.steps:
+    while run.step < recipe.steps and not _is_exhausted(run):
         began = time.perf_counter()
-        rate = learning_rate(run.config, run.step)
+        rate = learning_rate(recipe, run.step)
         loss, norm = _train_step(run, rate)
         run.step += 1
         run.losses.append(loss)
         run.seconds += time.perf_counter() - began
-        if run.step % run.config.log_every == 0 or _is_measured(run.config, run.step):
+        if _is_due(recipe, run.step, recipe.log_every) or _is_measured(recipe, run.step) or _is_watched(run):
             _log(run, report, rate, norm)
-        if run.step % run.config.checkpoint_every == 0 or run.step == run.config.steps:
-            _save(run)
+        if _is_due(recipe, run.step, recipe.checkpoint_every):
+            save(run)
+            _drop_looks_but_the_best(run)
 
 
-def learning_rate(config: Recipe, step: int) -> float:
-    """The rate of the step after `step`: a linear rise, then half a cosine to zero."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    share = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def _train_step(run: _Run, rate: float) -> tuple[float, float]:
-    """One optimizer step → (loss, gradient norm before clipping)."""
-    batch = run.data.batch(run.config, run.step).to(run.device.name)
-    with _autocast(run):
-        errors = squared_errors(run.unet, run.scheduler, batch)
-    loss = (errors * min_snr_weights(run.scheduler, batch.timesteps, run.config.min_snr_gamma)).mean()
-    value = float(loss.detach())
-    _require_number(run, "loss", value)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = float(torch.nn.utils.clip_grad_norm_(run.learning.values(), run.config.gradient_clip))
-    _require_number(run, "gradient norm", norm)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
-    run.optimizer.step()
+def _train_step(run: Run, rate: float) -> tuple[float, float]:
+    """One optimizer step → (loss, gradient norm before clipping). The next step's data is made while a GPU works."""
+    recipe, total = run.recipe, torch.zeros((), device=run.device.name)
+    for batch in run.batches():
+        with run.autocast():
+            errors = squared_errors(run.unet, run.parts.text_encoder, run.scheduler, batch)
+        loss = (errors * min_snr_weights(run.scheduler, batch.timesteps, recipe.min_snr_gamma)).mean() * batch.weight
+        total += loss.detach()
+        run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    run.group.average_gradients(run.learning.values())
+    run.scaler.unscale_(run.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(run.learning.values(), recipe.gradient_clip)
+    set_rate(run.optimizer, rate)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
-    return value, norm
+    run.average.update(run.step + 1)
+    if run.step + 1 < recipe.steps:
+        run.prepare_next()
+    return _require_numbers(run, float(run.group.mean(total)), float(norm))
 
 
-def _held_out_loss(run: _Run) -> float | None:
+def _held_out_loss(run: Run) -> float | None:
     if not run.data.held_out:
         return None
-    with torch.inference_mode(), _autocast(run):
-        errors = [squared_errors(run.unet, run.scheduler, b.to(run.device.name)) for b in run.data.held_out]
+    errors = []
+    with torch.inference_mode(), run.autocast(), run.average.in_place():
+        for batch in run.data.held_out:
+            errors.append(
+                squared_errors(run.parts.unet, run.parts.text_encoder, run.scheduler, batch.to(run.device.name))
+            )
     return float(torch.cat(errors).mean())
 
 
-def _log(run: _Run, report: Report, rate: float, norm: float | None) -> None:
+def _look(run: Run) -> float | None:
+    """Draw, compare, and keep the weights if they are the best so far → similarity."""
+    seen: Look | None = None
+    if run.watcher is not None:
+        with run.average.in_place():
+            seen = run.watcher.look(run.parts, run.step, run.recipe.batch_size)
+        if seen.flat and run.step:
+            raise TrainingError(f"every image drawn at step {run.step} is flat ({seen.sheet}); {_last_good(run)}")
+    similarity = run.group.told(seen.similarity if seen else None)
+    if similarity is None or not run.step:
+        return similarity
+    known = [row.similarity for row in run.log if row.step and row.similarity is not None]
+    run.looks_since_best += 1
+    if not known or similarity > max(known):
+        run.best, run.looks_since_best = run.step, 0
+        _keep(run)
+    return similarity
+
+
+def _log(run: Run, report: Report, rate: float, norm: float | None) -> None:
     count = len(run.losses)
+    images = run.recipe.batch_size * run.recipe.gradient_accumulation
     row = Progress(
         step=run.step,
-        steps=run.config.steps,
+        steps=run.recipe.steps,
         loss=sum(run.losses) / count if count else None,
-        held_out_loss=_held_out_loss(run) if _is_measured(run.config, run.step) else None,
+        held_out_loss=_held_out_loss(run) if _is_measured(run.recipe, run.step) else None,
         learning_rate=rate,
         gradient_norm=norm,
-        samples_per_second=count * run.config.batch_size / run.seconds if count else None,
+        samples_per_second=count * images / run.seconds if count else None,
+        similarity=_look(run) if _is_watched(run) else None,
     )
     run.log.append(row)
     run.losses, run.seconds = [], 0.0
-    report(row)
+    if run.group.leads:
+        report(row)
 
 
-def _is_measured(config: Recipe, step: int) -> bool:
-    at_intervals = config.held_out_every > 0 and step % config.held_out_every == 0
-    return at_intervals or step in (0, config.steps)
+def _is_due(recipe: Recipe, step: int, every: int) -> bool:
+    return step == recipe.steps or (every > 0 and step % every == 0)
 
 
-def _start(
-    folder: Path,
-    pairs: Sequence[TrainingPair],
-    held_out: Sequence[TrainingPair],
-    config: Recipe,
-    output: Path,
-    device: Device,
-    load_image: LoadImage,
-    cache: Path | None,
-    identity: dict[str, Any],
-) -> _Run:
-    """Load the base, encode the data, and keep of the base only what training needs."""
-    pipeline = load_pipeline(folder).to(device.name)
-    store = TensorCache(cache or output / "cache")
-    side = config.resolution or image_size(pipeline)
-    encoder = Encoder(pipeline, identity["base"], side, device, load_image, store)
-    data = encode_data(pipeline, pairs, held_out, config, encoder)
-    unet, scheduler = pipeline.unet, training_scheduler(pipeline.scheduler)
-    del pipeline, encoder
-    gc.collect()
-    free_memory(device)
-    prepare(unet, config)
-    learning = {name: weight for name, weight in unet.named_parameters() if weight.requires_grad}
-    precise = training_device(config, device)
-    _cast_frozen(unet, precise.dtype)
-    latent = data.views[0][0]
-    apply(unet, precise.way.within(latent.shape[1] * latent.shape[2]))
-    optimizer = torch.optim.AdamW(learning.values(), weight_decay=config.weight_decay, fused=True)
-    return _Run(config, precise, unet, scheduler, data, identity, output / "checkpoints", learning, optimizer)
+def _is_measured(recipe: Recipe, step: int) -> bool:
+    return step == 0 or _is_due(recipe, step, recipe.held_out_every)
 
 
-def _require_number(run: _Run, what: str, value: float) -> None:
-    if not math.isfinite(value):
-        saved = checkpoint_folders(run.checkpoints)
-        last = f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint had been written"
-        mend = f"lower learning_rate (now {run.config.learning_rate:g}) or train in fp32"
-        raise TrainingError(f"{what} is {value} at step {run.step + 1}; {last}; {mend}")
+def _is_watched(run: Run) -> bool:
+    wanted = run.job.validation is not None and run.recipe.sample_every > 0
+    return wanted and (run.step == 0 or _is_due(run.recipe, run.step, run.recipe.sample_every))
 
 
-def _save(run: _Run) -> None:
-    tensors = {f"weights.{name}": weight.detach().cpu().contiguous() for name, weight in run.learning.items()}
-    for name, weight in run.learning.items():
-        for kind, value in run.optimizer.state[weight].items():
-            tensors[f"optimizer.{kind}.{name}"] = value.detach().cpu().contiguous()
-    state = {
-        "identity": run.identity,
-        "threads": torch.get_num_threads(),
-        "log": [vars(row) for row in run.log],
-        "losses": run.losses,
-        "seconds": run.seconds,
-    }
-    write_checkpoint(run.checkpoints, Checkpoint(run.step, tensors, state))
+def _is_exhausted(run: Run) -> bool:
+    return run.recipe.patience > 0 and run.looks_since_best >= run.recipe.patience
 
 
-def _restore(run: _Run, found: Checkpoint) -> list[str]:
-    """Put a checkpoint's state in place; returns notes."""
-    with torch.no_grad():
-        for name, weight in run.learning.items():
-            weight.copy_(found.tensors[f"weights.{name}"])
-            run.optimizer.state[weight] = {
-                kind: found.tensors[f"optimizer.{kind}.{name}"].to(run.device.name)
-                for kind in ("step", "exp_avg", "exp_avg_sq")
-            }
-    run.step, run.losses, run.seconds = found.step, found.state["losses"], found.state["seconds"]
-    run.log = [Progress(**row) for row in found.state["log"]]
-    before, now = found.state["threads"], torch.get_num_threads()
-    return [f"resumed at {now} threads, begun at {before}: equal to float noise only"] if before != now else []
+def _require_numbers(run: Run, loss: float, norm: float) -> tuple[float, float]:
+    """Both, if training can go on. In fp16 single steps may overflow: they are skipped, and the scale is halved."""
+    mend = f"lower learning_rate (now {run.recipe.learning_rate:g}) or train in fp32"
+    if not math.isfinite(loss):
+        raise TrainingError(f"loss is {loss} at step {run.step + 1}; {_last_good(run)}; {mend}")
+    overflow_is_normal = run.scaler.is_enabled() and run.scaler.get_scale() >= LEAST_SCALE
+    if not math.isfinite(norm) and not overflow_is_normal:
+        raise TrainingError(f"gradient norm is {norm} at step {run.step + 1}; {_last_good(run)}; {mend}")
+    return loss, norm
 
 
-def _finish(run: _Run, output: Path, found: Checkpoint | None, notes: list[str]) -> TrainingResult:
+def _last_good(run: Run) -> str:
+    saved = checkpoint_folders(run.checkpoints)
+    return f"the last good checkpoint is {saved[-1]}" if saved else "no checkpoint had been written"
+
+
+def _best_file(run: Run, step: int) -> Path:
+    return run.job.output / "checkpoints" / f"best-{step:08d}.safetensors"
+
+
+def _keep(run: Run) -> None:
+    """Write what the current weights have learnt, as the best so far."""
+    if run.recipe.keep == "best" and run.group.leads:
+        _write(run, _best_file(run, run.step))
+
+
+def _drop_looks_but_the_best(run: Run) -> None:
+    """Older bests go only when a checkpoint stands behind the newer one: a resumed run may need them."""
+    for file in run.checkpoints.glob("best-*.safetensors"):
+        if run.group.leads and run.best is not None and file != _best_file(run, run.best):
+            file.unlink()
+
+
+def _write(run: Run, file: Path) -> None:
+    with run.average.in_place():
+        tensors = learnt(run.parts, run.recipe)
+    write_tensors(file, tensors, {"fashion_pipeline.recipe": json.dumps(run.identity, sort_keys=True)})
+
+
+def _finish(run: Run, began: int, *, resumed: bool) -> TrainingResult:
     """Write the weights, then the file that marks the output as finished."""
-    save_trained(run.unet, output / WEIGHTS_FILE, {"fashion_pipeline.recipe": json.dumps(run.identity, sort_keys=True)})
-    began = found.step if found else 0
+    output = run.job.output
+    best = run.best if run.recipe.keep == "best" else None
+    if best is not None and not _best_file(run, best).is_file():
+        run.notes.append(f"the best weights, those of step {best}, are gone: these are the last ones")
+        best = None
+    if run.group.leads and best is None:
+        _write(run, output / WEIGHTS_FILE)
+    elif run.group.leads and best is not None:
+        link(_best_file(run, best), output / WEIGHTS_FILE)
     result = TrainingResult(
-        output,
-        output / WEIGHTS_FILE,
-        run.identity,
-        tuple(run.log),
-        run.config.steps - began,
-        found.step if found else None,
-        tuple(notes),
+        output=output,
+        weights=output / WEIGHTS_FILE,
+        identity=run.identity,
+        log=tuple(run.log),
+        step=run.step if best is None else best,
+        steps_run=run.step - began,
+        resumed_from=began if resumed else None,
+        notes=tuple(run.notes),
     )
-    fresh = output / f".{RESULT_FILE}.fresh"
-    result.save(fresh)
-    fresh.replace(output / RESULT_FILE)
+    if run.group.leads:
+        fresh = output / f".{RESULT_FILE}.fresh"
+        result.save(fresh)
+        fresh.replace(output / RESULT_FILE)
     return result
-
-
-def _autocast(run: _Run) -> torch.autocast:
-    return torch.autocast(run.device.type, run.device.dtype, enabled=run.device.dtype != torch.float32)
-
-
-def _cast_frozen(unet: Any, dtype: torch.dtype) -> None:
-    """What does not learn is kept in the computing precision: half the memory, no casts; what learns stays fp32."""
-    for weight in unet.parameters():
-        if not weight.requires_grad:
-            weight.data = weight.data.to(dtype)

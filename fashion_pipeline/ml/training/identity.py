@@ -9,31 +9,26 @@ from typing import Any
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device
-from fashion_pipeline.ml.sources import file_hash, fingerprint
-from fashion_pipeline.ml.training.results import TrainingError, TrainingPair, TrainingResult
-from fashion_pipeline.ml.tuning import Precision
+from fashion_pipeline.ml.sources import file_hash, find_model, fingerprint
+from fashion_pipeline.ml.training.results import TrainingError, TrainingJob, TrainingPair, TrainingResult
 
 RESULT_FILE = "result.json"
 """Marks an output folder as finished."""
 
 
-def identity_of(
-    folder: Path,
-    pairs: Sequence[TrainingPair],
-    held_out: Sequence[TrainingPair],
-    config: Recipe,
-    device: Device,
-) -> dict[str, Any]:
+def identity_of(folder: Path, job: TrainingJob, device: Device) -> dict[str, Any]:
     """All that determines the weights and the log, by content: where the files lie does not matter.
 
     It names a training's folder (`key_of`) and is what is compared before one is continued or reused.
     """
     return {
-        **config.identity(),
+        **job.recipe.identity(),
         "base": fingerprint(folder),
-        "pairs": _hash_of_pairs(pairs),
-        "held_out": _hash_of_pairs(held_out),
-        **training_device(config, device).computing(),
+        "pairs": _hash_of_pairs(job.pairs),
+        "held_out": _hash_of_pairs(job.held_out),
+        "validation": _validation(job),
+        "drawing": job.drawing.model_dump(mode="json", exclude={"batch_size"}) if job.recipe.prior_images else None,
+        **training_device(job.recipe, device).computing(),
     }
 
 
@@ -43,9 +38,8 @@ def key_of(identity: Mapping[str, Any]) -> str:
 
 
 def training_device(config: Recipe, device: Device) -> Device:
-    """The device with the precision that the recipe asks for; auto is bf16 where that is the device's, else fp32."""
-    automatic: Precision = "bf16" if device.precision == "bf16" else "fp32"
-    return replace(device, precision=automatic if config.precision == "auto" else config.precision)
+    """The device with the precision that the recipe asks for; auto is the device's own."""
+    return device if config.precision == "auto" else replace(device, precision=config.precision)
 
 
 def finished_training(output: Path, identity: dict[str, Any]) -> TrainingResult | None:
@@ -61,6 +55,15 @@ def require_same(output: Path, old: dict[str, Any], new: dict[str, Any]) -> None
     """Raise TrainingError that names what changed, if anything did."""
     if changed := _differences(old, new):
         raise TrainingError(f"{output} holds another training ({changed}): choose another output, or delete that one")
+
+
+def _validation(job: TrainingJob) -> str | None:
+    """A hash of what the weights are chosen by; None where nothing is."""
+    if job.validation is None or not job.recipe.sample_every:
+        return None
+    drawn = [vars(request) for request in job.validation.requests]
+    known = [fingerprint(find_model(job.validation.encoder)), _hash_of_pairs(job.validation.photos), drawn]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _hash_of_pairs(pairs: Sequence[TrainingPair]) -> str:

@@ -1,58 +1,153 @@
-"""What of a UNet learns by each method of a recipe, and the file of what was learnt: LoRA, in diffusers' format.
+"""What of a pipeline learns by each method of a recipe, what was learnt as tensors, and how it becomes plain weights.
 
 The loop trains whatever asks for a gradient after `prepare`, and knows nothing of the method.
 """
 
-import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 
-from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.core.training.recipe import Layers, Recipe
+from fashion_pipeline.ml.training.results import TrainingError
 
-ADAPTER_METADATA = "lora_adapter_metadata"
-"""Where diffusers looks for rank, alpha and layers; without it an alpha that differs from the rank is lost."""
+_LAYERS: dict[Layers, tuple[str, ...]] = {
+    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "feed_forward": ("ff.net.0.proj", "ff.net.2"),
+    "convolution": (
+        "conv1",
+        "conv2",
+        "conv_shortcut",
+        "time_emb_proj",
+        "proj_in",
+        "proj_out",
+        "downsamplers.0.conv",
+        "upsamplers.0.conv",
+    ),
+}
+"""The ends of the names of a UNet's layers."""
+
+TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
+"""The ends of the names of a text encoder's layers."""
 
 
-def prepare(unet: Any, config: Recipe) -> None:
-    """Let of a UNet learn what the recipe's method trains, and freeze the rest.
+@dataclass
+class Parts:
+    """The models that a training touches."""
 
-    lora: additions that change nothing yet (B = 0), their A drawn from the recipe's seed.
+    unet: Any
+    text_encoder: Any = None
+    """Only where it learns."""
+
+    @classmethod
+    def of(cls, pipeline: Any, recipe: Recipe) -> "Parts":
+        """The parts of a pipeline that learn by a recipe."""
+        return cls(pipeline.unet, pipeline.text_encoder if recipe.text_learning_rate else None)
+
+    def named(self) -> dict[str, Any]:
+        """Name of the pipeline's part → model, of those that there are."""
+        return {"unet": self.unet} | ({"text_encoder": self.text_encoder} if self.text_encoder is not None else {})
+
+    def learning(self) -> dict[str, torch.nn.Parameter]:
+        """Name → weight, of all that learns."""
+        return {
+            f"{part}.{name}": weight
+            for part, model in self.named().items()
+            for name, weight in model.named_parameters()
+            if weight.requires_grad
+        }
+
+
+def prepare(parts: Parts, recipe: Recipe) -> None:
+    """Let of the parts learn what the recipe's method trains, and freeze the rest.
+
+    lora: additions that change nothing yet (B = 0), their A drawn from the recipe's seed. full: the whole UNet.
+    Raises TrainingError for a rank that is larger than a layer.
     """
-    unet.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        unet.add_adapter(LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(config.target_modules)))
+    for model in parts.named().values():
+        model.requires_grad_(False)
+    if recipe.method == "full":
+        parts.unet.requires_grad_(True)
+        return
+    ends = {"unet": unet_layers(recipe), "text_encoder": TEXT_LAYERS}
+    for part, model in parts.named().items():
+        _require_rank(model, ends[part], recipe.rank)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            model.add_adapter(_additions(recipe, ends[part]))
 
 
-def save_trained(unet: Any, file: Path, metadata: Mapping[str, str]) -> None:
-    """Write what a UNet has learnt, a LoRA as `write_lora` does."""
-    weights = {f"unet.{name}": tensor for name, tensor in get_peft_model_state_dict(unet).items()}
-    adapter = {f"unet.{name}": value for name, value in unet.peft_config["default"].to_dict().items()}
-    write_lora(
-        file, weights, {**metadata, ADAPTER_METADATA: json.dumps(adapter, indent=2, sort_keys=True, default=sorted)}
+def unet_layers(recipe: Recipe) -> tuple[str, ...]:
+    """The ends of the names of the layers that get additions."""
+    return tuple(end for group in dict.fromkeys(recipe.layers) for end in _LAYERS[group])
+
+
+def learnt(parts: Parts, recipe: Recipe) -> dict[str, torch.Tensor]:
+    """What was learnt, on the CPU: name with its part in front → tensor. A LoRA's names are those of diffusers."""
+    found: dict[str, torch.Tensor] = {}
+    for part, model in parts.named().items():
+        tensors = model.state_dict() if recipe.method == "full" else get_peft_model_state_dict(model)
+        found |= {f"{part}.{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return found
+
+
+def restore(parts: Parts, recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put into the parts of a base what `learnt` took from a training; a LoRA stays beside the weights."""
+    prepare(parts, recipe)
+    for part, model in parts.named().items():
+        own = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+        if recipe.method == "full":
+            model.load_state_dict(own)
+        else:
+            set_peft_model_state_dict(model, own)
+
+
+def merge(parts: Parts) -> None:
+    """Add LoRA or DoRA to the weights that they stand beside, and take it away; nothing for other methods."""
+    for model in parts.named().values():
+        if not hasattr(model, "peft_config"):
+            continue
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, BaseTunerLayer):
+                layer.merge()
+                above, _, last = name.rpartition(".")
+                setattr(model.get_submodule(above), last, layer.get_base_layer())
+        del model.peft_config
+        model._hf_peft_config_loaded = False
+
+
+@contextmanager
+def single_precision(parts: Parts) -> Iterator[None]:
+    """The parts in fp32 inside the block, so that small changes are not lost; rounded once when it ends."""
+    stored = {part: next(model.parameters()).dtype for part, model in parts.named().items()}
+    for model in parts.named().values():
+        torch.nn.Module.to(model, dtype=torch.float32)  # ModelMixin.to warns on every call
+    yield
+    for part, model in parts.named().items():
+        torch.nn.Module.to(model, dtype=stored[part])
+
+
+def _additions(recipe: Recipe, ends: tuple[str, ...]) -> LoraConfig:
+    return LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        use_rslora=recipe.rslora,
+        use_dora=recipe.dora,
+        target_modules=list(ends),
     )
 
 
-def write_lora(file: Path, weights: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a LoRA in diffusers' format under a temporary name, then rename it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(f".{file.name}.fresh")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    fresh.write_bytes(_with_sorted_header(save(tensors, metadata={**metadata, "format": "pt"})))
-    fresh.replace(file)
-
-
-def _with_sorted_header(content: bytes) -> bytes:
-    """A safetensors file with its metadata in order: the library shuffles them, and equal LoRAs would hash unequal."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[end:]
+def _require_rank(model: Any, ends: tuple[str, ...], rank: int) -> None:
+    """Additions of a rank above that of their layer could say nothing more, and cost more than the layer itself."""
+    for name, layer in model.named_modules():
+        weight = getattr(layer, "weight", None)
+        if weight is None or weight.dim() < 2 or not any(name == end or name.endswith(f".{end}") for end in ends):
+            continue
+        largest = min(weight.shape[0], weight[0].numel())
+        if rank > largest:
+            raise TrainingError(f"rank is {rank}, but layer {name} has rank {largest} at most: choose a smaller rank")

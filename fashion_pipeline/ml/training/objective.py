@@ -1,7 +1,7 @@
 """What training minimises and what the held-out loss measures; all randomness is derived from names."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +34,27 @@ class Batch:
     timesteps: torch.Tensor
     """(n,) int64."""
     texts: torch.Tensor
-    """(n, tokens, d)."""
+    """(n, tokens, d) embeddings; (n, tokens) int64 token ids where the text encoder learns."""
+    weight: float = 1.0
+    """Of its loss in that of the step."""
 
     def to(self, device: str) -> "Batch":
-        """The same on a device."""
-        return Batch(*(part.to(device) for part in (self.latents, self.noise, self.timesteps, self.texts)))
+        """The same on a device; the copy to a GPU goes on while other work does."""
+        return self._each(lambda part: _moved(part, device))
+
+    def rows(self, start: int, stride: int) -> "Batch":
+        """Every `stride`-th row from `start` on: the share of one process."""
+        return self._each(lambda part: part[start::stride])
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        latents, noise, timesteps, texts = map(change, (self.latents, self.noise, self.timesteps, self.texts))
+        return Batch(latents, noise, timesteps, texts, self.weight)
+
+
+def _moved(tensor: torch.Tensor, device: str) -> torch.Tensor:
+    if not device.startswith("cuda"):
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def sample_latents(moments: torch.Tensor, scaling: float, random: torch.Generator) -> torch.Tensor:
@@ -48,10 +64,14 @@ def sample_latents(moments: torch.Tensor, scaling: float, random: torch.Generato
     return (mean + deviation * torch.randn(mean.shape, generator=random)) * scaling
 
 
-def squared_errors(unet: Any, scheduler: Any, batch: Batch) -> torch.Tensor:
-    """(n,) mean squared error of each item's prediction, of the noise or of v, as the scheduler says."""
+def squared_errors(unet: Any, text_encoder: Any, scheduler: Any, batch: Batch) -> torch.Tensor:
+    """(n,) mean squared error of each item's prediction, of the noise or of v, as the scheduler says.
+
+    `text_encoder` reads the batch's token ids; it is not needed for a batch of embeddings.
+    """
+    texts = batch.texts if batch.texts.is_floating_point() else text_encoder(batch.texts)[0]
     noisy = scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
-    predicted = unet(noisy, batch.timesteps, encoder_hidden_states=batch.texts, return_dict=False)[0].float()
+    predicted = unet(noisy, batch.timesteps, encoder_hidden_states=texts, return_dict=False)[0].float()
     errors: torch.Tensor = (predicted - _target(scheduler, batch)).square().mean(dim=(1, 2, 3))
     return errors
 
@@ -69,15 +89,15 @@ def min_snr_weights(scheduler: Any, timesteps: torch.Tensor, gamma: float) -> to
 def held_out_batches(
     moments: Sequence[torch.Tensor], texts: Sequence[torch.Tensor], total: int, scaling: float, size: int
 ) -> list[Batch]:
-    """Each image at several timesteps, stratified over all `total`, with the same noise at every call."""
+    """Images of one shape, each at several timesteps stratified over all `total`; the same noise at every call."""
     count = len(moments) * HELD_OUT_DRAWS
     if not count:
         return []
     strata = ((torch.arange(count) + 0.5) / count * total).long()
     timesteps = strata[torch.randperm(count, generator=random_for("held-out order", count))]
-    means = torch.stack([m.chunk(2)[0] for m in moments]).repeat(HELD_OUT_DRAWS, 1, 1, 1) * scaling
+    means = torch.cat([torch.stack([m.chunk(2)[0] for m in moments])] * HELD_OUT_DRAWS) * scaling
     noise = torch.randn(means.shape, generator=random_for("held-out noise"))
-    embedded = torch.stack(list(texts)).repeat(HELD_OUT_DRAWS, 1, 1)
+    embedded = torch.cat([torch.stack(list(texts))] * HELD_OUT_DRAWS)
     return [
         Batch(means[s : s + size], noise[s : s + size], timesteps[s : s + size], embedded[s : s + size])
         for s in range(0, count, size)

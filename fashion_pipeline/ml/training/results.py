@@ -1,9 +1,12 @@
-"""What fine-tuning is given beside its recipe, and what it tells back: plain values. No torch: cheap to import."""
+"""What fine-tuning is given, and what it tells back: plain values. No torch: cheap to import."""
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from fashion_pipeline.core.prompts.requests import Drawing, Request
+from fashion_pipeline.core.training.recipe import Recipe
 
 
 class TrainingError(RuntimeError):
@@ -17,6 +20,72 @@ class TrainingPair(NamedTuple):
     caption: str
     id: str = ""
     """What the image is, wherever it lies: a content hash. Empty: the hash of the file's bytes is taken."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is drawn at intervals, and what it is compared with; photos that nothing else rests on."""
+
+    requests: tuple[Request, ...]
+    """An image for each photo."""
+    photos: tuple[TrainingPair, ...]
+    """In the same order."""
+    encoder: str
+    """Folder or hub id of the CLIPModel that compares."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A training as a plain value, so that it can be written down for another process."""
+
+    base: str
+    """Folder, single file or hub id of a StableDiffusionPipeline."""
+    pairs: tuple[TrainingPair, ...]
+    held_out: tuple[TrainingPair, ...]
+    """Photos whose loss is measured, and nothing else."""
+    recipe: Recipe
+    output: Path
+    """Folder of checkpoints and results."""
+    cache: Path
+    """Folder of encoded images and captions, which other trainings may share."""
+    drawing: Drawing
+    """How the original draws prior images."""
+    validation: Validation | None = None
+
+    def save(self, file: Path) -> None:
+        """Write it as JSON."""
+        plain = {
+            **vars(self),
+            "recipe": self.recipe.model_dump(mode="json"),
+            "drawing": self.drawing.model_dump(),
+            "output": str(self.output),
+            "cache": str(self.cache),
+            "validation": asdict(self.validation) if self.validation else None,
+        }
+        file.write_text(json.dumps(plain, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: Path) -> "TrainingJob":
+        """Read what `save` wrote. Raises OSError or ValueError."""
+        plain = json.loads(file.read_text(encoding="utf-8"))
+        given = plain["validation"]
+        return cls(
+            base=plain["base"],
+            pairs=_pairs(plain["pairs"]),
+            held_out=_pairs(plain["held_out"]),
+            recipe=Recipe.of(plain["recipe"]),
+            output=Path(plain["output"]),
+            cache=Path(plain["cache"]),
+            drawing=Drawing(**plain["drawing"]),
+            validation=given
+            and Validation(
+                tuple(Request(**request) for request in given["requests"]), _pairs(given["photos"]), given["encoder"]
+            ),
+        )
+
+
+def _pairs(rows: list[list[str]]) -> tuple[TrainingPair, ...]:
+    return tuple(TrainingPair(*row) for row in rows)
 
 
 @dataclass(frozen=True)
@@ -36,6 +105,8 @@ class Progress:
     """Before clipping; None at step 0."""
     samples_per_second: float | None
     """Images trained on a second since the previous row, measurements left out; None at step 0."""
+    similarity: float | None = None
+    """Mean cosine of images drawn now to the validation photos; None where none was drawn."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +115,12 @@ class TrainingResult:
 
     output: Path
     weights: Path
-    """LoRA weights in diffusers' format with the adapter's metadata."""
+    """What was learnt, under the names of diffusers."""
     identity: dict[str, Any]
     """Configuration, base and pairs that made it."""
     log: tuple[Progress, ...]
+    step: int
+    """The step whose weights these are: the best by similarity to the validation photos, or the last."""
     steps_run: int
     """Steps this call computed; fewer than all when it resumed, 0 when it had been finished before."""
     resumed_from: int | None
@@ -69,6 +142,14 @@ class TrainingResult:
     def load(cls, file: Path) -> "TrainingResult":
         """Read what `save` wrote, with no step run. Raises OSError or ValueError for a damaged file."""
         whole = json.loads(file.read_text(encoding="utf-8"))
-        log = tuple(Progress(**row) for row in whole["log"])
         output = file.parent
-        return cls(output, output / whole["weights"], whole["identity"], log, 0, None, tuple(whole["notes"]))
+        return cls(
+            output=output,
+            weights=output / whole["weights"],
+            identity=whole["identity"],
+            log=tuple(Progress(**row) for row in whole["log"]),
+            step=whole["step"],
+            steps_run=0,
+            resumed_from=None,
+            notes=tuple(whole["notes"]),
+        )

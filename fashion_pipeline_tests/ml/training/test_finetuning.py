@@ -9,10 +9,9 @@ from safetensors.torch import load_file
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.training import finetuning
-from fashion_pipeline.ml.training.finetuning import finetune
 from fashion_pipeline.ml.training.identity import identity_of, key_of
 from fashion_pipeline.ml.training.results import TrainingError, TrainingPair
-from fashion_pipeline_tests.ml.conftest import CPU
+from fashion_pipeline_tests.ml.conftest import CPU, finetune, job_of
 
 SHORT = Recipe(
     rank=4, alpha=8.0, steps=7, batch_size=2, learning_rate=1e-3, warmup_steps=2, checkpoint_every=2, log_every=3
@@ -124,9 +123,9 @@ def test_images_and_captions_are_encoded_once(generator_folder, pairs, tmp_path,
 def test_a_loss_that_is_no_number_stops_with_the_last_good_checkpoint(generator_folder, pairs, tmp_path, monkeypatch):
     inside, calls = finetuning.squared_errors, []
 
-    def spoiled(unet, scheduler, batch):
+    def spoiled(*given):
         calls.append(1)
-        return inside(unet, scheduler, batch) * (float("nan") if len(calls) > 4 else 1)
+        return inside(*given) * (float("nan") if len(calls) > 4 else 1)
 
     monkeypatch.setattr(finetuning, "squared_errors", spoiled)
     with pytest.raises(TrainingError, match=r"loss is nan at step 5; the last good checkpoint is .*step-00000004"):
@@ -158,7 +157,7 @@ def test_images_may_come_from_anywhere(generator_folder, tmp_path):
         ("method", "dreambooth"),
         ("rank", 0),
         ("alpha", 0.0),
-        ("target_modules", ()),
+        ("layers", ()),
         ("steps", 0),
         ("batch_size", 0),
         ("learning_rate", -1e-4),
@@ -197,14 +196,16 @@ def test_whatever_changes_a_training_changes_its_key(generator_folder, pairs, tm
     shutil.copytree(generator_folder, base)
     if change == "base":
         (base / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "DDIMScheduler"}')
-    changed = identity_of(
+    job = job_of(
         base,
         pairs[:3] if change == "pairs" else pairs[:4],
         pairs[3:] if change == "held_out" else pairs[4:],
         SHORT.changed({"steps": 9}) if change == "steps" else SHORT,
-        replace(CPU, precision="bf16") if change == "precision" else CPU,
+        tmp_path,
     )
-    same_as_before = identity_of(generator_folder, pairs[:4], pairs[4:], SHORT, CPU)
+    changed = identity_of(base, job, replace(CPU, precision="bf16") if change == "precision" else CPU)
+    before = job_of(generator_folder, pairs[:4], pairs[4:], SHORT, tmp_path)
+    same_as_before = identity_of(generator_folder, before, CPU)
     assert key_of(changed) != key_of(same_as_before)
 
 

@@ -1,5 +1,6 @@
 """What a step minimises and what it sees."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -33,7 +34,7 @@ def test_without_gamma_all_timesteps_weigh_the_same() -> None:
 
 def data(pairs: int) -> TrainingData:
     views = [[torch.full((8, 2, 2), float(pair)), torch.full((8, 2, 2), -float(pair) - 1)] for pair in range(pairs)]
-    texts = [torch.full((3, 4), float(pair) + 1) for pair in range(pairs)]
+    texts = [[torch.full((3, 4), float(pair) + 1)] for pair in range(pairs)]
     return TrainingData(views, texts, torch.zeros(3, 4), [], scaling=1.0, timesteps=1000)
 
 
@@ -76,3 +77,42 @@ def test_the_held_out_loss_is_measured_at_timesteps_spread_over_the_whole_schedu
     again = held_out_batches(moments, texts, 1000, 1.0, 8)
     assert all(torch.equal(a.noise, b.noise) for a, b in zip(batches, again, strict=True))
     assert held_out_batches([], [], 1000, 1.0, 8) == []
+
+
+def test_accumulated_batches_weigh_one_together_and_prior_images_what_was_asked():
+    found = data(pairs=4)
+    batches = found.step(Recipe.of({"batch_size": 2, "gradient_accumulation": 4}), 3)
+    assert [batch.weight for batch in batches] == [0.25] * 4
+    numbers = [found.batch(Recipe.of({"batch_size": 2}), number) for number in range(12, 16)]
+    assert all(torch.equal(one.noise, other.noise) for one, other in zip(batches, numbers, strict=True))
+    prior = replace(found, prior=[torch.full((2, 4, 4), 7.0)], prior_text=torch.full((3, 4), 9.0))
+    batches = prior.step(Recipe.of({"batch_size": 2, "gradient_accumulation": 2, "prior_weight": 3.0}), 0)
+    assert [batch.weight for batch in batches] == [0.5, 0.5, 1.5, 1.5]
+    assert all(bool((batch.latents == 7).all() and (batch.texts == 9).all()) for batch in batches[2:])
+
+
+def test_images_of_different_shapes_take_turns_by_their_number_and_never_meet_in_a_batch():
+    views = [[torch.zeros(4, 4, 4)]] * 6 + [[torch.zeros(4, 6, 2)]] * 2
+    texts = [[torch.full((3, 4), float(pair) + 1)] for pair in range(8)]
+    found = TrainingData(views, texts, torch.zeros(3, 4), [], scaling=1.0, timesteps=1000)
+    recipe = Recipe.of({"batch_size": 2, "caption_dropout": 0.0})
+    batches = [found.batch(recipe, number) for number in range(8)]
+    seen = [int(text[0, 0]) for batch in batches for text in batch.texts]
+    assert [batch.latents.shape[2] for batch in batches].count(6) == 2
+    assert {pair: seen.count(pair) for pair in range(1, 9)} == dict.fromkeys(range(1, 9), 2)
+
+
+def test_noise_offset_shifts_whole_channels():
+    found = data(pairs=4)
+    plain, shifted = (
+        found.batch(Recipe.of({"batch_size": 4, "noise_offset": offset}), 0).noise for offset in (0.0, 0.5)
+    )
+    shift = shifted - plain
+    assert float(shift.std(dim=(2, 3)).max()) < 1e-6
+    assert 0.1 < float(shift.abs().mean()) < 1.5
+
+
+def test_each_process_of_a_group_takes_its_own_rows():
+    batch = data(pairs=4).batch(Recipe.of({"batch_size": 4}), 0)
+    first, second = batch.rows(0, 2), batch.rows(1, 2)
+    assert torch.equal(torch.stack([first.noise, second.noise], 1).flatten(0, 1), batch.noise)

@@ -1,0 +1,136 @@
+"""A LoRA as files that other programs read: in diffusers' format, and in kohya's for ComfyUI and A1111."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+
+from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.ml.training.methods import TEXT_LAYERS, unet_layers
+
+LORA_FILE = "fashion_lora_weights.safetensors"
+KOHYA_FILE = "fashion_lora_weights_kohya.safetensors"
+
+ADAPTER_METADATA = "lora_adapter_metadata"
+"""Where diffusers looks for rank, alpha and layers; without it an alpha that differs from the rank is lost."""
+
+_KOHYA_PARTS = {"unet": "lora_unet", "text_encoder": "lora_te_text_model"}
+_KOHYA_WEIGHTS = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
+
+
+def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file under a temporary name, then rename it; equal content gives equal bytes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(f".{file.name}.fresh")
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    fresh.write_bytes(_with_sorted_header(save(own, metadata={**metadata, "format": "pt"})))
+    fresh.replace(file)
+
+
+def write_lora(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, str]) -> None:
+    """Write what a training has learnt in diffusers' format, with the adapter's metadata beside `metadata`."""
+    parts = load_file(learnt)
+    adapters = {"unet": _adapter(recipe, unet_layers(recipe)), "text_encoder": _adapter(recipe, TEXT_LAYERS)}
+    there = {name.partition(".")[0] for name in parts}
+    told = {f"{part}.{name}": value for part in sorted(there) for name, value in adapters[part].items()}
+    write_tensors(
+        file,
+        {_for_older_versions(name): tensor for name, tensor in parts.items()},
+        {**_header(learnt), **metadata, ADAPTER_METADATA: json.dumps(told, indent=2, sort_keys=True)},
+    )
+
+
+def write_kohya(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, str]) -> None:
+    """Write what a training has learnt in the format of kohya-ss/sd-scripts, with alphas, `ss_` keys and ModelSpec.
+
+    There a layer adds alpha / rank of its product; rsLoRA's larger scale becomes a larger alpha.
+    """
+    scale = recipe.alpha / (math.sqrt(recipe.rank) if recipe.rslora else recipe.rank)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in load_file(learnt).items():
+        layer, weight = kohya_name(name)
+        tensors[f"{layer}.{weight}"] = tensor
+        tensors[f"{layer}.alpha"] = torch.tensor(scale * recipe.rank)
+    write_tensors(file, tensors, {**_header(learnt), **_kohya_metadata(recipe, scale), **metadata})
+
+
+def kohya_name(name: str) -> tuple[str, str]:
+    """`unet.mid_block.attentions.0.proj_in.lora_A.weight` → (`lora_unet_mid_block_…_proj_in`, `lora_down.weight`)."""
+    part, _, inside = name.partition(".")
+    layer, _, kind = inside.partition(".lora_")
+    layer = layer.removeprefix("text_model.")
+    return f"{_KOHYA_PARTS[part]}_{layer.replace('.', '_')}", _KOHYA_WEIGHTS[f"lora_{kind}"]
+
+
+def model_spec(title: str, side: int, predicts: str) -> dict[str, str]:
+    """The header of Stability AI's ModelSpec 1.0.0, by which ComfyUI and A1111 know what a file is for."""
+    return {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": title,
+        "modelspec.resolution": f"{side}x{side}",
+        "modelspec.prediction_type": {"v_prediction": "v"}.get(predicts, predicts),
+    }
+
+
+def _kohya_metadata(recipe: Recipe, scale: float) -> dict[str, str]:
+    """What kohya's trainer writes and other programs show."""
+    told: dict[str, Any] = {
+        "network_module": "networks.lora",
+        "network_dim": recipe.rank,
+        "network_alpha": f"{scale * recipe.rank:g}",
+        "base_model_version": "sd_v1",
+        "max_train_steps": recipe.steps,
+        "learning_rate": recipe.learning_rate,
+        "text_encoder_lr": recipe.text_learning_rate,
+        "unet_lr": recipe.learning_rate,
+        "lr_scheduler": recipe.schedule,
+        "lr_warmup_steps": recipe.warmup_steps,
+        "optimizer": recipe.optimizer,
+        "total_batch_size": recipe.batch_size * recipe.gradient_accumulation,
+        "min_snr_gamma": recipe.min_snr_gamma,
+        "noise_offset": recipe.noise_offset,
+        "caption_dropout_rate": recipe.caption_dropout,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "seed": recipe.seed,
+    }
+    if {"feed_forward", "convolution"} & set(recipe.layers):
+        told["network_args"] = json.dumps({"conv_dim": recipe.rank, "conv_alpha": scale * recipe.rank})
+    return {f"ss_{name}": str(value) for name, value in told.items()}
+
+
+def _adapter(recipe: Recipe, layers: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "peft_type": "LORA",
+        "r": recipe.rank,
+        "lora_alpha": recipe.alpha,
+        "use_rslora": recipe.rslora,
+        "target_modules": sorted(layers),
+    }
+
+
+def _for_older_versions(name: str) -> str:
+    """transformers 5 dropped a level of CLIP's text model; diffusers reads names with it, whichever version."""
+    part, _, inside = name.partition(".")
+    return f"text_encoder.text_model.{inside.removeprefix('text_model.')}" if part == "text_encoder" else name
+
+
+def _header(file: Path) -> dict[str, str]:
+    with safe_open(file, "pt") as tensors:
+        return dict(tensors.metadata())
+
+
+def _with_sorted_header(content: bytes) -> bytes:
+    """A safetensors file with its metadata in order: the library shuffles them, and equal LoRAs would hash unequal."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
