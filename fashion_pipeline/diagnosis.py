@@ -9,8 +9,10 @@ from pathlib import Path
 from fashion_pipeline.settings import Settings, SettingsError, read_profile
 
 PACKAGES = ("dagster", "dagster-webserver", "torch", "diffusers", "transformers", "peft", "pyarrow", "duckdb")
-ENOUGH_DISK = 5e9
-"""Bytes that one style's samples, checkpoints and model may take with Stable Diffusion v1.5."""
+SPARE = 1e9
+"""Bytes for images, embeddings, caches and checkpoints of one style, beside its model."""
+LARGE_UNET = 3.5e9
+"""Bytes of a UNet that is not here yet: that of Stable Diffusion v1.5 in single precision."""
 
 Finding = tuple[str, bool, str, str]
 """Name, whether it is well, what was found, how to mend it."""
@@ -22,7 +24,7 @@ def examine(settings: Settings, profile: str) -> Iterator[Finding]:
     yield "python", sys.version_info >= (3, 11), python, "install Python 3.11 or newer"
     for package in PACKAGES:
         yield _package(package)
-    yield from _storage(settings)
+    yield from _storage(settings, profile)
     yield _device(settings)
     yield from _models(profile)
 
@@ -34,7 +36,7 @@ def _package(name: str) -> Finding:
         return name, False, "missing", "run make setup"
 
 
-def _storage(settings: Settings) -> Iterator[Finding]:
+def _storage(settings: Settings, profile: str) -> Iterator[Finding]:
     probe = settings.data / ".doctor"
     try:
         settings.data.mkdir(parents=True, exist_ok=True)
@@ -44,8 +46,21 @@ def _storage(settings: Settings) -> Iterator[Finding]:
     except OSError as error:
         yield "data root", False, f"{settings.data}: {error.strerror}", "make it writable or set FASHION_PIPELINE_DATA"
         return
-    free = shutil.disk_usage(settings.data).free
-    yield "disk", free > ENOUGH_DISK, f"{free / 1e9:.0f} GB free", f"free {ENOUGH_DISK / 1e9:.0f} GB or more"
+    free, style = shutil.disk_usage(settings.data).free, _style_cost(profile)
+    told = (
+        f"{free / 1e9:.0f} GB free; a style takes about {style / 1e9:.1f} GB, each retraining as much again until prune"
+    )
+    yield "disk", free > style, told, f"free {style / 1e9:.1f} GB or more"
+
+
+def _style_cost(name: str) -> float:
+    """Bytes of a style: its UNet, since all else of its model is shared with the base, and what else it needs."""
+    try:
+        unet = Path(read_profile(name).generator) / "unet"
+    except SettingsError:
+        return SPARE
+    own = sum(file.stat().st_size for file in unet.glob("*.safetensors") if file.name.count(".") == 1)
+    return (own or LARGE_UNET) + (SPARE if not own or own > SPARE else own)
 
 
 def _device(settings: Settings) -> Finding:
@@ -70,19 +85,40 @@ def _models(name: str) -> Iterator[Finding]:
         yield "profile", False, name, str(error)
         return
     yield "profile", True, profile.name, ""
-    marks = {"generator": "model_index.json", "encoder": "config.json", "judge": "config.json"}
-    for role, mark in marks.items():
-        yield _model(role, str(getattr(profile, role)), mark)
+    for role in ("generator", "encoder", "judge"):
+        yield _model(role, str(getattr(profile, role)))
     yield "vocabulary", profile.vocabulary.is_file(), str(profile.vocabulary), "restore the file or name another one"
 
 
-def _model(role: str, source: str, mark: str) -> Finding:
+_MODEL = ("config.json", "model.safetensors")
+_PIPELINE = (
+    "model_index.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
+)
+_SMALL_FILES = ("*/*.json", "*/*.txt")
+
+
+def _model(role: str, source: str) -> Finding:
+    """Whether a model is there with its weights; those in shards or in another variant count by their index or name."""
+    wanted = _PIPELINE if role == "generator" else _MODEL
     folder = Path(source)
     if folder.is_absolute():
-        mend = f"{folder} is incomplete ({mark} is missing): download the model again"
-        return role, (folder / mark).is_file(), source, mend
+        missing = [name for name in wanted if not (folder / name).is_file() and not _otherwise(folder / name)]
+        return role, not missing, source, f"{folder} is incomplete ({', '.join(missing)}): download it again"
     from huggingface_hub import try_to_load_from_cache
 
-    cached = isinstance(try_to_load_from_cache(source, mark), str)
-    mend = f"it is downloaded at first use; or: hf download {source}, or name a local folder in a profile file"
-    return role, cached, f"{source} ({'in the cache' if cached else 'not downloaded yet'})", mend
+    def cached(name: str) -> bool:
+        return any(isinstance(try_to_load_from_cache(source, each), str) for each in (name, f"{name}.index.json"))
+
+    there = all(cached(name) for name in wanted)
+    files = " ".join(f"'{name}'" for name in (*wanted, *(_SMALL_FILES if role == "generator" else ("*.json", "*.txt"))))
+    mend = f"it is downloaded at first use; or: hf download {source} --include {files}; or name a local folder"
+    return role, there, f"{source} ({'in the cache' if there else 'not downloaded yet'})", mend
+
+
+def _otherwise(file: Path) -> bool:
+    """Whether weights lie there in shards or as another variant."""
+    stem, _, suffix = file.name.partition(".")
+    return suffix == "safetensors" and any(file.parent.glob(f"{stem}*.safetensors"))

@@ -10,6 +10,7 @@ from fashion_pipeline.core.training.recipe import Recipe, described
 from fashion_pipeline.defs.curation import curated_subset
 from fashion_pipeline.defs.metadata import check, checks, column_schema, common, picture, result
 from fashion_pipeline.resources.gpu import POOL
+from fashion_pipeline.resources.training import trainer
 from fashion_pipeline.stages.models import WEIGHTS, Models
 from fashion_pipeline.stages.training import MODEL, TRAINED, Trained, export, train
 from fashion_pipeline.store.files import size
@@ -61,22 +62,10 @@ def lora_weights(
 ) -> dg.MaterializeResult:
     """Weights trained on the curated pairs, with checkpoints, loss curve and recipe."""
 
-    def report(row: Any) -> None:
-        if row.loss is not None:
-            context.log.info(_line(row))
-
     chosen: dict[str, Any] = {"values": config.values(), "control": config.control}
-    made = train(
-        store, models, context.partition_key, **chosen, report=report, tell=context.log.info, run=context.run.run_id
-    )
+    how = trainer(context, models)
+    made = train(store, models, context.partition_key, **chosen, trainer=how, run=context.run.run_id)
     return result(made.record, _told(made), _checks(made))
-
-
-def _line(row: Any) -> str:
-    """A row of the training log in words."""
-    measured = {"loss": row.loss, "held-out loss": row.held_out_loss, "similarity": row.similarity}
-    told = "".join(f", {name} {value:.4f}" for name, value in measured.items() if value is not None)
-    return f"training: step {row.step} of {row.steps}{told}"
 
 
 def _told(made: Trained) -> dict[str, Any]:
@@ -90,6 +79,7 @@ def _told(made: Trained) -> dict[str, Any]:
         "step of these weights": made.step,
         "steps run": made.steps_run,
         "resumed from step": made.resumed_from or 0,
+        "peak memory in GB": made.peak_memory / 1e9,
         "pairs": made.pairs,
         **ends,
         "weights": dg.MetadataValue.path(str(made.record.path(WEIGHTS if made.has_lora_file else TRAINED))),

@@ -1,5 +1,7 @@
 """Where models run and in which precision: one decision, made once, with a message that names the mend."""
 
+import resource
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -82,6 +84,14 @@ def free_memory(device: Device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def peak_memory(device: Device) -> int:
+    """The most bytes that were used at once since the process began: of a CUDA device its own, else the process's."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device.name))
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used if sys.platform == "darwin" else used * 1024
 
 
 def _best() -> str:

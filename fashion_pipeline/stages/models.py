@@ -118,17 +118,24 @@ class Models:
         return key_of(identity), identity
 
     def finetune(
-        self, job: "TrainingJob", title: str, report: TrainingReport, tell: Callable[[str], None]
+        self,
+        job: "TrainingJob",
+        title: str,
+        report: TrainingReport,
+        tell: Callable[[str], None],
+        stop: Callable[[], bool] = lambda: False,
     ) -> "TrainingResult":
         """Train into the job's output, or go on where an earlier call stopped; write LoRA files under the title."""
         from fashion_pipeline.core.catalog.photos import open_photo
         from fashion_pipeline.ml.training.exporting import export_loras
         from fashion_pipeline.ml.training.finetuning import finetune
+        from fashion_pipeline.ml.training.processes import leads
 
         with self._named("generator"):
             self.fingerprint("generator")
-        result = finetune(job, self.pick("training"), report=report, tell=tell, load_image=open_photo)
-        export_loras(job.base, job.output, job.output, {"title": title})
+        result = finetune(job, self.pick("training"), report=report, tell=tell, load_image=open_photo, stop=stop)
+        if leads():
+            export_loras(job.base, job.output, job.output, {"title": title})
         return result
 
     def export(self, training: Path, folder: Path) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Stage 7: weights with their curve, and the complete pipeline made from them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,12 @@ from fashion_pipeline.core.training.curation import validation_photos
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.captions import photo_captions
 from fashion_pipeline.stages.curation import training_images
-from fashion_pipeline.stages.models import KOHYA_WEIGHTS, WEIGHTS, Models, TrainingReport
+from fashion_pipeline.stages.models import KOHYA_WEIGHTS, WEIGHTS, Models
 from fashion_pipeline.store.records import Record, write_content
 from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:
-    from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, Validation
+    from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, TrainingResult, Validation
 
 HELD_OUT = 48
 """Most dev photos whose loss is measured during training."""
@@ -28,6 +28,17 @@ TRAINED = "trained.safetensors"
 SAMPLES = "samples"
 """Folder of the images that were drawn during training, a sheet a look."""
 _COLUMNS = ("step", "loss", "held_out_loss", "learning_rate", "gradient_norm", "similarity")
+
+
+OUTCOME = "outcome.json"
+"""What a trainer leaves in the output of a training, beside the weights."""
+
+Trainer = Callable[["TrainingJob", str], None]
+"""Carries out a training under a title, here or in another process, and leaves its outcome in the output."""
+
+
+class TrainingFailedError(RuntimeError):
+    """A training in another process ended without an outcome; the message says why, or where it stands."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,8 @@ class Trained:
     steps_run: int
     """Steps this call computed; 0 where it had been finished before."""
     resumed_from: int | None
+    peak_memory: int
+    """Bytes, of the device or else the process."""
     notes: tuple[str, ...]
 
     @property
@@ -81,24 +94,26 @@ def train(
     *,
     values: Mapping[str, Any],
     control: bool,
-    report: TrainingReport,
-    tell: Callable[[str], None] = lambda text: None,
+    trainer: Trainer,
     run: str = "",
 ) -> Trained:
     """Train on the newest curated pairs, or on the random control, by the profile's recipe with some knobs turned."""
+    from fashion_pipeline.ml.training.results import TrainingResult
+
     curation = store.records.latest("curation", style)
     features = store.records.input(curation, "features")
     recipe = models.profile.training.changed(dict(values))
-    job = _job(store, models, curation, recipe, control)
+    pairs = [pair for pair in Pair.read(curation.table("training_pairs")) if pair.kept != control]
+    job = training_job(store, models, curation, recipe, pairs)
     key, identity = models.training_identity(job)
     found = store.records.find("training", style, key)
     if found is not None:
         store.records.point(found)
-        log = found.table("training_log").to_pylist()
-        chosen = int(found.json("result.json")["step"])
-        return Trained(found, log, recipe, len(job.pairs), chosen, 0, None, ())
+        result = TrainingResult.load(found.path("result.json"))
+        return _trained(found, recipe, len(job.pairs), result)
     job = replace(job, output=store.training_folder(style, key))
-    result = models.finetune(job, f"{store.sources.subject(style)} {key}", report, tell)
+    trainer(job, f"{store.sources.subject(style)} {key}")
+    result = TrainingResult.load(job.output / OUTCOME, of_this_call=True)
     log = [{name: getattr(row, name) for name in _COLUMNS} for row in result.log]
     record = store.records.add(
         "training",
@@ -110,19 +125,25 @@ def train(
         files=_files(job.output, result.weights),
         run=run,
     )
-    return Trained(
-        record, log, recipe, len(job.pairs), result.step, result.steps_run, result.resumed_from, result.notes
-    )
+    return _trained(record, recipe, len(job.pairs), result)
 
 
-def _job(store: Store, models: Models, curation: Record, recipe: Recipe, control: bool) -> "TrainingJob":
-    """The training without a place for its output, which its own content will name."""
+def _trained(record: Record, recipe: Recipe, pairs: int, result: "TrainingResult") -> Trained:
+    log = record.table("training_log").to_pylist()
+    run = (result.step, result.steps_run, result.resumed_from, result.peak_memory, result.notes)
+    return Trained(record, log, recipe, pairs, *run)
+
+
+def training_job(
+    store: Store, models: Models, curation: Record, recipe: Recipe, pairs: Sequence[Pair]
+) -> "TrainingJob":
+    """A training on some of the curated pairs, without a place for its output, which its own content will name."""
     from fashion_pipeline.ml.training.results import TrainingJob
 
     features = store.records.input(curation, "features")
     return TrainingJob(
         base=models.profile.generator,
-        pairs=_pairs(store, curation, control),
+        pairs=_pairs(store, curation, pairs),
         held_out=_held_out(store, models, features, str(curation.made_of["format"])),
         recipe=recipe,
         output=Path(),
@@ -159,10 +180,9 @@ def export(store: Store, models: Models, style: str, run: str = "") -> Exported:
     return Exported(record, known["effect"], known["error"])
 
 
-def _pairs(store: Store, curation: Record, control: bool) -> tuple["TrainingPair", ...]:
+def _pairs(store: Store, curation: Record, wanted: Sequence[Pair]) -> tuple["TrainingPair", ...]:
     from fashion_pipeline.ml.training.results import TrainingPair
 
-    wanted = [pair for pair in Pair.read(curation.table("training_pairs")) if pair.kept != control]
     places = training_images(store, store.records.input(curation, "catalog"), wanted)
     return tuple(TrainingPair(places[pair.id], pair.caption, pair.id) for pair in wanted)
 

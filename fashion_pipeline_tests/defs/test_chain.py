@@ -133,7 +133,7 @@ def test_the_curated_pairs_are_trained_on_and_not_the_control(
     monkeypatch.setattr(Models, "training_identity", note)
     for which in (False, True):
         with pytest.raises(NotedError):
-            train(store, described.models, "coat", values={}, control=which, report=lambda *_: None)
+            train(store, described.models, "coat", values={}, control=which, trainer=lambda job, title: None)
     assert trained == [kept, control]
 
 
@@ -335,7 +335,7 @@ def test_weights_are_chosen_on_search_photos_that_nothing_is_trained_on(describe
 def test_the_whole_unet_can_be_trained_instead(described: Chain, full_run) -> None:
     store = described.store
     before = [store.records.latest(kind, "coat") for kind in ("training", "model")]
-    knobs = {"steps": 4, "method": "full", "learning_rate": 1e-5}
+    knobs = {"steps": 4, "method": "full", "learning_rate": 1e-3}
     assert described.materialize(
         [lora_weights, specialised_model], "coat", {"ops": {"lora_weights": {"config": knobs}}}
     ).success

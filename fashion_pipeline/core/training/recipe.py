@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-_BOOKKEEPING = {"checkpoint_every", "checkpoints_kept", "log_every", "held_out_every"}
+_BOOKKEEPING = {"processes", "checkpoint_every", "checkpoints_kept", "log_every", "held_out_every"}
 _BY_STEPS = {"warmup_steps", "checkpoint_every", "log_every", "held_out_every", "sample_every"}
 _EVER = 10_000_000
 
@@ -123,6 +123,9 @@ class Recipe(BaseModel):
     compile: bool = Field(
         False, description="Compile the UNet first (torch.compile): minutes at the start, faster steps on some GPUs."
     )
+    processes: int = Field(
+        1, ge=1, le=64, description="Processes that share each batch, one a device; it must divide batch_size."
+    )
     sample_every: int = Field(
         80, ge=0, le=_EVER, description="Steps between images drawn for a look and compared; a fifth of them. 0: none."
     )
@@ -162,6 +165,12 @@ class Recipe(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _batches_can_be_shared(self) -> Self:
+        if self.batch_size % self.processes:
+            raise ValueError(f"processes is {self.processes}, which does not divide batch_size ({self.batch_size})")
+        return self
+
+    @model_validator(mode="after")
     def _method_has_what_is_asked_of_it(self) -> Self:
         if self.method == "full" and (self.dora or self.text_learning_rate):
             raise ValueError("method is 'full', but dora and text_learning_rate are for LoRA: leave them out")
@@ -183,7 +192,7 @@ class Recipe(BaseModel):
         return self.of(own | {name: value for name, value in values.items() if value is not None})
 
     def identity(self) -> dict[str, Any]:
-        """The fields that determine the weights: all but how often to report and to save. JSON types only."""
+        """The fields that determine the weights: all but who works, and when to report and to save. JSON types only."""
         return self.model_dump(mode="json", exclude=_BOOKKEEPING)
 
 

@@ -16,16 +16,23 @@ from PIL import Image
 
 from fashion_pipeline.core.linking import link
 from fashion_pipeline.core.training.recipe import Recipe, learning_rate
-from fashion_pipeline.ml.devices import Device
+from fashion_pipeline.ml.devices import Device, peak_memory
 from fashion_pipeline.ml.sources import find_pipeline
 from fashion_pipeline.ml.training.caching import LoadImage
 from fashion_pipeline.ml.training.checkpoints import checkpoint_folders, newest_checkpoint
+from fashion_pipeline.ml.training.costs import require_space
 from fashion_pipeline.ml.training.identity import RESULT_FILE, finished_training, identity_of, require_same
 from fashion_pipeline.ml.training.lora_files import write_tensors
 from fashion_pipeline.ml.training.methods import learnt
 from fashion_pipeline.ml.training.objective import min_snr_weights, squared_errors
 from fashion_pipeline.ml.training.optimizers import set_rate
-from fashion_pipeline.ml.training.results import Progress, TrainingError, TrainingJob, TrainingResult
+from fashion_pipeline.ml.training.results import (
+    Progress,
+    TrainingError,
+    TrainingJob,
+    TrainingResult,
+    TrainingStoppedError,
+)
 from fashion_pipeline.ml.training.state import Run, Tell, restore, save, start
 from fashion_pipeline.ml.training.watching import Look
 
@@ -43,13 +50,15 @@ def finetune(
     report: Report = lambda row: None,
     tell: Tell = lambda text: None,
     load_image: LoadImage = Image.open,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrainingResult:
     """Fine-tune into the job's output, or go on where an earlier call with it stopped.
 
     A finished output is returned without a step. `report` gets every row of the log, `tell` what happens before the
-    first step. Raises TrainingError where no pair is given, an image cannot be read, a caption is too long, the output
-    holds a training with other settings, the loss is no number any more, or all images drawn are flat; OSError where
-    the disk fails.
+    first step; once `stop` says so, a checkpoint is written and TrainingStoppedError raised. Raises TrainingError where
+    no pair is given, an image cannot be read, a caption is too long, the output holds a training with other settings,
+    the disk has too little room, the loss is no number any more, or all images drawn are flat; OSError where the disk
+    fails.
     """
     folder = find_pipeline(job.base)
     if not job.pairs:
@@ -60,16 +69,17 @@ def finetune(
     found, notes = newest_checkpoint(job.output / "checkpoints")
     if found is not None:
         require_same(job.output, found.state["identity"], identity)
+    require_space(folder, job.recipe, job.output)
     run = start(folder, job, identity, device, load_image, tell)
     run.notes[:0] = notes
     if found is not None:
         restore(run, found)
     began = run.step
-    _loop(run, report)
+    _loop(run, report, stop)
     return _finish(run, began, resumed=found is not None)
 
 
-def _loop(run: Run, report: Report) -> None:
+def _loop(run: Run, report: Report, stop: Callable[[], bool]) -> None:
     """Train to the last step, or until nothing gets better. The row of step 0 is the base as it came."""
     recipe = run.recipe
     if not run.log:
@@ -86,6 +96,9 @@ def _loop(run: Run, report: Report) -> None:
         if _is_due(recipe, run.step, recipe.checkpoint_every):
             save(run)
             _drop_looks_but_the_best(run)
+        if run.group.any(stop()) and run.step < recipe.steps:
+            save(run)
+            raise TrainingStoppedError(f"stopped at step {run.step} of {recipe.steps}: run it again to go on there")
 
 
 def _train_step(run: Run, rate: float) -> tuple[float, float]:
@@ -235,6 +248,7 @@ def _finish(run: Run, began: int, *, resumed: bool) -> TrainingResult:
         step=run.step if best is None else best,
         steps_run=run.step - began,
         resumed_from=began if resumed else None,
+        peak_memory=peak_memory(run.device),
         notes=tuple(run.notes),
     )
     if run.group.leads:

@@ -12,6 +12,11 @@ from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.training.objective import Batch
 
 
+def leads() -> bool:
+    """Whether this process is the only one, or the one of its group that writes."""
+    return bool(PartialState().is_main_process)
+
+
 @dataclass(frozen=True)
 class Group:
     """This process and those it trains with; one alone is a group, too."""
@@ -60,6 +65,10 @@ class Group:
                 waiting.wait()
             for gradient in gradients:
                 gradient /= self.size
+
+    def any(self, here: bool) -> bool:
+        """Whether something is so in any process of the group."""
+        return bool(self.mean(torch.tensor(float(here), device=self.state.device)) > 0) if self.size > 1 else here
 
     def told(self, value: float | None) -> float | None:
         """What the leader knows, for all."""

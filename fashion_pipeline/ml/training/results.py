@@ -13,6 +13,10 @@ class TrainingError(RuntimeError):
     """Training cannot start or go on; the message says where it stands and what mends it."""
 
 
+class TrainingStoppedError(RuntimeError):
+    """Somebody stopped the training; a checkpoint holds what it had learnt."""
+
+
 class TrainingPair(NamedTuple):
     """A photo, as `load_image` knows it, and the caption it is trained with."""
 
@@ -125,6 +129,8 @@ class TrainingResult:
     """Steps this call computed; fewer than all when it resumed, 0 when it had been finished before."""
     resumed_from: int | None
     """Step of the checkpoint this call went on from."""
+    peak_memory: int
+    """Bytes: of the device where that is a GPU, else of the process."""
     notes: tuple[str, ...]
     """What the user should know: a damaged checkpoint that was skipped, another number of threads."""
 
@@ -134,13 +140,13 @@ class TrainingResult:
         return [(row.step, row.held_out_loss) for row in self.log if row.held_out_loss is not None]
 
     def save(self, file: Path) -> None:
-        """Write everything but the paths as JSON."""
+        """Write everything but the folder as JSON."""
         whole = {**asdict(self), "output": None, "weights": self.weights.name}
         file.write_text(json.dumps(whole, indent=1), encoding="utf-8")
 
     @classmethod
-    def load(cls, file: Path) -> "TrainingResult":
-        """Read what `save` wrote, with no step run. Raises OSError or ValueError for a damaged file."""
+    def load(cls, file: Path, *, of_this_call: bool = False) -> "TrainingResult":
+        """Read what `save` wrote, with no step run unless it tells of this call. Raises OSError or ValueError."""
         whole = json.loads(file.read_text(encoding="utf-8"))
         output = file.parent
         return cls(
@@ -149,7 +155,8 @@ class TrainingResult:
             identity=whole["identity"],
             log=tuple(Progress(**row) for row in whole["log"]),
             step=whole["step"],
-            steps_run=0,
-            resumed_from=None,
+            steps_run=whole["steps_run"] if of_this_call else 0,
+            resumed_from=whole["resumed_from"] if of_this_call else None,
+            peak_memory=whole["peak_memory"],
             notes=tuple(whole["notes"]),
         )

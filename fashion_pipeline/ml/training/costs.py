@@ -1,0 +1,52 @@
+"""What a training will need on disk, so that it is refused before hours of work and not after."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from transformers import AutoConfig, AutoModel
+
+from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.ml.sources import weight_files
+from fashion_pipeline.ml.training.methods import Parts, prepare
+from fashion_pipeline.ml.training.results import TrainingError
+
+_MOMENTS = {"adamw": 2.0, "adamw8bit": 0.5, "adafactor": 0.1, "prodigy": 4.0}
+"""What an optimizer keeps, in weights that learn."""
+
+
+def learning_weights(folder: Path, recipe: Recipe) -> int:
+    """How many numbers learn in a training on the pipeline of a folder. Raises TrainingError for a rank too large."""
+    unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    with torch.device("meta"):
+        text_encoder = None
+        if recipe.text_learning_rate:
+            text_encoder = AutoModel.from_config(AutoConfig.from_pretrained(folder / "text_encoder"))
+        parts = Parts(UNet2DConditionModel.from_config(unet), text_encoder)
+        prepare(parts, recipe)
+    return sum(weight.numel() for weight in parts.learning().values())
+
+
+def disk_needed(folder: Path, recipe: Recipe) -> int:
+    """Bytes that a training and its export take: checkpoints, best and final weights, the UNet of the model."""
+    weights = 4 * learning_weights(folder, recipe)
+    checkpoint = weights * (1 + _MOMENTS[recipe.optimizer] + bool(recipe.ema_decay))
+    own = sum(file.stat().st_size for file in weight_files(folder / "unet"))
+    return int((recipe.checkpoints_kept + 1) * checkpoint + 3 * weights + own)
+
+
+def require_space(folder: Path, recipe: Recipe, output: Path) -> None:
+    """Raise TrainingError where the disk of `output` has too little room for a training on the base in `folder`."""
+    needed, free = disk_needed(folder, recipe), shutil.disk_usage(_there(output)).free
+    if free < needed:
+        raise TrainingError(
+            f"training and export take about {needed / 1e9:.1f} GB, but {output} has {free / 1e9:.1f} GB free: free "
+            f"some (fashion-pipeline prune), or set checkpoints_kept (now {recipe.checkpoints_kept}) to 1"
+        )
+
+
+def _there(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    return path if path.exists() or path == path.parent else _there(path.parent)

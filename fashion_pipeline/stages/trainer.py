@@ -1,0 +1,158 @@
+"""A training in a process of its own: `python -m fashion_pipeline.stages.trainer FILE`, started for an asset.
+
+So its memory is given back whatever happens, a crash does not take the run along, and `torchrun` can start several of
+it, one for each device. It reports through Dagster Pipes where Dagster started it, and ends by itself when the process
+that it works for is gone.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
+
+from fashion_pipeline.ml.training.results import Progress, TrainingJob
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.training import OUTCOME
+
+STOPPED = 130
+"""Exit code of a training that was cancelled; what it had learnt is in a checkpoint."""
+GRACE = 7.0
+"""Seconds that a cancelled training may take for the step it is in and a checkpoint."""
+FAILURE = "failure.txt"
+
+_LOOK_EVERY = 1.0
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that the process needs beside the training itself."""
+
+    profile: str
+    device: str
+    precision: str
+    machine: str | None
+    title: str
+    job: str
+    """File of the training."""
+    parent: int
+    """The process without which this one ends."""
+
+    @classmethod
+    def write(cls, models: Models, job: TrainingJob, title: str) -> Path:
+        """Write down a training that the calling process wants done; returns the file to start the process with."""
+        job.output.mkdir(parents=True, exist_ok=True)
+        (job.output / FAILURE).unlink(missing_ok=True)
+        job.save(job.output / "job.json")
+        machine = str(models.machine) if models.machine else None
+        where = (models.profile_name, models.device, models.precision, machine)
+        order = cls(*where, title, str(job.output / "job.json"), os.getpid())
+        file = job.output / "order.json"
+        file.write_text(json.dumps(asdict(order), indent=1), encoding="utf-8")
+        return file
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """What `write` wrote."""
+        return cls(**json.loads(file.read_text(encoding="utf-8")))
+
+    def models(self) -> Models:
+        """The models of the run that wants it done."""
+        return Models(self.profile, self.device, self.precision, Path(self.machine) if self.machine else None)
+
+
+def main(file: Path) -> int:
+    """Carry out an order; the outcome, or why there is none, is left in the training's output."""
+    order = Order.read(file)
+    job = TrainingJob.load(Path(order.job))
+    _end_without(order.parent)
+    stop = _asked_to_stop()
+    with ExitStack() as stack:
+        tell = _teller(stack)
+        try:
+            train_here(order.models(), job, order.title, tell, stop)
+        except Exception as error:  # whatever ends a training is told to the run, in one line
+            (job.output / FAILURE).write_text(str(error) or type(error).__name__, encoding="utf-8")
+            return STOPPED if stop() else 1
+    return 0
+
+
+def train_here(
+    models: Models,
+    job: TrainingJob,
+    title: str,
+    tell: Callable[[str], None] = lambda text: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train in this process and leave the outcome in the training's output."""
+    result = models.finetune(job, title, lambda row: tell(line(row)), tell, stop)
+    if int(os.environ.get("RANK", "0")) == 0:
+        result.save(job.output / OUTCOME)
+
+
+def line(row: Progress) -> str:
+    """A row of the training log in words."""
+    measured = {"loss": row.loss, "held-out loss": row.held_out_loss, "similarity": row.similarity}
+    told = "".join(f", {name} {value:.4f}" for name, value in measured.items() if value is not None)
+    speed = f", {row.samples_per_second:.1f} images a second" if row.samples_per_second else ""
+    return f"training: step {row.step} of {row.steps}{told}{speed}"
+
+
+def _teller(stack: ExitStack) -> Callable[[str], None]:
+    """Where messages go: to the run that started this process, or to the terminal."""
+    if os.environ.get("RANK", "0") != "0":
+        return lambda text: None
+    if DAGSTER_PIPES_CONTEXT_ENV_VAR not in os.environ:
+        return partial(print, flush=True)
+    pipes: Any = stack.enter_context(open_dagster_pipes())
+    return pipes.log.info  # type: ignore[no-any-return]
+
+
+def _asked_to_stop() -> Callable[[], bool]:
+    """Whether somebody cancelled: the step under way is finished if that is soon, or else given up."""
+    asked = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        timer = threading.Timer(GRACE, os._exit, (STOPPED,))
+        timer.daemon = True
+        timer.start()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+    return asked.is_set
+
+
+def _end_without(parent: int) -> None:
+    """End this process when another one is gone: nobody would hear of what it does."""
+
+    def look() -> None:
+        while _lives(parent):
+            time.sleep(_LOOK_EVERY)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
