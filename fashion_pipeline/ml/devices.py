@@ -94,6 +94,11 @@ def peak_memory(device: Device) -> int:
     return used if sys.platform == "darwin" else used * 1024
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether a device or the machine had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def _best() -> str:
     if torch.cuda.is_available():
         return "cuda"

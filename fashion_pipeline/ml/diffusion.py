@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from fashion_pipeline.core.prompts.requests import Request, sample_id
-from fashion_pipeline.ml.devices import Device, free_memory
+from fashion_pipeline.ml.devices import Device, free_memory, out_of_memory
 from fashion_pipeline.ml.pipelines import image_size, load_pipeline, merge_lora
 from fashion_pipeline.ml.sources import file_hash, find_pipeline, fingerprint
 from fashion_pipeline.ml.tuning import apply
@@ -147,13 +147,23 @@ class Generator:
         return self._texts[text]
 
     def _decode(self, latents: torch.Tensor) -> list[Image.Image]:
-        """(n, channels, h, w) latents → n images."""
-        vae = self._pipeline.vae
-        decoded = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
+        """(n, channels, h, w) latents → n images. Where half precision overflows, decoding is repeated in fp32."""
+        decoded = self._decoded(latents)
+        if not decoded.isfinite().all() and latents.isfinite().all():
+            decoded = self._decoded(latents, torch.float32)
         images: list[Image.Image] = self._pipeline.image_processor.postprocess(
-            decoded.float(), output_type="pil", do_denormalize=[True] * len(decoded)
+            decoded, output_type="pil", do_denormalize=[True] * len(decoded)
         )
         return images
+
+    def _decoded(self, latents: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """(n, 3, H, W) fp32 pixels, computed in the autoencoder's precision or another."""
+        vae = self._pipeline.vae
+        own = vae.dtype
+        torch.nn.Module.to(vae, dtype=dtype or own)
+        pixels: torch.Tensor = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
+        torch.nn.Module.to(vae, dtype=own)
+        return pixels.float()
 
     def _require_fitting(self, text: str) -> None:
         if (count := self.token_count(text)) > self.text_limit:
@@ -161,7 +171,7 @@ class Generator:
 
     def _shrink(self, error: Exception) -> None:
         """Halve the batch if memory ran out and it can be halved; raise the error otherwise."""
-        if not _out_of_memory(error) or self.batch_size == 1:
+        if not out_of_memory(error) or self.batch_size == 1:
             raise error
         self.batch_size //= 2
         gc.collect()
@@ -201,7 +211,3 @@ def _casting(dtype: torch.dtype) -> Callable[..., tuple[tuple[Any, ...], dict[st
         return (inputs[0].to(dtype), *inputs[1:]), {**named, "encoder_hidden_states": text}
 
     return cast
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -107,3 +107,21 @@ def test_an_impossible_request_names_its_field(field: str, value: int):
 def test_a_missing_generator_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not a StableDiffusionPipeline folder"):
         Generator(tmp_path / "nowhere", CPU)
+
+
+def test_an_overflow_of_the_autoencoder_is_decoded_again_in_single_precision(generator_folder, monkeypatch):
+    request = Request("a red coat", seed=1, steps=2, guidance=3.0, width=64, height=64)
+    generator = Generator(generator_folder, replace(CPU, precision="bf16"), 1)
+    inside, used = generator._pipeline.vae.decode, []
+
+    def overflowing(latents, return_dict):
+        used.append(latents.dtype)
+        (pixels,) = inside(latents, return_dict=False)
+        return (pixels * (float("nan") if latents.dtype == torch.bfloat16 else 1),)
+
+    monkeypatch.setattr(generator._pipeline.vae, "decode", overflowing)
+    image = np.asarray(next(generator.draw([request])).image).astype(int)
+    assert used == [torch.bfloat16, torch.float32]
+    assert generator._pipeline.vae.dtype == torch.bfloat16
+    exact = Generator(generator_folder, CPU, 1)
+    assert np.abs(image - np.asarray(next(exact.draw([request])).image).astype(int)).mean() < 10

@@ -1,7 +1,9 @@
-"""What a training will need on disk, so that it is refused before hours of work and not after."""
+"""What a training needs of disk and memory, and what to do where that is not there."""
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ from diffusers import UNet2DConditionModel
 from transformers import AutoConfig, AutoModel
 
 from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.ml.devices import Device, out_of_memory
 from fashion_pipeline.ml.sources import weight_files
 from fashion_pipeline.ml.training.methods import Parts, prepare
 from fashion_pipeline.ml.training.results import TrainingError
@@ -45,6 +48,32 @@ def require_space(folder: Path, recipe: Recipe, output: Path) -> None:
             f"training and export take about {needed / 1e9:.1f} GB, but {output} has {free / 1e9:.1f} GB free: free "
             f"some (fashion-pipeline prune), or set checkpoints_kept (now {recipe.checkpoints_kept}) to 1"
         )
+
+
+@contextmanager
+def memory_suffices(recipe: Recipe, device: Device) -> Iterator[None]:
+    """A block in which running out of memory becomes a TrainingError that says which knobs need less."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(f"{device.description or device.name} has too little memory: {remedies(recipe)}") from error
+
+
+def remedies(recipe: Recipe) -> str:
+    """The knobs that save memory and are not turned yet, those that cost least first."""
+    whole = recipe.batch_size * recipe.gradient_accumulation
+    found = {
+        "set precision to auto": recipe.precision == "fp32",
+        f"set batch_size to 1 and gradient_accumulation to {whole}, which is the same step": recipe.batch_size > 1,
+        "set gradient_checkpointing to true": not recipe.gradient_checkpointing,
+        "set optimizer to adafactor": recipe.method == "full" and recipe.optimizer != "adafactor",
+        "set method to lora": recipe.method == "full",
+        "set text_learning_rate to 0": bool(recipe.text_learning_rate),
+        "lower resolution": True,
+    }
+    return ", or ".join(what for what, helps in found.items() if helps)
 
 
 def _there(path: Path) -> Path:

@@ -20,7 +20,7 @@ from fashion_pipeline.ml.devices import Device, peak_memory
 from fashion_pipeline.ml.sources import find_pipeline
 from fashion_pipeline.ml.training.caching import LoadImage
 from fashion_pipeline.ml.training.checkpoints import checkpoint_folders, newest_checkpoint
-from fashion_pipeline.ml.training.costs import require_space
+from fashion_pipeline.ml.training.costs import memory_suffices, require_space
 from fashion_pipeline.ml.training.identity import RESULT_FILE, finished_training, identity_of, require_same
 from fashion_pipeline.ml.training.lora_files import write_tensors
 from fashion_pipeline.ml.training.methods import learnt
@@ -57,7 +57,7 @@ def finetune(
     A finished output is returned without a step. `report` gets every row of the log, `tell` what happens before the
     first step; once `stop` says so, a checkpoint is written and TrainingStoppedError raised. Raises TrainingError where
     no pair is given, an image cannot be read, a caption is too long, the output holds a training with other settings,
-    the disk has too little room, the loss is no number any more, or all images drawn are flat; OSError where the disk
+    disk or memory do not suffice, the loss is no number any more, or all images drawn are flat; OSError where the disk
     fails.
     """
     folder = find_pipeline(job.base)
@@ -70,13 +70,14 @@ def finetune(
     if found is not None:
         require_same(job.output, found.state["identity"], identity)
     require_space(folder, job.recipe, job.output)
-    run = start(folder, job, identity, device, load_image, tell)
-    run.notes[:0] = notes
-    if found is not None:
-        restore(run, found)
-    began = run.step
-    _loop(run, report, stop)
-    return _finish(run, began, resumed=found is not None)
+    with memory_suffices(job.recipe, device):
+        run = start(folder, job, identity, device, load_image, tell)
+        run.notes[:0] = notes
+        if found is not None:
+            restore(run, found)
+        began = run.step
+        _loop(run, report, stop)
+        return _finish(run, began, resumed=found is not None)
 
 
 def _loop(run: Run, report: Report, stop: Callable[[], bool]) -> None:

@@ -46,7 +46,10 @@ def finished_training(output: Path, identity: dict[str, Any]) -> TrainingResult 
     """The result that a folder already holds, if any. Raises TrainingError if it is another training's."""
     if not (output / RESULT_FILE).is_file():
         return None
-    result = TrainingResult.load(output / RESULT_FILE)
+    try:
+        result = TrainingResult.load(output / RESULT_FILE)
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"{output / RESULT_FILE} is damaged ({error}): delete it to train on from there") from error
     require_same(output, result.identity, identity)
     return result
 

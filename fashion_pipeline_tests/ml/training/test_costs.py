@@ -2,10 +2,11 @@ import shutil
 from collections import namedtuple
 
 import pytest
+import torch
 from diffusers import UNet2DConditionModel
 
 from fashion_pipeline.core.training.recipe import Recipe
-from fashion_pipeline.ml.training import costs
+from fashion_pipeline.ml.training import costs, finetuning
 from fashion_pipeline.ml.training.costs import disk_needed, learning_weights
 from fashion_pipeline.ml.training.exporting import export_pipeline
 from fashion_pipeline.ml.training.results import TrainingError
@@ -45,3 +46,20 @@ def test_what_is_needed_covers_what_is_written(generator_folder, pairs, tmp_path
             shutil.rmtree(output / "model" / part)
         written = sum(file.stat().st_size for file in output.rglob("*.safetensors"))
         assert 0.2 * disk_needed(generator_folder, recipe) < written < disk_needed(generator_folder, recipe)
+
+
+def test_a_card_that_is_too_small_says_what_to_set(generator_folder, pairs, tmp_path, monkeypatch):
+    def full(*given):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(finetuning, "squared_errors", full)
+    recipe = RECIPE.changed({"method": "full", "batch_size": 4, "gradient_accumulation": 2})
+    with pytest.raises(TrainingError) as caught:
+        finetune(generator_folder, pairs[:4], [], recipe, tmp_path, CPU)
+    assert str(caught.value) == (
+        "cpu for tests has too little memory: set batch_size to 1 and gradient_accumulation to 8, which is the same "
+        "step, or set gradient_checkpointing to true, or set optimizer to adafactor, or set method to lora, or lower "
+        "resolution"
+    )
+    saved = RECIPE.changed({"gradient_checkpointing": True, "batch_size": 1})
+    assert costs.remedies(saved) == "lower resolution"

@@ -218,3 +218,14 @@ def test_a_cached_latent_that_was_damaged_is_computed_again(generator_folder, pa
         file.write_bytes(bytes(content))
     again = finetune(generator_folder, pairs[:4], [], SHORT, tmp_path / "two", CPU, cache=cache)
     assert same(undisturbed.weights, again.weights)
+
+
+def test_a_damaged_result_is_named_and_training_goes_on_without_it(generator_folder, pairs, tmp_path):
+    finished = finetune(generator_folder, pairs[:4], [], SHORT, tmp_path, CPU)
+    file = tmp_path / "result.json"
+    file.write_text('{"step": 7}')
+    with pytest.raises(TrainingError, match=r"result\.json is damaged \('weights'\): delete it"):
+        finetune(generator_folder, pairs[:4], [], SHORT, tmp_path, CPU)
+    file.unlink()
+    again = finetune(generator_folder, pairs[:4], [], SHORT, tmp_path, CPU)
+    assert again.resumed_from == 7 and same(finished.weights, again.weights)
