@@ -147,7 +147,17 @@ def opened_instance(store: "Store") -> Iterator["DagsterInstance"]:
             instance.get_runs(limit=1)
             instance.get_dynamic_partitions("styles")
             instance.all_instigator_state()
+            _set_slots(instance)
         yield instance
+
+
+def _set_slots(instance: "DagsterInstance") -> None:
+    """As many heavy steps at a time as there are graphics cards; one without."""
+    from fashion_pipeline.resources.gpu import POOL
+    from fashion_pipeline.stages.models import cards
+
+    if (count := cards()) > 1:
+        instance.event_log_storage.set_concurrency_slots(POOL, count)
 
 
 def _events(entry: "EventLogEntry") -> Iterator[Event]:

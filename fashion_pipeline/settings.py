@@ -43,6 +43,8 @@ class Profile:
     """Folder or hub id of a `CLIPModel`."""
     judge: str
     """Folder or hub id of an image model that `AutoModel` loads; never used to choose."""
+    whole_photos: bool
+    """Whether encoder and judge see images padded to squares, rather than their middle."""
     vocabulary: Path
     """TOML file of the facets and values that the encoder is asked about."""
     generation: Drawing
@@ -130,6 +132,7 @@ def read_profile(name: str) -> Profile:
         generator=_model(models, "generator", base, path),
         encoder=_model(models, "encoder", base, path),
         judge=_model(models, "judge", base, path),
+        whole_photos=_whole_photos(models, path),
         vocabulary=_vocabulary(models, base, path),
         generation=_build(Drawing, "generation", data, path),
         training=_build(Recipe, "training", data, path),
@@ -161,6 +164,13 @@ def _vocabulary(models: Mapping[str, object], base: Path, path: Path) -> Path:
     if not isinstance(value, str) or not value:
         raise SettingsError(f"{path}: [models] vocabulary is missing: name the TOML file of facets and values")
     return (base / Path(value).expanduser()).resolve()
+
+
+def _whole_photos(models: Mapping[str, object], path: Path) -> bool:
+    value = models.get("whole_photos", False)
+    if not isinstance(value, bool):
+        raise SettingsError(f"{path}: [models] whole_photos is {value!r}: it must be true or false")
+    return value
 
 
 def _build(kind: type[T], name: str, data: Mapping[str, object], path: Path) -> T:

@@ -127,3 +127,11 @@ def test_a_slip_in_a_profile_is_named_with_its_file(mine: Path, old: str, new: s
     with pytest.raises(SettingsError, match=message) as error:
         read_profile(name)
     assert name in str(error.value)
+
+
+def test_photos_are_seen_whole_only_where_the_profile_says_true(tmp_path: Path) -> None:
+    assert read_profile("sd15").whole_photos and not read_profile("embedded").whole_photos
+    text = (PROFILES / "sd15.toml").read_text(encoding="utf-8").replace("whole_photos = true", 'whole_photos = "yes"')
+    (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"whole_photos is 'yes': it must be true or false"):
+        read_profile(str(tmp_path / "mine.toml"))

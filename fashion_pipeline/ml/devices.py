@@ -78,6 +78,11 @@ def pick_device(
     return Device(name, way.precision, _describe(name), way.layout, way.attention)
 
 
+def cuda_devices() -> int:
+    """How many CUDA devices torch sees."""
+    return torch.cuda.device_count()
+
+
 def free_memory(device: Device) -> None:
     """Give the memory of what was deleted back to the device."""
     if device.type == "cuda":

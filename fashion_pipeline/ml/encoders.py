@@ -4,6 +4,7 @@ Both compute in fp32 on every device: their numbers are compared across machines
 An image's row depends on its neighbours in a batch by float noise only (1e-6).
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel
 
+from fashion_pipeline.core.catalog.photos import padded
 from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.sources import find_model, fingerprint, only_errors, quiet
 
@@ -27,9 +29,9 @@ BATCH = 32
 class JudgeEncoder:
     """An image encoder of any family that AutoModel loads and that pools (ResNet, ConvNeXt, DINOv2, ViT)."""
 
-    def __init__(self, folder: Path, device: Device) -> None:
-        self.fingerprint = fingerprint(folder)
-        self._device = device
+    def __init__(self, folder: Path, device: Device, *, whole: bool = False) -> None:
+        self.fingerprint = encoder_fingerprint(folder, whole=whole)
+        self._device, self._whole = device, whole
         self._processor = AutoImageProcessor.from_pretrained(folder)
         self._model = _load(AutoModel, folder, device)
         self.dim = 0
@@ -41,6 +43,7 @@ class JudgeEncoder:
 
     def _pixels(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         rgb = [image.convert("RGB") for image in images]
+        rgb = [padded(image) for image in rgb] if self._whole else rgb
         return {"pixel_values": self._processor(images=rgb, return_tensors="pt")["pixel_values"]}
 
     def _features(self, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -50,9 +53,9 @@ class JudgeEncoder:
 class ClipEncoder(JudgeEncoder):
     """A CLIPModel: images and texts in one space."""
 
-    def __init__(self, folder: Path, device: Device) -> None:
-        self.fingerprint = fingerprint(folder)
-        self._device = device
+    def __init__(self, folder: Path, device: Device, *, whole: bool = False) -> None:
+        self.fingerprint = encoder_fingerprint(folder, whole=whole)
+        self._device, self._whole = device, whole
         self._processor = AutoImageProcessor.from_pretrained(folder)
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._model = _load(CLIPModel, folder, device)
@@ -83,14 +86,23 @@ class ClipEncoder(JudgeEncoder):
         return _pooled(self._model.get_text_features(**tokens))
 
 
-def load_clip(source: str | Path, device: Device) -> ClipEncoder:
-    """A CLIPModel from a local folder or the hub, safetensors only. Raises FileNotFoundError or OSError."""
-    return ClipEncoder(find_model(source), device)
+def load_clip(source: str | Path, device: Device, *, whole: bool = False) -> ClipEncoder:
+    """A CLIPModel from a local folder or the hub, safetensors only; `whole`: it sees images padded to squares.
+
+    Raises FileNotFoundError or OSError.
+    """
+    return ClipEncoder(find_model(source), device, whole=whole)
 
 
-def load_judge(source: str | Path, device: Device) -> JudgeEncoder:
-    """An image encoder from a local folder or the hub, safetensors only. Raises FileNotFoundError or OSError."""
-    return JudgeEncoder(find_model(source), device)
+def load_judge(source: str | Path, device: Device, *, whole: bool = False) -> JudgeEncoder:
+    """An image encoder of any family, likewise."""
+    return JudgeEncoder(find_model(source), device, whole=whole)
+
+
+def encoder_fingerprint(folder: Path, *, whole: bool) -> str:
+    """The fingerprint of an encoder, another one where it sees images whole: its embeddings are others."""
+    own = fingerprint(folder)
+    return hashlib.sha256(f"{own} whole".encode()).hexdigest()[:16] if whole else own
 
 
 def _load(model_class: Any, folder: Path, device: Device) -> Any:

@@ -1,11 +1,16 @@
-"""The models of the profile as a Dagster resource."""
+"""The models of the profile as a Dagster resource. Where there are several graphics cards, each run has one of them."""
 
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 
 from fashion_pipeline.resources.gpu import Gpu
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.models import Models, cards
+from fashion_pipeline.store.locks import LockedError, holding
+from fashion_pipeline.store.store import Store
 
 
 class ModelsResource(dg.ConfigurableResource[Models]):
@@ -17,6 +22,25 @@ class ModelsResource(dg.ConfigurableResource[Models]):
     root: str
     """Absolute path of the data root, where it is kept how this machine computes fastest."""
 
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Models, None, None]:
+        """The models, on a card that no other run has, if there is a choice."""
+        models = self.create_resource(context)
+        with ExitStack() as held:
+            yield replace(models, device=_own_card(models.device, Store(Path(self.root)), held))
+
     def create_resource(self, context: dg.InitResourceContext | None = None) -> Models:
         """The models; nothing is loaded yet."""
         return Models(self.profile, self.gpu.device, self.gpu.precision, Path(self.root) / "machine")
+
+
+def _own_card(device: str, store: Store, held: ExitStack) -> str:
+    """A card whose lock is free, and held from now on; the device itself where one was named or all are taken."""
+    count = cards() if device in ("auto", "cuda") else 0
+    for card in range(count) if count > 1 else ():
+        try:
+            held.enter_context(holding(store.card_lock(card), f"card {card}", "a run"))
+        except LockedError:
+            continue
+        return f"cuda:{card}"
+    return device

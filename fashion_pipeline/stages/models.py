@@ -28,6 +28,15 @@ class ModelError(RuntimeError):
     """A model of the profile cannot be loaded; the message says which, why, and what to do."""
 
 
+def cards() -> int:
+    """How many graphics cards take one heavy step each; torch is not asked where there is no driver for any."""
+    if not Path("/proc/driver/nvidia/version").exists():
+        return 0
+    from fashion_pipeline.ml.devices import cuda_devices
+
+    return cuda_devices()
+
+
 @dataclass(frozen=True)
 class Models:
     """Lends models: each is loaded on entering its context and freed on leaving. Raises ModelError."""
@@ -77,7 +86,7 @@ class Models:
 
         with self._freed() as device:
             with self._named("encoder"):
-                encoder = load_clip(self.profile.encoder, device)
+                encoder = load_clip(self.profile.encoder, device, whole=self.profile.whole_photos)
             yield encoder
             del encoder
 
@@ -88,16 +97,19 @@ class Models:
 
         with self._freed() as device:
             with self._named("judge"):
-                judge = load_judge(self.profile.judge, device)
+                judge = load_judge(self.profile.judge, device, whole=self.profile.whole_photos)
             yield judge
             del judge
 
     def fingerprint(self, role: str) -> str:
         """The fingerprint of the profile's generator, encoder or judge, without loading it."""
+        from fashion_pipeline.ml.encoders import encoder_fingerprint
         from fashion_pipeline.ml.sources import find_model, find_pipeline, fingerprint
 
         with self._named(role):
-            return fingerprint((find_pipeline if role == "generator" else find_model)(getattr(self.profile, role)))
+            if role == "generator":
+                return fingerprint(find_pipeline(self.profile.generator))
+            return encoder_fingerprint(find_model(getattr(self.profile, role)), whole=self.profile.whole_photos)
 
     def prompt_fits(self) -> Callable[[str], bool]:
         """A function that tells whether the generator's text encoder reads a prompt whole."""

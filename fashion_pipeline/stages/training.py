@@ -211,4 +211,5 @@ def _validation(store: Store, models: Models, features: Record) -> "Validation |
         requests=tuple(shot.request(models.profile.generation) for shot in shots),
         photos=tuple(TrainingPair(photo.path, plain.prompt, photo.id) for photo in photos),
         encoder=models.profile.encoder,
+        whole=models.profile.whole_photos,
     )

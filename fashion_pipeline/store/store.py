@@ -106,6 +106,10 @@ class Store:
         """The file that whoever works on a style holds."""
         return self.files.inside("locks", "styles", slug(style))
 
+    def card_lock(self, card: int) -> Path:
+        """The file that the run which has a graphics card holds, where there are several."""
+        return self.files.inside("locks", "cards", str(card))
+
     def one_catalog_at_a_time(self) -> AbstractContextManager[None]:
         """Held while a catalog is built: two at once would put near-duplicates into two splits."""
         return holding(self.files.inside("locks", "catalog"), "the catalog", " ".join(sys.argv)[:200], wait=None)

@@ -64,3 +64,19 @@ def test_the_fingerprint_is_of_the_content_not_the_place(clip_folder, judge_fold
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not a model folder"):
         load_clip(tmp_path / "nowhere", CPU)
+
+
+@pytest.mark.parametrize("load", [load_clip, load_judge])
+def test_an_encoder_that_sees_photos_whole_sees_their_ends(load, clip_folder, judge_folder):
+    folder = clip_folder if load is load_clip else judge_folder
+    plain = Image.new("RGB", (40, 80), "white")
+    shod = plain.copy()
+    shod.paste("blue", (10, 72, 30, 78))
+    middle, whole = load(folder, CPU), load(folder, CPU, whole=True)
+    seen = {name: encoder.embed_images([plain, shod]) for name, encoder in (("middle", middle), ("whole", whole))}
+    assert np.array_equal(*seen["middle"])
+    assert np.abs(np.subtract(*seen["whole"])).max() > 1e-4
+    by_hand = Image.new("RGB", (80, 80), "white")
+    by_hand.paste(shod, (20, 0))
+    assert np.allclose(seen["whole"][1], middle.embed_images([by_hand])[0], atol=1e-5)
+    assert middle.fingerprint != whole.fingerprint

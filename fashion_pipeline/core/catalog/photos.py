@@ -214,3 +214,14 @@ def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
     """(28, 28) bright garment on black → (64, 64) RGB, the garment dark on white."""
     image = ImageOps.invert(Image.fromarray(pixels))
     return image.resize((_IDX_SIDE, _IDX_SIDE), Image.Resampling.LANCZOS).convert("RGB")
+
+
+def padded(image: Image.Image) -> Image.Image:
+    """An RGB image as a square, its shorter side continued in the median colour of its outermost pixels."""
+    if image.width == image.height:
+        return image
+    pixels = np.asarray(image)
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    colour = tuple(int(value) for value in np.median(edges, axis=0))
+    side = max(image.size)
+    return ImageOps.pad(image, (side, side), color=colour)

@@ -9,6 +9,7 @@ from typing import Any
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device
+from fashion_pipeline.ml.encoders import encoder_fingerprint
 from fashion_pipeline.ml.sources import file_hash, find_model, fingerprint
 from fashion_pipeline.ml.training.results import TrainingError, TrainingJob, TrainingPair, TrainingResult
 
@@ -65,7 +66,8 @@ def _validation(job: TrainingJob) -> str | None:
     if job.validation is None or not job.recipe.sample_every:
         return None
     drawn = [vars(request) for request in job.validation.requests]
-    known = [fingerprint(find_model(job.validation.encoder)), _hash_of_pairs(job.validation.photos), drawn]
+    encoder = encoder_fingerprint(find_model(job.validation.encoder), whole=job.validation.whole)
+    known = [encoder, _hash_of_pairs(job.validation.photos), drawn]
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
 

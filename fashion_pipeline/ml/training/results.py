@@ -36,6 +36,8 @@ class Validation:
     """In the same order."""
     encoder: str
     """Folder or hub id of the CLIPModel that compares."""
+    whole: bool = False
+    """Whether it sees images padded to squares."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,10 @@ class TrainingJob:
             drawing=Drawing(**plain["drawing"]),
             validation=given
             and Validation(
-                tuple(Request(**request) for request in given["requests"]), _pairs(given["photos"]), given["encoder"]
+                tuple(Request(**request) for request in given["requests"]),
+                _pairs(given["photos"]),
+                given["encoder"],
+                given["whole"],
             ),
         )
 

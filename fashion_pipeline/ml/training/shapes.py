@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageOps
 
+from fashion_pipeline.core.catalog.photos import padded
 from fashion_pipeline.core.training.recipe import Recipe
 
 Size = tuple[int, int]
@@ -22,7 +22,7 @@ def smallest_unit(pipeline: Any) -> int:
 def shaped(image: Image.Image, recipe: Recipe, side: int, unit: int) -> Image.Image:
     """An RGB image at the shape that it is trained at; a square of `side` pixels unless the recipe has buckets."""
     if recipe.fit == "pad":
-        return ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color=edge_colour(image))
+        return padded(image).resize((side, side), Image.Resampling.LANCZOS)
     size = bucket_of(image.size, buckets(side, unit)) if recipe.fit == "buckets" else (side, side)
     return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
@@ -40,11 +40,3 @@ def buckets(side: int, unit: int) -> list[Size]:
 def bucket_of(size: Size, sizes: Sequence[Size]) -> Size:
     """The bucket whose proportions are nearest to those of an image."""
     return min(sizes, key=lambda bucket: abs(math.log(bucket[0] / bucket[1] * size[1] / size[0])))
-
-
-def edge_colour(image: Image.Image) -> tuple[int, int, int]:
-    """The median colour of an RGB image's outermost pixels: what its background goes on in."""
-    pixels = np.asarray(image.convert("RGB"))
-    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    red, green, blue = (int(value) for value in np.median(edges, axis=0))
-    return red, green, blue

@@ -52,7 +52,7 @@ class Watcher:
     ) -> None:
         self._requests, self._texts, self._device, self._folder = validation.requests, texts, device, folder
         self._vae, self._scheduler = pipeline.vae.to("cpu"), pipeline.scheduler
-        self._encoder = load_clip(validation.encoder, Device("cpu", "fp32"))
+        self._encoder = load_clip(validation.encoder, Device("cpu", "fp32"), whole=validation.whole)
         self._photos = self._encoder.embed_images(load_image(photo.path) for photo in validation.photos)
 
     def look(self, parts: Parts, step: int, at_once: int) -> Look:
