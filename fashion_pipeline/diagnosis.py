@@ -104,6 +104,8 @@ def _model(role: str, source: str) -> Finding:
     """Whether a model is there with its weights; those in shards or in another variant count by their index or name."""
     wanted = _PIPELINE if role == "generator" else _MODEL
     folder = Path(source)
+    if folder.suffix == ".safetensors":
+        return role, folder.is_file(), source, f"{folder} is not there: restore it"
     if folder.is_absolute():
         missing = [name for name in wanted if not (folder / name).is_file() and not _otherwise(folder / name)]
         return role, not missing, source, f"{folder} is incomplete ({', '.join(missing)}): download it again"

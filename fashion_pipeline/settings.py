@@ -38,7 +38,7 @@ class Profile:
 
     name: str
     generator: str
-    """Folder or hub id of a `StableDiffusionPipeline`."""
+    """Folder, single safetensors file or hub id of a `StableDiffusionPipeline`."""
     encoder: str
     """Folder or hub id of a `CLIPModel`."""
     judge: str
@@ -147,12 +147,13 @@ def _section(data: Mapping[str, object], name: str, path: Path) -> dict[str, obj
 
 
 def _model(models: Mapping[str, object], role: str, base: Path, path: Path) -> str:
-    """A local folder as an absolute path; anything that is not written as a path is a hub id."""
+    """A local folder, or a generator in a single file, as an absolute path; what is no path is a hub id."""
     value = models.get(role)
     if not isinstance(value, str) or not value:
         raise SettingsError(f"{path}: [models] {role} is missing: give a folder or a hub id")
     folder = (base / Path(value).expanduser()).resolve()
-    if folder.is_dir():
+    single_file = role == "generator" and folder.suffix == ".safetensors" and folder.is_file()
+    if folder.is_dir() or single_file:
         return str(folder)
     if value.startswith((".", "/", "~")):
         raise SettingsError(f"{path}: [models] {role}: no folder {folder}: restore it, or name another model")

@@ -20,6 +20,7 @@ COPIED = ("fashion_pipeline", "fashion_pipeline_tests", "data/samples", "tools",
 CHAIN = "fashion_pipeline_tests/defs/test_chain.py"
 FAULTS = "fashion_pipeline_tests/stages/test_faults.py"
 FINETUNING = "fashion_pipeline_tests/ml/training"
+TRAINER = "fashion_pipeline_tests/stages/test_trainer.py"
 PUBLISHING = "fashion_pipeline_tests/stages/test_publishing.py"
 
 
@@ -104,8 +105,8 @@ MUTATIONS = (
     Mutation(
         "caption dropout inverted",
         "ml/training/data.py",
-        "bool(d >= config.caption_dropout)",
-        "bool(d < config.caption_dropout)",
+        "bool(d >= recipe.caption_dropout)",
+        "bool(d < recipe.caption_dropout)",
         (FINETUNING,),
     ),
     Mutation(
@@ -128,6 +129,48 @@ MUTATIONS = (
         "if ids[one] in trained and held_out[other]:",
         "if False:",
         (FAULTS,),
+    ),
+    Mutation(
+        "weights are chosen by photos that were trained on",
+        "stages/curation.py",
+        "if photo.product_group not in validation",
+        "if photo",
+        (CHAIN,),
+    ),
+    Mutation(
+        "weights are chosen by dev photos, which the verdict rests on",
+        "core/training/curation.py",
+        "products = photos_of(photos, Split.SEARCH)",
+        "products = photos_of(photos, Split.DEV)",
+        (CHAIN,),
+    ),
+    Mutation(
+        "the last weights instead of the best",
+        "ml/training/finetuning.py",
+        "similarity > max(known)",
+        "similarity > min(known)",
+        (FINETUNING,),
+    ),
+    Mutation(
+        "the average is not kept in a checkpoint",
+        "ml/training/state.py",
+        """run.average.load({name: found.tensors[f"average.{name}"] for name in run.average.tensors})""",
+        "pass",
+        (FINETUNING,),
+    ),
+    Mutation(
+        "kohya's alpha is the rank",
+        "ml/training/lora_files.py",
+        "torch.tensor(scale * recipe.rank)",
+        "torch.tensor(float(recipe.rank))",
+        (FINETUNING,),
+    ),
+    Mutation(
+        "gradients of processes are added, not averaged",
+        "ml/training/processes.py",
+        "gradient /= self.size",
+        "pass",
+        (TRAINER,),
     ),
 )
 

@@ -3,14 +3,19 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
+from huggingface_hub.constants import HF_HOME
+from safetensors import safe_open
 from transformers.utils import logging as transformers_logging
 
 _SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
@@ -18,11 +23,41 @@ UNUSED_PARTS = {"safety_checker", "feature_extractor"}
 
 
 def find_pipeline(source: str | Path) -> Path:
-    """The folder of a StableDiffusionPipeline, downloaded if `source` is a hub id. Raises FileNotFoundError."""
+    """The folder of a StableDiffusionPipeline: `source` itself, what a single file was unpacked to, or a download.
+
+    Raises FileNotFoundError for a folder or file that is not there, ValueError for a file that is no such model.
+    """
+    if str(source).endswith(".safetensors"):
+        return _unpacked(Path(source))
     folder = _local(source, "model_index.json", "a StableDiffusionPipeline folder")
     return folder or Path(
         StableDiffusionPipeline.download(str(source), use_safetensors=True, safety_checker=None, feature_extractor=None)
     )
+
+
+def _unpacked(file: Path) -> Path:
+    """The folder that a single file, as ComfyUI and A1111 use it, was written out to: once, beside the hub's cache.
+
+    Its configuration and tokenizer are those of a folder of the same name beside the file, if there is one, else of
+    Stable Diffusion v1.5 from the hub.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is not there: restore it, or name another model")
+    folder = Path(HF_HOME) / "fashion-pipeline" / file_hash(file)[:16]
+    if not (folder / "model_index.json").is_file():
+        beside = file.with_suffix("")
+        known = {"config": str(beside)} if (beside / "model_index.json").is_file() else {}
+        try:
+            pipeline = StableDiffusionPipeline.from_single_file(
+                str(file), safety_checker=None, dtype=stored_dtype(file), **known
+            )
+        except (SingleFileComponentError, KeyError, RuntimeError, TypeError) as error:
+            told = str(error).strip().splitlines()[0]
+            raise ValueError(f"{file} holds no Stable Diffusion v1 model ({told}): name another one") from error
+        fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+        pipeline.save_pretrained(fresh, safe_serialization=True)
+        fresh.rename(folder)
+    return folder
 
 
 def find_model(source: str | Path) -> Path:
@@ -58,6 +93,13 @@ def is_stray(file: Path) -> bool:
 def weight_files(folder: Path) -> list[Path]:
     """The weights of a model's folder that are loaded, one file or its shards."""
     return [file for file in sorted(folder.glob("*.safetensors")) if not is_stray(file)]
+
+
+def stored_dtype(file: Path) -> torch.dtype:
+    """The precision that a file's weights are stored in, by its first one."""
+    with safe_open(file, "pt") as tensors:
+        dtype: torch.dtype = tensors.get_tensor(next(iter(tensors.keys()))).dtype
+    return dtype
 
 
 def variant_of(folder: Path) -> str | None:

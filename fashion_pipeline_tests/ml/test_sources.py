@@ -2,6 +2,11 @@
 
 import shutil
 
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fashion_pipeline.ml import sources
 from fashion_pipeline.ml.sources import fingerprint
 
 
@@ -17,3 +22,15 @@ def test_a_pipeline_is_known_by_its_parts_and_not_by_what_lies_beside_them(gener
     assert fingerprint(version) == fingerprint(generator_folder)
     (version / "unet" / "config.json").write_text("{}")
     assert fingerprint(version) != fingerprint(generator_folder)
+
+
+def test_a_single_file_that_is_missing_or_no_such_model_is_named(tmp_path, generator_folder, monkeypatch):
+    monkeypatch.setattr(sources, "HF_HOME", str(tmp_path / "cache"))
+    with pytest.raises(FileNotFoundError, match=r"gone\.safetensors is not there"):
+        sources.find_pipeline(tmp_path / "gone.safetensors")
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(2)}, other)
+    shutil.copytree(generator_folder, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"other\.safetensors holds no Stable Diffusion v1 model"):
+        sources.find_pipeline(other)
+    assert not (tmp_path / "cache").exists()

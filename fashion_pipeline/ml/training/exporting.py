@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.pipelines import image_size, load_lora, load_pipeline
-from fashion_pipeline.ml.sources import find_pipeline, weight_files
+from fashion_pipeline.ml.sources import find_pipeline, stored_dtype, weight_files
 from fashion_pipeline.ml.training.lora_files import (
     KOHYA_FILE,
     LORA_FILE,
@@ -73,7 +72,7 @@ def export_pipeline(base: str | Path, output: Path, folder: Path) -> Path:
     """
     source = find_pipeline(base)
     result = TrainingResult.load(output / "result.json")
-    pipeline = load_pipeline(source, _stored_dtype(source))
+    pipeline = load_pipeline(source, stored_dtype(weight_files(source / "unet")[0]))
     parts = Parts.of(pipeline, recipe_of(result))
     with single_precision(parts):
         restore(parts, recipe_of(result), load_file(result.weights))
@@ -136,13 +135,6 @@ def _predict(pipeline: Any) -> torch.Tensor:
 
 def _relative(difference: torch.Tensor, whole: torch.Tensor) -> float:
     return float(difference.norm() / whole.norm().clamp(min=1e-12))
-
-
-def _stored_dtype(source: Path) -> torch.dtype:
-    """The precision that the base's UNet is stored in."""
-    with safe_open(weight_files(source / "unet")[0], "pt") as tensors:
-        dtype: torch.dtype = tensors.get_tensor(next(iter(tensors.keys()))).dtype
-    return dtype
 
 
 def _replace_folder(folder: Path, source: Path, parts: Parts) -> None:
