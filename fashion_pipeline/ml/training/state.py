@@ -185,6 +185,7 @@ def restore(run: Run, found: Checkpoint) -> None:
         weight.copy_(found.tensors[f"weights.{name}"])
     run.average.load({name: found.tensors[f"average.{name}"] for name in run.average.tensors})
     run.optimizer.load_state_dict(unpacked(found.tensors, found.state["optimizer"]))
+    _lay_out_like_weights(run.optimizer)
     run.scaler.load_state_dict(found.state["scaler"])
     run.step, run.losses, run.seconds = found.step, found.state["losses"], found.state["seconds"]
     run.best, run.looks_since_best = found.state["best"], found.state["looks_since_best"]
@@ -192,3 +193,11 @@ def restore(run: Run, found: Checkpoint) -> None:
     before, now = found.state["threads"], torch.get_num_threads()
     if before != now:
         run.notes.append(f"resumed at {now} threads, begun at {before}: equal to float noise only")
+
+
+def _lay_out_like_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Give what an optimizer keeps of a weight the weight's memory format again: fused kernels go by memory order."""
+    for weight, kept in optimizer.state.items():
+        for name, tensor in kept.items():
+            if isinstance(tensor, torch.Tensor) and tensor.shape == weight.shape:
+                kept[name] = torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor)

@@ -48,9 +48,10 @@ def trained(request, generator_folder, pairs, tmp_path_factory):
     return output
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("way", WAYS)
 def test_whatever_is_trained_a_killed_run_ends_with_the_very_same_weights(
-    generator_folder, pairs, tmp_path, monkeypatch, way
+    generator_folder, pairs, tmp_path, monkeypatch, way, layout
 ):
     library = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}.get(way)
     if library:
@@ -58,7 +59,8 @@ def test_whatever_is_trained_a_killed_run_ends_with_the_very_same_weights(
     recipe = Recipe.of(SHORT | WAYS[way])
 
     def train(output):
-        return finetune(generator_folder, pairs[:4], pairs[4:], recipe, output, CPU, cache=tmp_path / "cache")
+        device = replace(CPU, layout=layout)
+        return finetune(generator_folder, pairs[:4], pairs[4:], recipe, output, device, cache=tmp_path / "cache")
 
     undisturbed = train(tmp_path / "undisturbed")
     with monkeypatch.context() as patch, pytest.raises(Killed):
