@@ -135,8 +135,17 @@ def _prepared(
         prompts = {text for request in validation.requests for text in (request.prompt, request.negative_prompt)}
         texts = encoder.captions(sorted(prompts))
         watcher = Watcher(validation, pipeline, texts, device, load_image, job.output / "samples")
-    small = len(encoder.small)
-    return data, watcher, [f"{small} photos are smaller than {encoder.side} pixels and were enlarged"] if small else []
+    return data, watcher, _warnings(job, encoder)
+
+
+def _warnings(job: TrainingJob, encoder: Encoder) -> list[str]:
+    """What about the data a person should know, though training goes on."""
+    small, captions = len(encoder.small), {pair.caption for pair in job.pairs}
+    found = {
+        f"{small} photos are smaller than {encoder.side} pixels and were enlarged": small > 0,
+        "all captions are alike: the model learns this one prompt, and nothing to steer it by": len(captions) == 1,
+    }
+    return [text for text, so in found.items() if so]
 
 
 def _place(parts: Parts, recipe: Recipe, device: Device, data: TrainingData) -> None:

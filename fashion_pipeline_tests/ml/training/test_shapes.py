@@ -65,7 +65,10 @@ def test_photos_of_many_shapes_train_in_buckets(generator_folder, tmp_path):
     for file in (tmp_path / "cache").glob("*.safetensors"):
         shapes |= {tuple(tensor.shape[1:]) for tensor in load_file(file).values() if tensor.dim() == 3}
     assert len(shapes) == 3 and all(torch.tensor(shape).prod() <= 32 * 32 for shape in shapes)
-    assert result.notes == ("3 photos are smaller than 128 pixels and were enlarged",)
+    assert result.notes == (
+        "3 photos are smaller than 128 pixels and were enlarged",
+        "all captions are alike: the model learns this one prompt, and nothing to steer it by",
+    )
 
 
 def test_a_resolution_that_the_model_cannot_halve_is_refused(generator_folder, pairs, tmp_path):
