@@ -12,6 +12,7 @@ from fashion_pipeline.defs.metadata import check, checks, column_schema, common,
 from fashion_pipeline.resources.gpu import POOL
 from fashion_pipeline.resources.training import trainer
 from fashion_pipeline.stages.models import WEIGHTS, Models
+from fashion_pipeline.stages.reports import training_looks
 from fashion_pipeline.stages.training import MODEL, TRAINED, Trained, export, train
 from fashion_pipeline.store.files import size
 from fashion_pipeline.store.store import Store
@@ -94,7 +95,7 @@ def _looks(made: Trained) -> dict[str, Any]:
     curve = [row["similarity"] for row in made.log if row["similarity"] is not None]
     if not curve:
         return {}
-    sheets = {f"drawn at step {step}": picture(sheet, f"step {step}") for step, sheet in made.sheets()}
+    sheets = {f"drawn at step {step}": picture(sheet, f"step {step}") for step, sheet in training_looks(made.record)}
     return {"similarity by step": dg.MetadataValue.md(markdown_image(sparkline_svg(curve), "similarity")), **sheets}
 
 

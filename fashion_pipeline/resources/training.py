@@ -12,8 +12,9 @@ from dagster._core.errors import DagsterPipesExecutionError
 
 from fashion_pipeline.core.reports.pictures import data_uri, markdown_image
 from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.reports import SAMPLES
 from fashion_pipeline.stages.trainer import FAILURE, Order
-from fashion_pipeline.stages.training import SAMPLES, Trainer, TrainingFailedError
+from fashion_pipeline.stages.training import Trainer, TrainingFailedError
 
 if TYPE_CHECKING:
     from fashion_pipeline.ml.training.results import TrainingJob

@@ -33,7 +33,7 @@ def publish(store: Store, models: Models, style: str) -> Published:
         return Published(None, version, refusal, str(report["verdict"]))
     training = store.records.input(evaluation, "training")
     extras: dict[str, Content] = {
-        "README.md": card(report, base_name(models.profile.generator)),
+        "README.md": card(report, base_name(models.profile.generator), lora=training.path(KOHYA_WEIGHTS).exists()),
         "evaluation_report.json": report,
         PAGE: evaluation.path(PAGE),
         **{name: training.path(name) for name in (WEIGHTS, KOHYA_WEIGHTS) if training.path(name).exists()},
@@ -84,7 +84,7 @@ def base_name(source: str) -> str:
     return f"{path.parent.name}/{path.name}" if path.is_absolute() else source
 
 
-def card(report: dict[str, Any], base: str) -> str:
+def card(report: dict[str, Any], base: str, *, lora: bool = True) -> str:
     """The model card; it recommends the prompt that came closer with this model."""
     rows = "\n".join(
         f"| {s['model']} | {s['prompt']} | {s['measure']} | {s['split']} | {s['mean']:.4f} | {_span(s)} | {s['n']} |"
@@ -100,6 +100,7 @@ def card(report: dict[str, Any], base: str) -> str:
         verdict=report["verdict"],
         reason=report["reason"],
         rows=rows,
+        lora=text("card.lora") if lora else text("card.no_lora"),
         prompts="\n".join(f"| {name} | {prompt} |" for name, prompt in prompts.items()),
     )
 

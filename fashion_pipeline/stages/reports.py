@@ -33,6 +33,8 @@ from fashion_pipeline.store.store import Store
 
 PAGE = "report.html"
 REPORT = "report.json"
+SAMPLES = "samples"
+"""Folder of the images that were drawn during a training, a sheet a look."""
 SHOWN_PRODUCTS = 8
 THUMBNAILS = 4
 
@@ -92,11 +94,21 @@ def evaluation_page(
         scores=tables["scores"],
         rows=comparison_rows(store, inputs["catalog"], Sample.read(tables["evaluation_samples"])),
         training_log=training.table("training_log"),
-        recipe={name: training.made_of[name] for name in Recipe.model_fields if name in training.made_of},
+        recipe=Recipe.of({n: v for n, v in training.made_of.items() if n in Recipe.model_fields}).told(),
+        weights_step=int(training.json("result.json")["step"]),
+        looks=training_looks(training),
         lineage=_lineage(models, inputs, run),
         **(_search_data(store, searched) if searched else {}),
     )
     _write(path, data)
+
+
+def training_looks(training: Record) -> list[tuple[int, bytes]]:
+    """Step and PNG of images drawn during a training: the first, those of the weights that were kept, and the last."""
+    files = {int(file.stem.partition("-")[2]): file for file in training.path(SAMPLES).glob("step-*.png")}
+    kept = int(training.json("result.json")["step"])
+    shown = sorted({min(files), max(files), kept} & files.keys()) if files else []
+    return [(step, files[step].read_bytes()) for step in shown]
 
 
 def comparison_rows(store: Store, catalog: Record, samples: Any) -> list[ComparisonRow]:

@@ -13,6 +13,7 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.captions import photo_captions
 from fashion_pipeline.stages.curation import training_images
 from fashion_pipeline.stages.models import KOHYA_WEIGHTS, WEIGHTS, Models
+from fashion_pipeline.stages.reports import SAMPLES
 from fashion_pipeline.store.records import Record, write_content
 from fashion_pipeline.store.store import Store
 
@@ -25,8 +26,6 @@ HELD_OUT = 48
 MODEL = "fashion_sd_model"
 TRAINED = "trained.safetensors"
 """What was learnt, whatever the method."""
-SAMPLES = "samples"
-"""Folder of the images that were drawn during training, a sheet a look."""
 _COLUMNS = ("step", "loss", "held_out_loss", "learning_rate", "gradient_norm", "similarity")
 
 
@@ -63,12 +62,6 @@ class Trained:
     def has_lora_file(self) -> bool:
         """Whether the training can be passed on as a LoRA file."""
         return self.record.path(WEIGHTS).exists()
-
-    def sheets(self) -> list[tuple[int, bytes]]:
-        """Step and PNG of each look: the first, the one of these weights, and the last."""
-        files = {int(file.stem.partition("-")[2]): file for file in self.record.path(SAMPLES).glob("step-*.png")}
-        shown = sorted({min(files), max(files), self.step} & files.keys()) if files else []
-        return [(step, files[step].read_bytes()) for step in shown]
 
     @property
     def held_out(self) -> list[float]:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fashion_pipeline.core.evaluation.statistics import Condition, Interval, bootstrap, paired, paired_scores, scores_of
 from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, MIN_PRODUCTS, SPLIT, Verdict
-from fashion_pipeline.core.reports.pictures import web_uri
+from fashion_pipeline.core.reports.pictures import data_uri, web_uri
 from fashion_pipeline.core.rows import Model, Role, Split
 from fashion_pipeline.core.texts import texts
 
@@ -91,6 +91,10 @@ class ReportData:
     training_log: pa.Table | None = None
     """Table `training_log`."""
     recipe: Mapping[str, object] = field(default_factory=dict)
+    weights_step: int | None = None
+    """The optimizer step whose weights were kept."""
+    looks: Sequence[tuple[int, bytes]] = ()
+    """Step and PNG of images that were drawn during training."""
     lineage: Lineage = field(default_factory=Lineage)
 
 
@@ -185,6 +189,7 @@ def render_html(data: ReportData) -> str:
         panels=_panels(data.scores),
         gains=_gain_panels(data.scores),
         curve=_curve(data.training_log),
+        looks=[(step, data_uri(sheet), _similarity_at(data.training_log, step)) for step, sheet in data.looks],
         deciding=(AFTER, BEFORE, SPLIT),
         min_products=MIN_PRODUCTS,
         run_url=_safe_link(data.lineage.run_url),
@@ -285,6 +290,12 @@ def _prompts(data: ReportData) -> list[dict[str, object]]:
 
 def _interval(row: Mapping[str, object]) -> Interval:
     return Interval(row["mean"], row["low"], row["high"], row["products"])  # type: ignore[arg-type]
+
+
+def _similarity_at(log: pa.Table | None, step: int) -> float | None:
+    """Of the images drawn at a step to the photos set aside."""
+    rows = log.to_pylist() if log is not None else []
+    return next((row["similarity"] for row in rows if row["step"] == step), None)
 
 
 def _curve(log: pa.Table | None) -> dict[str, object] | None:

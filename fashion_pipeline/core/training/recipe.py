@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 _BOOKKEEPING = {"processes", "checkpoint_every", "checkpoints_kept", "log_every", "held_out_every"}
 _BY_STEPS = {"warmup_steps", "checkpoint_every", "log_every", "held_out_every", "sample_every"}
+_MAIN = {"method", "rank", "alpha", "layers", "steps", "batch_size", "learning_rate", "schedule", "optimizer", "seed"}
 _EVER = 10_000_000
 
 Layers = Literal["attention", "feed_forward", "convolution"]
@@ -194,6 +195,11 @@ class Recipe(BaseModel):
     def identity(self) -> dict[str, Any]:
         """The fields that determine the weights: all but who works, and when to report and to save. JSON types only."""
         return self.model_dump(mode="json", exclude=_BOOKKEEPING)
+
+    def told(self) -> dict[str, Any]:
+        """What a person wants to see of it: the main knobs, and all that are not as usual. JSON types only."""
+        usual = type(self).of({"steps": self.steps}).model_dump(mode="json")
+        return {n: v for n, v in self.model_dump(mode="json").items() if n in _MAIN or v != usual[n]}
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
