@@ -145,10 +145,10 @@ MUTATIONS = (
         (CHAIN,),
     ),
     Mutation(
-        "the last weights instead of the best",
+        "the worst look counts as the closest",
         "ml/training/finetuning.py",
-        "similarity > max(known)",
-        "similarity > min(known)",
+        "fmean(seen) > fmean(run.closest)",
+        "fmean(seen) < fmean(run.closest)",
         (FINETUNING,),
     ),
     Mutation(

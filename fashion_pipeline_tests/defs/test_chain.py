@@ -326,8 +326,9 @@ def test_weights_are_chosen_on_search_photos_that_nothing_is_trained_on(describe
     assert not trained & {sample.id for sample in samples if sample.product_group in products}
     looks = {row["step"]: row["similarity"] for row in training.table("training_log").to_pylist() if row["similarity"]}
     assert sorted(looks) == list(range(7))
-    best = max((step for step in looks if step), key=looks.__getitem__)
-    assert training.json("result.json")["step"] == best
+    closest = max((step for step in looks if step), key=looks.__getitem__)
+    best = training.json("result.json")["step"]
+    assert closest <= best and looks[best] > looks[closest] - 0.05
     sheet = Image.open(training.path("samples") / f"step-{best:08d}.png")
     assert sheet.width > 64
 

@@ -132,10 +132,11 @@ class Recipe(BaseModel):
     )
     keep: Literal["best", "last"] = Field(
         "best",
-        description="Which weights are kept: those whose images came closest to the validation photos, or the last.",
+        description="Which weights are kept: the latest whose images are as close to the validation photos as any, "
+        "within one standard error; or the last.",
     )
     patience: int = Field(
-        0, ge=0, le=1000, description="Stop after so many looks that were no better than the best; 0: never."
+        0, ge=0, le=1000, description="Stop after so many looks that were no closer than the closest; 0: never."
     )
     checkpoint_every: int = Field(100, ge=1, le=_EVER, description="Steps between checkpoints; a sixth of them.")
     checkpoints_kept: int = Field(2, ge=1, le=1000, description="Newest checkpoints that are kept; the best stays too.")

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from PIL import Image
@@ -34,7 +35,7 @@ from fashion_pipeline.ml.training.results import (
     TrainingStoppedError,
 )
 from fashion_pipeline.ml.training.state import Run, Tell, restore, save, start
-from fashion_pipeline.ml.training.watching import Look
+from fashion_pipeline.ml.training.watching import Look, is_as_close
 
 WEIGHTS_FILE = "trained.safetensors"
 LEAST_SCALE = 1.0
@@ -137,22 +138,30 @@ def _held_out_loss(run: Run) -> float | None:
 
 
 def _look(run: Run) -> float | None:
-    """Draw, compare, and keep the weights if they are the best so far → similarity."""
+    """Draw, compare, and keep the weights if they are as good as any so far → mean similarity."""
     seen: Look | None = None
     if run.watcher is not None:
         with run.average.in_place():
             seen = run.watcher.look(run.parts, run.step, run.recipe.batch_size)
         if seen.flat and run.step:
             raise TrainingError(f"every image drawn at step {run.step} is flat ({seen.sheet}); {_last_good(run)}")
-    similarity = run.group.told(seen.similarity if seen else None)
-    if similarity is None or not run.step:
-        return similarity
-    known = [row.similarity for row in run.log if row.step and row.similarity is not None]
-    run.looks_since_best += 1
-    if not known or similarity > max(known):
-        run.best, run.looks_since_best = run.step, 0
+    similarities = run.group.told(list(seen.similarities) if seen else None)
+    if similarities is None:
+        return None
+    if run.step:
+        _choose(run, similarities)
+    return fmean(similarities)
+
+
+def _choose(run: Run, seen: list[float]) -> None:
+    """Keep the weights of this look if it is the closest so far, or cannot be told from that one."""
+    run.looks_since_closest += 1
+    closer = run.closest is None or fmean(seen) > fmean(run.closest)
+    if closer or is_as_close(seen, run.closest or seen):
+        run.best = run.step
         _keep(run)
-    return similarity
+    if closer:
+        run.closest, run.looks_since_closest = seen, 0
 
 
 def _log(run: Run, report: Report, rate: float, norm: float | None) -> None:
@@ -188,7 +197,7 @@ def _is_watched(run: Run) -> bool:
 
 
 def _is_exhausted(run: Run) -> bool:
-    return run.recipe.patience > 0 and run.looks_since_best >= run.recipe.patience
+    return run.recipe.patience > 0 and run.looks_since_closest >= run.recipe.patience
 
 
 def _require_numbers(run: Run, loss: float, norm: float) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
@@ -15,6 +16,9 @@ from fashion_pipeline.ml.training.objective import Batch
 def leads() -> bool:
     """Whether this process is the only one, or the one of its group that writes."""
     return bool(PartialState().is_main_process)
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Group:
         """Whether something is so in any process of the group."""
         return bool(self.mean(torch.tensor(float(here), device=self.state.device)) > 0) if self.size > 1 else here
 
-    def told(self, value: float | None) -> float | None:
+    def told(self, value: T) -> T:
         """What the leader knows, for all."""
         if self.size == 1:
             return value

@@ -53,8 +53,10 @@ class Run:
     seconds: float = 0.0
     """Spent on them."""
     best: int | None = None
-    """The step of the look that came closest to the validation photos."""
-    looks_since_best: int = 0
+    """The latest step whose look was as close to the validation photos as any."""
+    closest: list[float] | None = None
+    """The similarities of the closest look."""
+    looks_since_closest: int = 0
     upcoming: list[Batch] | None = None
     """The batches of the next step, on their way to the device."""
 
@@ -180,7 +182,8 @@ def save(run: Run) -> None:
         "losses": run.losses,
         "seconds": run.seconds,
         "best": run.best,
-        "looks_since_best": run.looks_since_best,
+        "closest": run.closest,
+        "looks_since_closest": run.looks_since_closest,
     }
     write_checkpoint(
         run.checkpoints, Checkpoint(run.step, weights | average | optimizer, state), run.recipe.checkpoints_kept
@@ -197,7 +200,8 @@ def restore(run: Run, found: Checkpoint) -> None:
     _lay_out_like_weights(run.optimizer)
     run.scaler.load_state_dict(found.state["scaler"])
     run.step, run.losses, run.seconds = found.step, found.state["losses"], found.state["seconds"]
-    run.best, run.looks_since_best = found.state["best"], found.state["looks_since_best"]
+    run.best, run.closest = found.state["best"], found.state["closest"]
+    run.looks_since_closest = found.state["looks_since_closest"]
     run.log = [Progress(**row) for row in found.state["log"]]
     before, now = found.state["threads"], torch.get_num_threads()
     if before != now:

@@ -26,12 +26,22 @@ FLAT = 1.0
 class Look:
     """What was seen at a step."""
 
-    similarity: float
-    """Mean cosine of each image to its photo, in [-1, 1]."""
+    similarities: tuple[float, ...]
+    """The cosine of each image to its photo, in [-1, 1]."""
     flat: bool
     """Whether no image shows anything."""
     sheet: Path
     """The images, side by side."""
+
+
+def is_as_close(look: Sequence[float], closest: Sequence[float]) -> bool:
+    """Whether a look is not worse than the closest one by more than one standard error of their paired difference.
+
+    Of models that noise cannot tell apart the rule of Breiman et al. (1984) takes the one that suits better, here the
+    one trained for longer.
+    """
+    behind = np.subtract(closest, look)
+    return bool(behind.mean() <= behind.std(ddof=1) / len(behind) ** 0.5)
 
 
 class Watcher:
@@ -65,7 +75,7 @@ class Watcher:
         sheet = self._folder / f"step-{step:08d}.png"
         _write(contact_sheet(images), sheet)
         flat = all(float(np.asarray(image, np.float32).std()) < FLAT for image in images)
-        return Look(float((drawn * self._photos).sum(axis=1).mean()), flat, sheet)
+        return Look(tuple(map(float, (drawn * self._photos).sum(axis=1))), flat, sheet)
 
     @contextmanager
     def _drawing(self, parts: Parts) -> Iterator[Any]:
