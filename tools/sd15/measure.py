@@ -42,7 +42,7 @@ def main(models: Path, root: Path) -> None:
     print(f"{'step':40} {'seconds':>8} {'peak GB':>8}  of which training")
     _measured("doctor", "doctor")
     source = ["--style", STYLE, "--source", str(root / "photos")]
-    _measured("catalog, features, one prompt", "run", "--mode", "prompt", *source, "--budget", "2", *SHARED)
+    _measured("catalog, features, one prompt", "run", "--mode", "prompt", *source, "--budget", "8", *SHARED)
     trained: list[Record] = []
     for name, knobs in KNOBS.items():
         _measured(name, "run", "--mode", "finetune", "--defaults", *source, *SHARED, *knobs, training=store)
