@@ -14,6 +14,7 @@ from fashion_pipeline.stages.captions import photo_captions
 from fashion_pipeline.stages.curation import training_images
 from fashion_pipeline.stages.models import KOHYA_WEIGHTS, WEIGHTS, Models
 from fashion_pipeline.stages.reports import SAMPLES
+from fashion_pipeline.store.files import remove
 from fashion_pipeline.store.records import Record, write_content
 from fashion_pipeline.store.store import Store
 
@@ -118,6 +119,7 @@ def train(
         files=_files(job.output, result.weights),
         run=run,
     )
+    remove(job.output / "checkpoints")  # several times as large as the weights, which the record has
     return _trained(record, recipe, len(job.pairs), result)
 
 

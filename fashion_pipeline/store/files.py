@@ -93,6 +93,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def freed(path: Path) -> int:
+    """Bytes that removing a file or folder gives back at least: files that also lie elsewhere give none."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    stats = [file.stat() for file in files if file.is_file()]
+    return sum(stat.st_size for stat in stats if stat.st_nlink == 1)
+
+
 def size(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
     if path.is_dir():

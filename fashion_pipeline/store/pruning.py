@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from fashion_pipeline.core.rows import Origin
-from fashion_pipeline.store.files import remove, size
+from fashion_pipeline.store.files import freed, remove
 from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
@@ -22,7 +22,7 @@ class Leftover:
     what: str
     why: str
     size: int
-    """Bytes."""
+    """Bytes that removing it gives back at least."""
 
 
 def leftovers(store: Store) -> list[Leftover]:
@@ -60,7 +60,7 @@ def _records(store: Store, kept: set[tuple[str, str, str]]) -> Iterator[Leftover
     for record in store.records.everything():
         if (record.kind, record.style, record.key) not in kept:
             yield Leftover(
-                record.folder, f"{record.style}: {record.kind} {record.key}", "superseded", size(record.folder)
+                record.folder, f"{record.style}: {record.kind} {record.key}", "superseded", freed(record.folder)
             )
 
 
@@ -72,13 +72,13 @@ def _checkpoints(store: Store) -> Iterator[Leftover]:
         finished = store.records.pointed_at("training", style)
         if done or folder.stat().st_mtime_ns < finished:
             why = "the training is finished" if done else "given up for another training"
-            yield Leftover(folder, f"{style}: checkpoints of training {key}", why, size(folder))
+            yield Leftover(folder, f"{style}: checkpoints of training {key}", why, freed(folder))
 
 
 def _caches(store: Store) -> Iterator[Leftover]:
     for folder in sorted(store.files.inside("work", "cache").glob("*")):
         yield Leftover(
-            folder, f"{folder.name}: latents and text embeddings", "computed again when needed", size(folder)
+            folder, f"{folder.name}: latents and text embeddings", "computed again when needed", freed(folder)
         )
 
 
@@ -90,7 +90,7 @@ def _images(store: Store, kept: set[tuple[str, str, str]]) -> Iterator[Leftover]
             named |= _samples_of(record)
     for path in store.samples.all():
         if path.stem not in named:
-            yield Leftover(path, f"image {path.stem}", "no record names it", size(path))
+            yield Leftover(path, f"image {path.stem}", "no record names it", freed(path))
 
 
 def _samples_of(record: Record) -> set[str]:

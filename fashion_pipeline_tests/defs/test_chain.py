@@ -329,6 +329,7 @@ def test_weights_are_chosen_on_search_photos_that_nothing_is_trained_on(describe
     closest = max((step for step in looks if step), key=looks.__getitem__)
     best = training.json("result.json")["step"]
     assert closest <= best and looks[best] > looks[closest] - 0.05
+    assert not (store.training_folder("coat", training.key) / "checkpoints").exists()
     sheet = Image.open(training.path("samples") / f"step-{best:08d}.png")
     assert sheet.width > 64
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
+from fashion_pipeline.store.files import freed, size
 from fashion_pipeline.store.locks import LockedError, holding
 from fashion_pipeline.store.pruning import leftovers, remove_leftovers
 from fashion_pipeline.store.store import Store
@@ -64,3 +65,13 @@ def test_nothing_is_removed_while_a_style_is_being_run(store: Store) -> None:
     with holding(store.style_lock("coat"), "style 'coat'", "run 7"), pytest.raises(LockedError, match="run 7"):
         remove_leftovers(store, found)
     assert leftovers(store) == found
+
+
+def test_a_file_that_also_lies_elsewhere_gives_nothing_back(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_bytes(b"x" * 100)
+    (tmp_path / "model" / "card").write_bytes(b"x" * 7)
+    (tmp_path / "published").hardlink_to(tmp_path / "model" / "weights")
+    assert (size(tmp_path / "model"), freed(tmp_path / "model")) == (107, 7)
+    (tmp_path / "published").unlink()
+    assert freed(tmp_path / "model") == 107
