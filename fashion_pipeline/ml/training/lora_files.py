@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.methods import TEXT_LAYERS, unet_layers
@@ -28,7 +28,8 @@ def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(f".{file.name}.fresh")
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    fresh.write_bytes(_with_sorted_header(save(own, metadata={**metadata, "format": "pt"})))
+    save_file(own, fresh, metadata={**metadata, "format": "pt"})
+    _sort_header(fresh)
     fresh.replace(file)
 
 
@@ -126,11 +127,14 @@ def _header(file: Path) -> dict[str, str]:
         return dict(tensors.metadata())
 
 
-def _with_sorted_header(content: bytes) -> bytes:
-    """A safetensors file with its metadata in order: the library shuffles them, and equal LoRAs would hash unequal."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[end:]
+def _sort_header(file: Path) -> None:
+    """Put a safetensors file's metadata in order, in place: the library shuffles them, and equal LoRAs hash unequal."""
+    with file.open("r+b") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise ValueError(f"{file} has a header that cannot be put in order in its place")
+        stream.seek(8)
+        stream.write(text.ljust(length))
