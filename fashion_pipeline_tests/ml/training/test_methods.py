@@ -40,6 +40,9 @@ WAYS = {
     "full, average": {"method": "full", "learning_rate": 1e-4, "ema_decay": 0.9},
 }
 
+CONVOLUTIONS_LEARN = ("lora everywhere", "full", "full, average")
+"""Ways in which the memory format of what learns is not always the same."""
+
 
 @pytest.fixture(scope="module", params=METHODS)
 def trained(request, generator_folder, pairs, tmp_path_factory):
@@ -48,8 +51,10 @@ def trained(request, generator_folder, pairs, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "layout"),
+    [*((way, "contiguous") for way in WAYS), *((way, "channels_last") for way in CONVOLUTIONS_LEARN)],
+)
 def test_whatever_is_trained_a_killed_run_ends_with_the_very_same_weights(
     generator_folder, pairs, tmp_path, monkeypatch, way, layout
 ):
