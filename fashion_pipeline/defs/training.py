@@ -84,7 +84,7 @@ def _told(made: Trained) -> dict[str, Any]:
         "pairs": made.pairs,
         **ends,
         "weights": dg.MetadataValue.path(str(made.record.path(WEIGHTS if made.has_lora_file else TRAINED))),
-        "recipe": made.recipe.model_dump(mode="json"),
+        "recipe": made.recipe.told(),
         "trained in run": made.record.run,
         **({"notes": "; ".join(made.notes)} if made.notes else {}),
     }

@@ -1,5 +1,6 @@
 """Loading a StableDiffusionPipeline: safetensors only, no code from the hub, no safety checker."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,16 @@ def load_lora(pipeline: Any, lora: Path) -> None:
 def image_size(pipeline: Any) -> int:
     """Pixels of the side of the square images that the model was trained on."""
     return int(pipeline.unet.config.sample_size) * int(pipeline.vae_scale_factor)
+
+
+def trained_as(folder: Path) -> tuple[int, str]:
+    """The side in pixels that the model of a folder was trained on, and what it predicts, without loading it."""
+    unet, vae, scheduler = (
+        json.loads((folder / name).read_text(encoding="utf-8"))
+        for name in ("unet/config.json", "vae/config.json", "scheduler/scheduler_config.json")
+    )
+    side = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    return side, scheduler.get("prediction_type", "epsilon")
 
 
 def prompt_lengths(source: str | Path) -> tuple[Callable[[str], int], int]:

@@ -32,7 +32,7 @@ def trainer(context: dg.AssetExecutionContext, models: Models) -> Trainer:
     """
 
     def train(job: "TrainingJob", title: str) -> None:
-        order = Order.write(models, job, title)
+        order = Order.write(models, job, title, pipes=True)
         command = [sys.executable, *_launcher(job.recipe.processes), "-m", _MODULE, str(order)]
         client = dg.PipesSubprocessClient(termination_timeout_seconds=_STOPPING)
         with _shown(context, job.output / SAMPLES):

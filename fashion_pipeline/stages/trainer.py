@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
+from dagster_pipes import open_dagster_pipes
 
 from fashion_pipeline.ml.training.results import Progress, TrainingJob
 from fashion_pipeline.stages.models import Models
@@ -47,16 +47,18 @@ class Order:
     """File of the training."""
     parent: int
     """The process without which this one ends."""
+    pipes: bool
+    """Whether that process listens by Dagster Pipes."""
 
     @classmethod
-    def write(cls, models: Models, job: TrainingJob, title: str) -> Path:
+    def write(cls, models: Models, job: TrainingJob, title: str, *, pipes: bool = False) -> Path:
         """Write down a training that the calling process wants done; returns the file to start the process with."""
         job.output.mkdir(parents=True, exist_ok=True)
         (job.output / FAILURE).unlink(missing_ok=True)
         job.save(job.output / "job.json")
         machine = str(models.machine) if models.machine else None
         where = (models.profile_name, models.device, models.precision, machine)
-        order = cls(*where, title, str(job.output / "job.json"), os.getpid())
+        order = cls(*where, title, str(job.output / "job.json"), os.getpid(), pipes)
         file = job.output / "order.json"
         file.write_text(json.dumps(asdict(order), indent=1), encoding="utf-8")
         return file
@@ -78,7 +80,7 @@ def main(file: Path) -> int:
     _end_without(order.parent)
     stop = _asked_to_stop()
     with ExitStack() as stack:
-        tell = _teller(stack)
+        tell = _teller(order, stack)
         try:
             train_here(order.models(), job, order.title, tell, stop)
         except Exception as error:  # whatever ends a training is told to the run, in one line
@@ -95,8 +97,10 @@ def train_here(
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train in this process and leave the outcome in the training's output."""
+    from fashion_pipeline.ml.training.processes import leads
+
     result = models.finetune(job, title, lambda row: tell(line(row)), tell, stop)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if leads():
         result.save(job.output / OUTCOME)
 
 
@@ -108,11 +112,13 @@ def line(row: Progress) -> str:
     return f"training: step {row.step} of {row.steps}{told}{speed}"
 
 
-def _teller(stack: ExitStack) -> Callable[[str], None]:
+def _teller(order: Order, stack: ExitStack) -> Callable[[str], None]:
     """Where messages go: to the run that started this process, or to the terminal."""
-    if os.environ.get("RANK", "0") != "0":
+    from fashion_pipeline.ml.training.processes import leads
+
+    if not leads():
         return lambda text: None
-    if DAGSTER_PIPES_CONTEXT_ENV_VAR not in os.environ:
+    if not order.pipes:
         return partial(print, flush=True)
     pipes: Any = stack.enter_context(open_dagster_pipes())
     return pipes.log.info  # type: ignore[no-any-return]

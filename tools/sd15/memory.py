@@ -17,6 +17,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.ml.training.costs import optimizer_numbers
 from fashion_pipeline.ml.training.methods import Parts, prepare
 
 UNET = {
@@ -25,8 +26,6 @@ UNET = {
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
 }
-MOMENTS = {"adamw": 8.0, "adamw8bit": 2.0, "adafactor": 0.1}
-"""Bytes a learning weight that the optimizer keeps."""
 RESERVE = 1.2e9
 CARDS = (8, 12, 24)
 
@@ -52,7 +51,8 @@ def needed(recipe: Recipe, resolution: int, half: bool) -> float:
     with torch.device("meta"):
         unet = UNet2DConditionModel(**UNET)
         prepare(Parts(unet), recipe)
-        learning = sum(weight.numel() for weight in unet.parameters() if weight.requires_grad)
+        learns = [weight for weight in unet.parameters() if weight.requires_grad]
+        learning, moments = sum(weight.numel() for weight in learns), optimizer_numbers(recipe.optimizer, learns)
         frozen = sum(weight.numel() for weight in unet.parameters() if not weight.requires_grad)
         torch.nn.Module.to(unet, dtype=dtype)  # ModelMixin.to warns on every call
         unet.set_attn_processor(AttnProcessor2_0())
@@ -60,7 +60,7 @@ def needed(recipe: Recipe, resolution: int, half: bool) -> float:
             unet.enable_gradient_checkpointing()
         kept = _kept(unet, recipe.batch_size, resolution // 8, dtype)
     copies = 2 * learning if half and recipe.method == "full" else 0  # autocast's casts of fp32 weights
-    weights = frozen * (2 if half else 4) + learning * (4 + 4 + MOMENTS[recipe.optimizer])
+    weights = frozen * (2 if half else 4) + 4 * (2 * learning + moments)
     return weights + copies + kept + RESERVE
 
 

@@ -128,6 +128,7 @@ class Encoder:
         return found
 
     def _drawn(self, drawing: Drawing, number: int) -> torch.Tensor:
+        self.pipeline.unet.to(self.device.name)
         with torch.inference_mode():
             latents: torch.Tensor = self.pipeline(
                 self.recipe.prior_prompt,

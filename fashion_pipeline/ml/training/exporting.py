@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from fashion_pipeline.core.training.recipe import Recipe
-from fashion_pipeline.ml.pipelines import image_size, load_lora, load_pipeline
+from fashion_pipeline.ml.pipelines import load_lora, load_pipeline, trained_as
 from fashion_pipeline.ml.sources import find_pipeline, stored_dtype, weight_files
+from fashion_pipeline.ml.training.identity import RESULT_FILE
 from fashion_pipeline.ml.training.lora_files import (
     KOHYA_FILE,
     LORA_FILE,
@@ -50,15 +51,14 @@ def export_loras(base: str | Path, output: Path, folder: Path, metadata: Mapping
     Their headers hold the adapter's own metadata (rank, alpha, layers), the recipe, ModelSpec and `metadata`. Raises
     ExportError for a LoRA that changes nothing.
     """
-    result = TrainingResult.load(output / "result.json")
+    result = TrainingResult.load(output / RESULT_FILE)
     recipe = recipe_of(result)
     if recipe.method != "lora" or recipe.dora:
         return []
     if not any(bool(tensor.any()) for name, tensor in load_file(result.weights).items() if "lora_B" in name):
         raise ExportError(f"{result.weights} changes nothing, its lora_B are all zero: train it for longer")
-    pipeline = load_pipeline(find_pipeline(base))
-    side = recipe.resolution or image_size(pipeline)
-    told = model_spec(metadata.get("title", folder.name), side, pipeline.scheduler.config.prediction_type)
+    side, predicts = trained_as(find_pipeline(base))
+    told = model_spec(metadata.get("title", folder.name), recipe.resolution or side, predicts)
     files = [folder / LORA_FILE, folder / KOHYA_FILE]
     write_lora(result.weights, recipe, files[0], {**told, **metadata})
     write_kohya(result.weights, recipe, files[1], {**told, **metadata})
@@ -71,7 +71,7 @@ def export_pipeline(base: str | Path, output: Path, folder: Path) -> Path:
     Stock diffusers loads it by `from_pretrained`. A LoRA is merged in fp32 and rounded once.
     """
     source = find_pipeline(base)
-    result = TrainingResult.load(output / "result.json")
+    result = TrainingResult.load(output / RESULT_FILE)
     pipeline = load_pipeline(source, stored_dtype(weight_files(source / "unet")[0]))
     parts = Parts.of(pipeline, recipe_of(result))
     with single_precision(parts):
@@ -87,7 +87,7 @@ def verify_export(base: str | Path, output: Path, exported: Path) -> Verificatio
     Raises ExportError where the training changes nothing, or the export misses more than `LARGEST_ERROR` of its effect.
     """
     source = find_pipeline(base)
-    result = TrainingResult.load(output / "result.json")
+    result = TrainingResult.load(output / RESULT_FILE)
     pipeline = load_pipeline(source)
     before = _predict(pipeline)
     restore(Parts.of(pipeline, recipe_of(result)), recipe_of(result), load_file(result.weights))

@@ -85,3 +85,10 @@ def test_what_is_not_given_is_what_the_papers_and_the_optimiser_say() -> None:
     assert (recipe.rank, recipe.alpha, recipe.steps, recipe.batch_size, recipe.learning_rate) == (16, 16, 400, 8, 1e-4)
     assert recipe.horizontal_flip and recipe.resolution == recipe.seed == 0
     assert (recipe.method, recipe.precision) == ("lora", "auto")
+
+
+def test_what_is_told_of_a_recipe_is_its_main_knobs_and_those_that_were_turned():
+    usual = Recipe.of({"steps": 100}).told()
+    assert usual["method"] == "lora" and usual["steps"] == 100 and "noise_offset" not in usual
+    turned = Recipe.of({"steps": 100, "noise_offset": 0.05}).told()
+    assert turned == usual | {"noise_offset": 0.05}

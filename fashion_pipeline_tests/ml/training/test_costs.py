@@ -7,8 +7,9 @@ from diffusers import UNet2DConditionModel
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training import costs, finetuning
-from fashion_pipeline.ml.training.costs import disk_needed, learning_weights
+from fashion_pipeline.ml.training.costs import disk_needed, learning_weights, optimizer_numbers
 from fashion_pipeline.ml.training.exporting import export_pipeline
+from fashion_pipeline.ml.training.optimizers import optimizer_of
 from fashion_pipeline.ml.training.results import TrainingError
 from fashion_pipeline_tests.ml.conftest import CPU, finetune
 
@@ -16,13 +17,28 @@ RECIPE = Recipe.of({"rank": 4, "steps": 2, "batch_size": 2})
 USAGE = namedtuple("USAGE", "total used free")
 
 
+def counted(folder, recipe) -> int:
+    return sum(weight.numel() for weight in learning_weights(folder, recipe))
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "prodigy"])
+def test_what_an_optimizer_keeps_is_what_was_counted(name):
+    shapes = [(8, 4, 3, 3), (8, 4, 1, 1), (16, 8), (5,)]
+    weights = {f"unet.{index}": torch.nn.Parameter(torch.randn(shape)) for index, shape in enumerate(shapes)}
+    optimizer = optimizer_of(RECIPE.changed({"optimizer": name}), weights)
+    sum(weight.square().sum() for weight in weights.values()).backward()
+    optimizer.step()
+    kept = [t.numel() for state in optimizer.state.values() for t in state.values() if torch.is_tensor(t) and t.dim()]
+    assert sum(kept) == pytest.approx(optimizer_numbers(name, weights.values()))
+
+
 def test_what_learns_is_counted_without_loading_the_model(generator_folder):
     unet = UNet2DConditionModel.from_pretrained(generator_folder, subfolder="unet")
     whole = sum(weight.numel() for weight in unet.parameters())
-    assert learning_weights(generator_folder, RECIPE.changed({"method": "full"})) == whole
+    assert counted(generator_folder, RECIPE.changed({"method": "full"})) == whole
     attention = [n for n, m in unet.named_modules() if n.endswith((".to_q", ".to_k", ".to_v", ".to_out.0"))]
     layers = [unet.get_submodule(name).weight for name in attention]
-    assert learning_weights(generator_folder, RECIPE) == sum(4 * (w.shape[0] + w.shape[1]) for w in layers)
+    assert counted(generator_folder, RECIPE) == sum(4 * (w.shape[0] + w.shape[1]) for w in layers)
 
 
 def test_a_full_disk_is_noticed_before_the_first_step(generator_folder, pairs, tmp_path, monkeypatch):
