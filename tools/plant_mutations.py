@@ -38,6 +38,13 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        "each process trains alone",
+        "ml/training/processes.py",
+        "        if distributed.is_torchelastic_launched() and not distributed.is_initialized():",
+        "        if not distributed.is_available():",
+        (TRAINER,),
+    ),
+    Mutation(
         "anchors from dev",
         "stages/similarity.py",
         "own = [photo for photo in store.photos(catalog) if photo.split == Split.SEARCH]",

@@ -1,6 +1,5 @@
 """Trainings in processes of their own, whose progress and images appear on the page of the run."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +12,12 @@ from dagster._core.errors import DagsterPipesExecutionError
 from fashion_pipeline.core.reports.pictures import data_uri, markdown_image
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.reports import SAMPLES
-from fashion_pipeline.stages.trainer import FAILURE, Order
+from fashion_pipeline.stages.trainer import FAILURE, Order, command
 from fashion_pipeline.stages.training import Trainer, TrainingFailedError
 
 if TYPE_CHECKING:
     from fashion_pipeline.ml.training.results import TrainingJob
 
-_MODULE = "fashion_pipeline.stages.trainer"
 _LOOK_EVERY = 1.0
 _STOPPING = 9.0
 """Seconds that a cancelled training has; it ends itself earlier."""
@@ -33,22 +31,14 @@ def trainer(context: dg.AssetExecutionContext, models: Models) -> Trainer:
 
     def train(job: "TrainingJob", title: str) -> None:
         order = Order.write(models, job, title, pipes=True)
-        command = [sys.executable, *_launcher(job.recipe.processes), "-m", _MODULE, str(order)]
         client = dg.PipesSubprocessClient(termination_timeout_seconds=_STOPPING)
         with _shown(context, job.output / SAMPLES):
             try:
-                client.run(context=context, command=command)
+                client.run(context=context, command=command(order, job.recipe.processes))
             except DagsterPipesExecutionError as error:
                 raise TrainingFailedError(_why(job.output, error)) from None
 
     return train
-
-
-def _launcher(processes: int) -> list[str]:
-    """What starts several processes that find each other."""
-    if processes == 1:
-        return []
-    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
 
 
 def _why(output: Path, error: Exception) -> str:

@@ -31,6 +31,7 @@ GRACE = 7.0
 """Seconds that a cancelled training may take for the step it is in and a checkpoint."""
 FAILURE = "failure.txt"
 
+_MODULE = "fashion_pipeline.stages.trainer"
 _LOOK_EVERY = 1.0
 
 
@@ -71,6 +72,21 @@ class Order:
     def models(self) -> Models:
         """The models of the run that wants it done."""
         return Models(self.profile, self.device, self.precision, Path(self.machine) if self.machine else None)
+
+
+def command(order: Path, processes: int = 1) -> list[str]:
+    """What starts a training: one process, or several that find each other on this machine.
+
+    They meet at 127.0.0.1: the machine's own name, which is the default, leads nowhere in many a container.
+    """
+    together = [
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr=127.0.0.1",
+        f"--nproc-per-node={processes}",
+        "-m",
+    ]
+    return [sys.executable, "-m", *(together if processes > 1 else []), _MODULE, str(order)]
 
 
 def main(file: Path) -> int:

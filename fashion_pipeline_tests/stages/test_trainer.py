@@ -16,12 +16,10 @@ from safetensors.torch import load_file
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, TrainingResult
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.trainer import FAILURE, STOPPED, Order
+from fashion_pipeline.stages.trainer import FAILURE, STOPPED, Order, command
 from fashion_pipeline.stages.training import OUTCOME
 from fashion_pipeline_tests.conftest import QUICK
 
-TRAINER = [sys.executable, "-m", "fashion_pipeline.stages.trainer"]
-TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 MODELS = Models("embedded", device="cpu", precision="fp32", machine=QUICK / "machine")
 WAIT = 120.0
 
@@ -67,7 +65,7 @@ def first_line(process: subprocess.Popen[str], start: str) -> None:
 
 def test_a_training_that_is_stopped_writes_a_checkpoint_and_goes_on_there(tmp_path: Path) -> None:
     job, file = order(tmp_path, steps=2000)
-    process = subprocess.Popen([*TRAINER, str(file)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command(file), stdout=subprocess.PIPE, text=True)
     first_line(process, "training: step 3 ")
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -77,7 +75,7 @@ def test_a_training_that_is_stopped_writes_a_checkpoint_and_goes_on_there(tmp_pa
     assert "run it again to go on there" in said
     (checkpoint,) = (job.output / "checkpoints").glob("step-*")
     assert f"stopped at step {int(checkpoint.name[5:])} of 2000" in said
-    again = subprocess.Popen([*TRAINER, str(file)], stdout=subprocess.PIPE, text=True)
+    again = subprocess.Popen(command(file), stdout=subprocess.PIPE, text=True)
     first_line(again, f"training: step {int(checkpoint.name[5:]) + 1} ")
     again.kill()
     again.wait()
@@ -108,10 +106,13 @@ child.wait()
 
 def test_two_processes_with_half_the_batch_each_lose_as_one(tmp_path: Path) -> None:
     logs = []
-    for name, command, processes in (("one", TRAINER, 1), ("two", [*TOGETHER, "-m", TRAINER[-1]], 2)):
+    for name, processes in (("one", 1), ("two", 2)):
         job, file = order(tmp_path / name, batch_size=4, processes=processes, steps=5, learning_rate=1e-3)
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        subprocess.run([*command, str(file)], check=True, env=environment, capture_output=True, timeout=300)
+        told = subprocess.run(
+            command(file, processes), check=True, env=environment, timeout=300, stdout=subprocess.PIPE, text=True
+        ).stdout
+        assert told.count("training: step 5 of 5") == 1
         logs.append(TrainingResult.load(job.output / OUTCOME).log)
     one, two = logs
     assert [row.step for row in two] == [row.step for row in one]
@@ -125,7 +126,7 @@ def test_two_processes_with_half_the_batch_each_lose_as_one(tmp_path: Path) -> N
 
 def test_what_went_wrong_is_left_in_one_line(tmp_path: Path) -> None:
     job, file = order(tmp_path, rank=512)
-    assert subprocess.run([*TRAINER, str(file)], check=False).returncode == 1
+    assert subprocess.run(command(file), check=False).returncode == 1
     said = (job.output / FAILURE).read_text(encoding="utf-8")
     assert said.startswith("rank is 512, but layer ") and "\n" not in said
     assert not (job.output / OUTCOME).exists()

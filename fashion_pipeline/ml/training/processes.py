@@ -1,21 +1,22 @@
-"""Several processes that train together, started by `accelerate launch`: each takes its share of every batch."""
+"""Several processes that train together, started by `torchrun`: each takes its share of every batch."""
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-from accelerate import PartialState
 from torch import distributed
 
 from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.training.objective import Batch
+from fashion_pipeline.ml.training.results import TrainingError
 
 
 def leads() -> bool:
-    """Whether this process is the only one, or the one of its group that writes."""
-    return bool(PartialState().is_main_process)
+    """Whether this process is the only one, or the one of its group that draws, reports and writes."""
+    return not distributed.is_torchelastic_launched() or int(os.environ["RANK"]) == 0
 
 
 T = TypeVar("T")
@@ -25,34 +26,50 @@ T = TypeVar("T")
 class Group:
     """This process and those it trains with; one alone is a group, too."""
 
-    state: PartialState
+    device: Device
+    """Where this process computes."""
+    rank: int = 0
+    size: int = 1
 
     @classmethod
-    def join(cls, device: Device) -> "Group":
-        """The group that this process was started in."""
-        return cls(PartialState(cpu=device.type == "cpu"))
+    def join(cls, device: Device, processes: int) -> "Group":
+        """The group that this process was started in; raises TrainingError where it is of another size than asked for.
 
-    @property
-    def size(self) -> int:
-        """Processes in the group."""
-        return int(self.state.num_processes)
+        On CUDA each process has a card of its own. What `torchrun` tells its processes:
+        https://docs.pytorch.org/docs/stable/elastic/run.html#environment-variables
+        """
+        if distributed.is_torchelastic_launched() and not distributed.is_initialized():
+            if device.type == "cuda":
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        group = cls(device)
+        if distributed.is_initialized():
+            own = replace(device, name=f"cuda:{os.environ['LOCAL_RANK']}") if device.type == "cuda" else device
+            group = cls(own, distributed.get_rank(), distributed.get_world_size())
+        if group.size != processes:
+            raise TrainingError(
+                f"processes is {processes}, but {group.size} were started: start this training from the asset, the "
+                f"command line or torchrun --nproc-per-node={processes}, or set processes to {group.size}"
+            )
+        return group
 
     @property
     def leads(self) -> bool:
         """Whether this is the process that draws, reports and writes."""
-        return bool(self.state.is_main_process)
+        return self.rank == 0
 
-    def own(self, device: Device) -> Device:
-        """The device of this process, where the group has several."""
-        return replace(device, name=str(self.state.device)) if self.size > 1 and device.type == "cuda" else device
-
-    def leader_first(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def leader_first(self) -> Iterator[None]:
         """A block that the others enter when the leader has left it."""
-        return self.state.main_process_first()  # type: ignore[no-any-return]
+        if not self.leads:
+            distributed.barrier()
+        yield
+        if self.leads and self.size > 1:
+            distributed.barrier()
 
     def share(self, batch: Batch) -> Batch:
         """This process's rows of a batch."""
-        return batch.rows(int(self.state.process_index), self.size) if self.size > 1 else batch
+        return batch.rows(self.rank, self.size) if self.size > 1 else batch
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """The mean of a tensor over the group, in its place."""
@@ -72,7 +89,7 @@ class Group:
 
     def any(self, here: bool) -> bool:
         """Whether something is so in any process of the group."""
-        return bool(self.mean(torch.tensor(float(here), device=self.state.device)) > 0) if self.size > 1 else here
+        return bool(self.mean(torch.tensor(float(here), device=self.device.name)) > 0) if self.size > 1 else here
 
     def told(self, value: T) -> T:
         """What the leader knows, for all."""

@@ -93,8 +93,8 @@ def start(
 ) -> Run:
     """Load the base, encode the data, and keep of the base only what training needs."""
     recipe = job.recipe
-    group = Group.join(device)
-    device = group.own(training_device(recipe, device))
+    group = Group.join(training_device(recipe, device), recipe.processes)
+    device = group.device
     pipeline = load_pipeline(folder)
     with group.leader_first():
         data, watcher, notes = _prepared(pipeline, job, identity["base"], device, load_image, tell)

@@ -220,6 +220,11 @@ def test_a_cached_latent_that_was_damaged_is_computed_again(generator_folder, pa
     assert same(undisturbed.weights, again.weights)
 
 
+def test_processes_that_were_not_started_are_missed(generator_folder, pairs, tmp_path):
+    with pytest.raises(TrainingError, match=r"processes is 2, but 1 were started: .* or set processes to 1"):
+        finetune(generator_folder, pairs[:4], [], SHORT.changed({"processes": 2}), tmp_path, CPU)
+
+
 def test_a_damaged_result_is_named_and_training_goes_on_without_it(generator_folder, pairs, tmp_path):
     finished = finetune(generator_folder, pairs[:4], [], SHORT, tmp_path, CPU)
     file = tmp_path / "result.json"
