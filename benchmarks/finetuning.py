@@ -27,7 +27,7 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, TrainingResult
 from fashion_pipeline.settings import PACKAGE
 from fashion_pipeline.stages.models import WEIGHTS, Models
-from fashion_pipeline.stages.trainer import Order
+from fashion_pipeline.stages.trainer import Order, command
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples" / "coat"
 BASE = PACKAGE / "embedded" / "generator"
@@ -72,7 +72,7 @@ def _ours(models: Models, root: Path, pairs: list[TrainingPair], steps: int, see
     recipe = recipe.changed({"caption_dropout": 0.0, "sample_every": 0, "held_out_every": 0})
     generation = models.profile.generation
     job = TrainingJob(str(BASE), tuple(pairs), (), recipe, root / "output", root / "cache", generation)
-    return [sys.executable, "-m", "fashion_pipeline.stages.trainer", str(Order.write(models, job, "coat"))]
+    return command(Order.write(models, job, "coat"))
 
 
 def _theirs(script: Path, root: Path, output: Path, precision: str, steps: int, seed: int) -> list[str]:

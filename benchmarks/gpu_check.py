@@ -26,7 +26,7 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, TrainingResult
 from fashion_pipeline.settings import PROFILES
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.trainer import FAILURE, Order
+from fashion_pipeline.stages.trainer import FAILURE, Order, command
 from fashion_pipeline.stages.training import OUTCOME
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples" / "coat"
@@ -103,8 +103,8 @@ def _measured(root: Path, profile: str, case: Case, resolution: int, steps: int)
     recipe = Recipe.of(values | case.knobs)
     output = root / "trainings" / case.name.replace(" ", "-")
     job = TrainingJob(models.profile.generator, photos, (), recipe, output, root / "cache", models.profile.generation)
-    command = [sys.executable, "-m", "fashion_pipeline.stages.trainer", str(Order.write(models, job, case.name))]
-    ended = subprocess.run(command, check=False, capture_output=True)
+    training = command(Order.write(models, job, case.name))
+    ended = subprocess.run(training, check=False, capture_output=True)
     if ended.returncode:
         said = output / FAILURE
         return f"| | {said.read_text(encoding='utf-8') if said.exists() else f'ended with {ended.returncode}'}"
@@ -123,7 +123,7 @@ def _two_jobs(root: Path) -> str:
     }
     program = str(Path(sys.executable).with_name("fashion-pipeline"))
     common = ["--source", str(SAMPLES.parent), "--products", "2"]
-    first = [program, "run", "--mode", "prompt", "--style", "coat", "--budget", "8", *common]
+    first = [program, "run", "--mode", "prompt", "--style", "coat", "--budget", "12", *common]
     subprocess.run(first, check=True, env=environment, capture_output=True)
     both = [[program, "run", "--mode", "finetune", "--style", style, "--steps", "20"] for style in ("coat", "bag")]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

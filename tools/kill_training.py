@@ -18,7 +18,7 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair
 from fashion_pipeline.settings import PACKAGE
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.trainer import Order
+from fashion_pipeline.stages.trainer import Order, command
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples" / "coat"
 METHODS = {
@@ -34,10 +34,10 @@ def main(kills: int, steps: int) -> int:
     for name, knobs in METHODS.items():
         with tempfile.TemporaryDirectory() as folder:
             undisturbed, file = _order(Path(folder) / "undisturbed", steps, knobs)
-            subprocess.run(_command(file), check=True, env=_environment(), capture_output=True)
+            subprocess.run(command(file), check=True, env=_environment(), capture_output=True)
             killed, file = _order(Path(folder) / "killed", steps, knobs)
             at = [step for step in sorted(random.Random(name).sample(range(1, steps), kills)) if _kill(file, step)]
-            subprocess.run(_command(file), check=True, env=_environment(), capture_output=True)
+            subprocess.run(command(file), check=True, env=_environment(), capture_output=True)
             same = _weights(undisturbed).read_bytes() == _weights(killed).read_bytes()
         wrong += not same
         print(f"{name}: killed at steps {', '.join(map(str, at))}: {'bit-equal' if same else 'NOT EQUAL'}", flush=True)
@@ -57,7 +57,7 @@ def _order(root: Path, steps: int, knobs: dict[str, object]) -> tuple[TrainingJo
 def _kill(file: Path, step: int) -> bool:
     """Start the training and kill it when it tells of a step; whether it got there."""
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(_command(file), text=True, env=_environment(), **quiet)
+    process = subprocess.Popen(command(file), text=True, env=_environment(), **quiet)
     assert process.stdout is not None
     reached = any(_step(line) >= step for line in process.stdout)
     process.kill()
@@ -71,10 +71,6 @@ def _step(line: str) -> int:
 
 def _weights(job: TrainingJob) -> Path:
     return job.output / "trained.safetensors"
-
-
-def _command(file: Path) -> list[str]:
-    return [sys.executable, "-m", "fashion_pipeline.stages.trainer", str(file)]
 
 
 def _environment() -> dict[str, str]:
