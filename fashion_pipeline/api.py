@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec, listing_state, style_slug
+from fashion_pipeline.core.rows import Split
 from fashion_pipeline.settings import enter, read_settings
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ Config = Mapping[str, Mapping[str, Any]]
 
 Follow = Callable[[str, "Event"], None]
 """Called with the style and the event of its run."""
+
+
+Tell = Callable[[str], None]
+"""Called with a message for people."""
 
 
 class RunError(RuntimeError):
@@ -87,7 +92,7 @@ def run(
     with launcher(store) as launch:
         launch.instance.add_dynamic_partitions("styles", list(listed))
         for other, state in listed.items():
-            if other != style and store.sources.prepared(other) != state:
+            if other != style and not _is_described(store, other, state):
                 _prepare(launch, store, other, state, report)
         ended = launch.launch(JOBS[mode], style, {"ops": ops}, _tags(), lambda event: report(style, event))
     if not ended.success:
@@ -160,19 +165,24 @@ def generate(style: str, prompt: str, n: int, out: Path, seed: int = 0) -> list[
     return [paths[index] for index in sorted(paths)]
 
 
-def styles() -> list[dict[str, Any]]:
-    """Every known style with its photos per split, its rejects, best prompt, verdict and published version."""
+def styles(tell: Tell | None = None) -> list[dict[str, Any]]:
+    """Every known style with its photos per split, its rejects, best prompt, verdict and published version.
+
+    What is damaged is None, and `tell` hears of it, or the standard error stream.
+    """
     store = _store()
-    return [_style_row(store, style) for style in store.sources.styles()]
+    return [_style_row(store, style, tell or _warn) for style in store.sources.styles()]
 
 
-def sql(query: str) -> "pa.Table":
+def sql(query: str, tell: Tell | None = None) -> "pa.Table":
     """A DuckDB query over all tables, each with the columns `style` and `record`. Raises duckdb.Error.
+
+    Damaged files are left out, and `tell` hears of each, or the standard error stream.
 
     `<table>_history` has the rows of all runs, `<table>` those of each style's newest. Nothing outside the data root
     can be read, and nothing written.
     """
-    return _store().sql(query)
+    return _store().sql(query, tell or _warn)
 
 
 def prune(*, dry_run: bool = False) -> "list[Leftover]":
@@ -254,6 +264,12 @@ def _take_in(store: "Store", style: str, source: str | SourceSpec | None) -> dic
     return {name: listing_state(listing.of(name).entries) for name in listing.styles()}
 
 
+def _is_described(store: "Store", style: str, state: str) -> bool:
+    """Whether the photos of a style are described as they lie there now, and the description is whole."""
+    current = store.sources.prepared(style) == state
+    return current and all(store.records.intact(kind, style) for kind in ("catalog", "features"))
+
+
 def _prepare(launch: "Launcher", store: "Store", style: str, state: str, report: Follow) -> None:
     """Describe the photos of a neighbouring style; its failure does not stop the style that was asked for."""
     from fashion_pipeline.launching import Event
@@ -277,17 +293,42 @@ def _print_event(style: str, event: "Event") -> None:
         print(f"{style}: {event.step} {event.text or event.kind}", file=sys.stderr)
 
 
-def _style_row(store: "Store", style: str) -> dict[str, Any]:
-    from fashion_pipeline.stages.reports import REPORT
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
-    catalog = store.records.newest("catalog", style)
-    splits: Sequence[str] = catalog.table("images")["split"].to_pylist() if catalog else []
-    row: dict[str, Any] = {"style": style, "photos": len(splits)}
-    row |= {split: splits.count(split) for split in ("search", "dev", "test")}
-    row["rejects"] = catalog.table("rejects").num_rows if catalog else 0
-    prompts, evaluation = store.records.newest("prompt_report", style), store.records.newest("evaluation", style)
-    row["best prompt"] = prompts.json(REPORT)["optimized_prompt"] if prompts else None
-    row["verdict"] = evaluation.json(REPORT)["verdict"] if evaluation else None
-    champion = store.versions.champion(style)
+
+def _style_row(store: "Store", style: str, tell: Tell) -> dict[str, Any]:
+    """What is known of a style; None where it is not there, or damaged."""
+
+    def read(what: Callable[[], Any]) -> Any:
+        from fashion_pipeline.store.files import StorageError
+
+        try:
+            return what()
+        except StorageError as error:
+            tell(str(error))
+            return None
+
+    row: dict[str, Any] = {"style": style}
+    row |= read(lambda: _photo_counts(store, style)) or dict.fromkeys(
+        ("photos", *(split.value for split in Split), "rejects")
+    )
+    row["best prompt"] = read(lambda: _reported(store, "prompt_report", style, "optimized_prompt"))
+    row["verdict"] = read(lambda: _reported(store, "evaluation", style, "verdict"))
+    champion = read(lambda: store.versions.champion(style))
     row["published"] = champion.name if champion else None
     return row
+
+
+def _photo_counts(store: "Store", style: str) -> dict[str, int]:
+    catalog = store.records.newest("catalog", style)
+    splits: Sequence[str] = catalog.table("images")["split"].to_pylist() if catalog else []
+    counted = {split.value: splits.count(split) for split in Split}
+    return {"photos": len(splits), **counted, "rejects": catalog.table("rejects").num_rows if catalog else 0}
+
+
+def _reported(store: "Store", kind: str, style: str, field: str) -> Any:
+    from fashion_pipeline.stages.reports import REPORT
+
+    found = store.records.newest(kind, style)
+    return found.json(REPORT)[field] if found else None

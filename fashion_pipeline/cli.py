@@ -74,7 +74,7 @@ def run(
     """
     with _errors():
         config = _config(steps, budget, products, knobs or [])
-        with _progress() as follow:
+        with _progress(style) as follow:
             api.run(style, mode.value, source, config, follow, forget=defaults)
         _show_report(style)
 
@@ -113,7 +113,7 @@ def report(
 def styles() -> None:
     """All known styles with their photos, verdict and published version."""
     with _errors():
-        rows = api.styles()
+        rows = api.styles(_warn)
     if rows:
         out.print(_table(rows))
     else:
@@ -126,7 +126,7 @@ def sql(
 ) -> None:
     """Ask all tables with DuckDB; every table has a column `style`."""
     with _errors():
-        out.print(_table(api.sql(query).to_pylist()))
+        out.print(_table(api.sql(query, _warn).to_pylist()))
 
 
 @app.command()
@@ -172,6 +172,10 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> 
     os.execv(sys.executable, [*command, "-p", str(port), "--log-level", "warning"])
 
 
+def _warn(text: str) -> None:
+    err.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+
+
 @contextmanager
 def _errors() -> Iterator[None]:
     """Errors that a user can mend are one message and exit code 1."""
@@ -196,8 +200,11 @@ def _errors() -> Iterator[None]:
 
 
 @contextmanager
-def _progress() -> Iterator[api.Follow]:
-    """A line with the step that is running, and a line above it for each that ended or said something."""
+def _progress(asked: str) -> Iterator[api.Follow]:
+    """A line with the step that is running, and a line above it for each that ended or said something.
+
+    Why the style that was asked for failed is the command's own last word, so here only the step is named.
+    """
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         task = progress.add_task("starting", total=None)
@@ -206,11 +213,12 @@ def _progress() -> Iterator[api.Follow]:
             if event.kind == "started":
                 progress.update(task, description=f"{style}: {event.step}")
             elif event.kind == "message":
-                progress.console.print(f"  [dim]{escape(event.text)}[/]")
+                progress.console.print(f"  [dim]{escape(event.text)}[/]", soft_wrap=True)
             elif event.kind == "check":
                 progress.console.print(f"  [yellow]check: {escape(event.text)}[/]")
             elif event.kind == "failed":
-                progress.console.print(f"[red]✗[/] {style}: {event.step} {escape(event.text)}")
+                reason = "" if style == asked else escape(event.text)
+                progress.console.print(f"[red]✗[/] {style}: {event.step} {reason}".rstrip(), soft_wrap=True)
             else:
                 progress.console.print(
                     f"[green]✓[/] {style}: {event.step} {'' if event.kind == 'finished' else event.kind}"

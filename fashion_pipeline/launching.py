@@ -172,10 +172,10 @@ def _events(entry: "EventLogEntry") -> Iterator[Event]:
     if event.event_type_value in kinds:
         yield Event(kinds[event.event_type_value], step, "")
     elif event.event_type_value == "STEP_FAILURE":
-        yield Event("failed", step, _root_cause(event.step_failure_data.error))
+        yield Event("failed", step, _in_words(event.step_failure_data.error))
     elif event.event_type_value in ("RUN_FAILURE", "PIPELINE_FAILURE"):
         error = getattr(event.event_specific_data, "error", None)
-        yield Event("failed", step, _root_cause(error) if error else DIED)
+        yield Event("failed", step, _in_words(error) if error else DIED)
     elif event.event_type_value == "ASSET_CHECK_EVALUATION":
         evaluation = event.asset_check_evaluation_data
         if not evaluation.passed:
@@ -183,8 +183,12 @@ def _events(entry: "EventLogEntry") -> Iterator[Event]:
             yield Event("check", step, f"{evaluation.check_name} failed ({figures})")
 
 
-def _root_cause(error: Any) -> str:
-    """The innermost exception's class and text, without Dagster's wrapping."""
-    while error is not None and error.cause is not None:
+def _in_words(error: Any) -> str:
+    """The text of the exception that Dagster wrapped, after its class where the text was not written for people."""
+    while error is not None and error.cause is not None and str(error.cls_name).startswith("Dagster"):
         error = error.cause
-    return "unknown error" if error is None else str(error.message).strip()
+    if error is None:
+        return "unknown error"
+    kind, _, said = str(error.message).strip().partition(": ")
+    for_people = kind.startswith(f"{LOCATION}.") or kind == "ValueError"
+    return said if said and for_people else f"{error.cls_name}: {said}".removesuffix(": ")

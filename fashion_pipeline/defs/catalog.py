@@ -29,7 +29,7 @@ MAX_GROUP_SHARE = 0.1
 )
 def raw_images(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
     """The reference photos of a style, each with its content hash, product group and split; and the rejected files."""
-    made = catalogue(store, context.partition_key, context.run.run_id)
+    made = catalogue(store, context.partition_key, context.run.run_id, tell=context.log.warning)
     images, rejects = made.images, made.rejects
     metadata = {
         **row_count(images),

@@ -42,7 +42,9 @@ def curated_subset(
 ) -> dg.MaterializeResult:
     """The training pairs that earned their place, and a random control of equal size."""
     chosen = {"keep": config.keep, "sample_share": config.sample_share}
-    made = curate_pairs(store, models, context.partition_key, **chosen, run=context.run.run_id)
+    made = curate_pairs(
+        store, models, context.partition_key, **chosen, tell=context.log.warning, run=context.run.run_id
+    )
     places = training_images(store, store.records.input(made.record, "catalog"), made.kept)
     captions, shown = {pair.caption for pair in made.kept}, made.kept[::2]
     metadata = {

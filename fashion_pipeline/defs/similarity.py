@@ -43,7 +43,7 @@ def similarity_table(
     figures = [
         check("cosines_in_range", largest <= 1, blocking=True, largest=largest),
         check("cosines_differ", spread > 1e-4, standard_deviation=spread),
-        check("neighbours_count", not left_out, described_by_another_model=", ".join(left_out) or "none"),
+        check("neighbours_count", not left_out, damaged_or_described_by_another_model=", ".join(left_out) or "none"),
     ]
     return result(made.record, metadata, figures)
 

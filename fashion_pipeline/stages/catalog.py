@@ -36,9 +36,13 @@ class Catalogued:
 
 
 def catalogue(
-    store: Store, style: str, run: str = "", progress: Callable[[int, int], None] | None = None
+    store: Store,
+    style: str,
+    run: str = "",
+    progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Catalogued:
-    """Take in a style's photos. Raises CatalogError where there are none, or too few."""
+    """Take in a style's photos; `tell` hears of damaged catalogs. Raises CatalogError for too few photos, or none."""
     source = store.sources.source(style)
     listing = read_source(source).of(style)
     if not listing.entries:
@@ -47,12 +51,12 @@ def catalogue(
         made = build_catalog(
             style,
             listing.entries,
-            store.all_images(),
+            store.all_images(tell),
             rejects=listing.rejects,
             base=source.folder,
             progress=progress,
         )
         tables = {"images": made.images, "rejects": made.rejects}
         record = store.records.add("catalog", style, tables=tables, run=run)
-        torn = torn_near_duplicates(store.all_images())
+        torn = torn_near_duplicates(store.all_images(tell))
     return Catalogued(record, made.images, made.rejects, torn, source.path)

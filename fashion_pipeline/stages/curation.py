@@ -11,6 +11,7 @@ from fashion_pipeline.core.features.similarity import typicality, within_similar
 from fashion_pipeline.core.rows import Origin, Pair, Photo, Role, Sample, Split, rows_of
 from fashion_pipeline.core.training.curation import Item, curate, validation_photos
 from fashion_pipeline.stages.captions import caption_format, photo_captions
+from fashion_pipeline.stages.drawing import Report
 from fashion_pipeline.stages.features import features_of
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.prompts import search_photos
@@ -41,9 +42,16 @@ class Curated:
 
 
 def curate_pairs(
-    store: Store, models: Models, style: str, *, keep: float, sample_share: float, run: str = ""
+    store: Store,
+    models: Models,
+    style: str,
+    *,
+    keep: float,
+    sample_share: float,
+    tell: Report = lambda text: None,
+    run: str = "",
 ) -> Curated:
-    """The training pairs that earned their place, and a random control of equal size."""
+    """The training pairs that earned their place, and a random control of equal size; `tell` hears of damage."""
     features = features_of(store, models, style)
     catalog = store.records.input(features, "catalog")
     searched, similarity = _search(store, style)
@@ -74,7 +82,7 @@ def curate_pairs(
         tables={"training_pairs": rows_of(pairs)},
         run=run,
     )
-    return Curated(record, pairs, strategy, threshold, _outside(pairs, store.all_images()))
+    return Curated(record, pairs, strategy, threshold, _outside(pairs, store.all_images(tell)))
 
 
 def _search(store: Store, style: str) -> tuple[Record | None, Record | None]:

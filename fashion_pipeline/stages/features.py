@@ -10,6 +10,7 @@ from fashion_pipeline.core.features.attributes import Attribute, answer, ensembl
 from fashion_pipeline.core.rows import Role, Split
 from fashion_pipeline.stages.drawing import Embedder, Report
 from fashion_pipeline.stages.models import Models
+from fashion_pipeline.store.files import StorageError
 from fashion_pipeline.store.records import MissingRecordError, Record
 from fashion_pipeline.store.store import Store
 
@@ -72,6 +73,23 @@ def features_of(store: Store, models: Models, style: str) -> Record:
             "materialise clip_features for it first"
         )
     return record
+
+
+def neighbours(store: Store, style: str) -> tuple[list[Record], list[str]]:
+    """The descriptions of all other styles, and the styles whose description or catalog is damaged."""
+    whole, damaged = [], []
+    for other in store.records.styles("features"):
+        if other == style:
+            continue
+        try:
+            features = store.records.latest("features", other)
+            features.table("attributes")
+            store.records.input(features, "catalog").table("images")
+        except StorageError:
+            damaged.append(other)
+        else:
+            whole.append(features)
+    return whole, damaged
 
 
 def style_attributes(store: Store, models: Models, features: Record) -> list[Attribute]:

@@ -7,7 +7,7 @@ from fashion_pipeline.core.features.attributes import Attribute
 from fashion_pipeline.core.features.similarity import mean_similarity
 from fashion_pipeline.core.prompts.strategies import Candidate, StyleView, write_all
 from fashion_pipeline.core.rows import Photo, Split
-from fashion_pipeline.stages.features import features_of, style_attributes
+from fashion_pipeline.stages.features import features_of, neighbours, style_attributes
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -85,13 +85,13 @@ def search_photos(store: Store, catalog: Record) -> list[Photo]:
 def _view(store: Store, models: Models, features: Record) -> StyleView:
     """What strategies may look at."""
     style = features.style
-    neighbours = [store.records.latest("features", other) for other in store.records.styles("features")]
+    others, _ = neighbours(store, style)
     searched = store.records.newest("search", style)
     parents = searched.table("leaderboard").to_pylist() if searched else []
     return StyleView(
         store.sources.subject(style),
         style_attributes(store, models, features),
         models.prompt_fits(),
-        {other.style: style_attributes(store, models, other) for other in neighbours if other.style != style},
+        {other.style: style_attributes(store, models, other) for other in others},
         [Candidate(row["strategy"], row["prompt"], row["negative_prompt"]) for row in parents],
     )

@@ -11,6 +11,7 @@ from fashion_pipeline.core.evaluation.scores import similarity_rows
 from fashion_pipeline.core.features.similarity import Anchors, anchors
 from fashion_pipeline.core.rows import Role, Sample, Split
 from fashion_pipeline.stages.drawing import Embedder, Report
+from fashion_pipeline.stages.features import neighbours
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -24,7 +25,7 @@ class Anchored:
     on: Mapping[str, str]
     """Other style → key of its features."""
     left_out: Sequence[str]
-    """Other styles that were described by another model: materialise clip_features for them to count."""
+    """Other styles that another model described, or that are damaged: materialise them for them to count."""
 
 
 @dataclass(frozen=True)
@@ -100,18 +101,16 @@ def style_anchors(store: Store, catalog: Record, role: str, model: str) -> Ancho
     """What 0 and 1 mean for this style: from its own search photos and those of all other styles."""
     own = [photo for photo in store.photos(catalog) if photo.split == Split.SEARCH]
     embeddings = store.features.index(catalog.style, role, model)
-    others, left_out, on = [], [], {}
-    for style in store.records.styles("features"):
-        features = store.records.latest("features", style)
-        if style == catalog.style:
-            continue
+    described, left_out = neighbours(store, catalog.style)
+    others, on = [], {}
+    for features in described:
         if features.made_of[role] != model:
-            left_out.append(style)
+            left_out.append(features.style)
             continue
-        on[style] = features.key
+        on[features.style] = features.key
         there = store.photos(store.records.input(features, "catalog"))
         ids = [photo.id for photo in there if photo.split == Split.SEARCH]
-        others.append(store.features.index(style, role, model).known(ids))
+        others.append(store.features.index(features.style, role, model).known(ids))
     filled = [rows for rows in others if len(rows)]
     elsewhere = np.concatenate(filled) if filled else np.empty((0, 0), np.float32)
     found = anchors(embeddings.rows([photo.id for photo in own]), [photo.product_group for photo in own], elsewhere)

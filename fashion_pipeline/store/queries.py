@@ -1,6 +1,6 @@
 """DuckDB over all tables: in memory, without any access to files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,21 @@ import pyarrow.dataset as ds
 
 from fashion_pipeline.core import tables
 from fashion_pipeline.store.embeddings import Embeddings
+from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.parquet import read_parquet
 from fashion_pipeline.store.records import KINDS, Records
 
-KIND_OF = {table: kind for kind, made in KINDS.items() for table in made.tables}
-"""Table → the kind of record that holds it."""
+HISTORY = "_history"
+"""What is added to a table's name for the rows of all runs."""
 
 _FOLDERS = pa.schema([("style", pa.string()), ("record", pa.string())])
 
 
-def query(root: Path, records: Records, growing: Sequence[Embeddings], sql: str) -> pa.Table:
-    """The answer to a query.
+Tell = Callable[[str], None]
+
+
+def query(root: Path, records: Records, growing: Sequence[Embeddings], sql: str, tell: Tell) -> pa.Table:
+    """The answer to a query; files that are damaged are left out of it, and `tell` is called for each.
 
     A table holds the rows of each style's latest record, with the columns `style` and `record`; `<table>_history` those
     of all records. The tables are handed over as Arrow, and DuckDB itself may touch no file and load no extension.
@@ -26,15 +31,50 @@ def query(root: Path, records: Records, growing: Sequence[Embeddings], sql: str)
     """
     import duckdb
 
+    files = _files(records, growing, tell)
+    try:
+        return _answer(root, files, sql)
+    except duckdb.Error:
+        whole = {name: [path for path in paths if _is_whole(name, path, tell)] for name, paths in files.items()}
+        if whole == files:
+            raise
+        return _answer(root, whole, sql)
+
+
+def _files(records: Records, growing: Sequence[Embeddings], tell: Tell) -> dict[str, list[Path]]:
+    """The files of every table."""
+    found: dict[str, list[Path]] = {}
+    for kind, made in KINDS.items():
+        latest = []
+        for style in records.styles(kind) if made.tables else ():
+            try:
+                latest.append(records.latest(kind, style))
+            except StorageError as error:
+                tell(f"left out: {error}")
+        whole = [record for style in records.styles(kind) for record in records.all(kind, style)]
+        for table in made.tables:
+            found[table] = [record.path(f"{table}.parquet") for record in latest]
+            found[f"{table}{HISTORY}"] = [record.path(f"{table}.parquet") for record in whole]
+    return found | {each.table: each.paths(each.styles()) for each in growing}
+
+
+def _is_whole(name: str, path: Path, tell: Tell) -> bool:
+    try:
+        read_parquet(name.removesuffix(HISTORY), path, "the next run that needs it writes it anew")
+    except StorageError as error:
+        if not name.endswith(HISTORY):
+            tell(f"left out: {error}")
+        return False
+    return True
+
+
+def _answer(root: Path, files: Mapping[str, Sequence[Path]], sql: str) -> pa.Table:
+    import duckdb
+
     settings = {"enable_external_access": "false", "lock_configuration": "true"}
     with duckdb.connect(":memory:", config=settings) as connection:
-        for table, kind in KIND_OF.items():
-            latest = [records.latest(kind, style) for style in records.styles(kind)]
-            whole = [record for style in records.styles(kind) for record in records.all(kind, style)]
-            for name, some in ((table, latest), (f"{table}_history", whole)):
-                connection.register(name, _rows(root, table, [record.path(f"{table}.parquet") for record in some]))
-        for each in growing:
-            connection.register(each.table, _rows(root, each.table, each.paths(each.styles())))
+        for name, paths in files.items():
+            connection.register(name, _rows(root, name.removesuffix(HISTORY), paths))
         found = connection.sql(sql)
         return pa.table({}) if found is None else found.to_arrow_table()
 

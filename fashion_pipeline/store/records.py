@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from fashion_pipeline.core.linking import link_or_copy
-from fashion_pipeline.store.files import Files, StorageError, read_json, slug
+from fashion_pipeline.store.files import Files, StorageError, read_json, remove, slug
 from fashion_pipeline.store.parquet import in_schema, read_parquet, write_parquet
 
 
@@ -87,7 +88,7 @@ class Record:
 
     @property
     def _mend(self) -> str:
-        return f"delete the folder {self.folder} and materialise {KINDS[self.kind].asset} of {self.style!r} again"
+        return _again(self.kind, self.style)
 
 
 class Records:
@@ -110,13 +111,15 @@ class Records:
     ) -> Record:
         """Store a record and make it the latest of its kind; one with the same content is left as it is.
 
-        The key is the hash of kind, style, inputs, `made_of` and tables, unless one is given; `files` do not count.
+        The key is the hash of kind, style, inputs, `made_of` and tables, unless one is given; `files` do not count. One
+        that was damaged on disk is written anew.
         """
         ready = {name: in_schema(name, rows) for name, rows in (tables or {}).items()}
         keys = {name: record.key for name, record in (inputs or {}).items()}
         key = key or _key(kind, style, keys, made_of or {}, ready)
-        found = self.find(kind, style, key)
+        found = self._whole(kind, style, key)
         if found is None:
+            remove(self._folder(kind, style, key))
             created = datetime.now(UTC).isoformat(timespec="seconds")
             found = Record(kind, style, key, keys, dict(made_of or {}), run, created, self._folder(kind, style, key))
             self._place(found, ready, files or {})
@@ -130,24 +133,39 @@ class Records:
             if self.find(record.kind, record.style, record.key) is None:  # else another process was faster
                 raise
 
+    def _whole(self, kind: str, style: str, key: str) -> Record | None:
+        """The record with a key, if it is there and nothing of it is damaged."""
+        try:
+            found = self.find(kind, style, key)
+            if found is not None:
+                for table in KINDS[kind].tables:
+                    found.table(table)
+        except StorageError:
+            return None
+        return found
+
     def find(self, kind: str, style: str, key: str) -> Record | None:
-        """The record with a key, if it is there."""
+        """The record with a key, if it is there. Raises StorageError for a damaged one."""
         folder = self._folder(kind, style, key)
         if not (folder / "record.json").exists():
             return None
-        return Record(**read_json(folder / "record.json", ""), folder=folder)
+        try:
+            return Record(**read_json(folder / "record.json", ""), folder=folder)
+        except (StorageError, TypeError) as error:
+            raise StorageError(f"{folder / 'record.json'} is damaged: {_again(kind, style)}") from error
 
     def newest(self, kind: str, style: str) -> Record | None:
         """The latest record of a kind, if there is one. Raises StorageError where the pointer leads nowhere."""
         pointer = self._pointer(kind, style)
         if not pointer.exists():
             return None
-        key = str(read_json(pointer, "")["key"])
+        try:
+            key = str(read_json(pointer, "")["key"])
+        except (StorageError, KeyError) as error:
+            raise StorageError(f"{pointer} is damaged: {_again(kind, style)}") from error
         found = self.find(kind, style, key)
         if found is None:
-            raise StorageError(
-                f"{pointer} names record {key!r}, which is missing: materialise {KINDS[kind].asset} of {style!r} again"
-            )
+            raise StorageError(f"{pointer} names record {key!r}, which is missing: {_again(kind, style)}")
         return found
 
     def latest(self, kind: str, style: str) -> Record:
@@ -182,11 +200,21 @@ class Records:
         return {kind: found[kind] for kind in KINDS if kind in found}
 
     def all(self, kind: str, style: str) -> list[Record]:
-        """Every record of a kind, oldest first."""
+        """Every record of a kind that can be read, oldest first."""
         folders = self._files.inside("records", kind, f"style={slug(style)}").glob("record=*")
-        keys = [folder.name.removeprefix("record=") for folder in folders]
-        found = [record for key in keys if (record := self.find(kind, style, key))]
+        found = []
+        for folder in folders:
+            with suppress(StorageError):
+                found += [record] if (record := self.find(kind, style, folder.name.removeprefix("record="))) else []
         return sorted(found, key=lambda record: (record.created, record.key))
+
+    def intact(self, kind: str, style: str) -> bool:
+        """Whether the latest record of a kind is there and nothing of it is damaged."""
+        try:
+            newest = self.newest(kind, style)
+        except StorageError:
+            return False
+        return newest is not None and self._whole(kind, style, newest.key) is not None
 
     def styles(self, kind: str) -> list[str]:
         """The styles that have a latest record of a kind."""
@@ -210,6 +238,10 @@ class Records:
         if kind not in KINDS:
             raise KeyError(kind)
         return self._files.inside("records", kind, f"style={slug(style)}", f"record={key}")
+
+
+def _again(kind: str, style: str) -> str:
+    return f"materialise {KINDS[kind].asset} of {style!r} again, which writes it anew"
 
 
 def digest(table: pa.Table) -> str:

@@ -17,6 +17,7 @@ dagster_home/                        the Dagster instance (SQLite)
 """
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from fashion_pipeline.core import tables
 from fashion_pipeline.core.catalog.photos import located
 from fashion_pipeline.core.rows import Photo
 from fashion_pipeline.store.embeddings import Embeddings
-from fashion_pipeline.store.files import Files, slug
+from fashion_pipeline.store.files import Files, StorageError, slug
 from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.queries import query
 from fashion_pipeline.store.records import Record, Records
@@ -66,15 +67,20 @@ class Store:
             for row in catalog.table("images").to_pylist()
         ]
 
-    def all_images(self) -> pa.Table:
-        """Table `images` of every style's latest catalog, with a column `style` in front."""
-        empty = tables.schema("images").empty_table().add_column(0, "style", pa.array([], pa.string()))
-        parts = [
-            rows.add_column(0, "style", pa.array([style] * rows.num_rows, pa.string()))
-            for style in self.records.styles("catalog")
-            for rows in [self.records.latest("catalog", style).table("images")]
-        ]
-        return pa.concat_tables([empty, *parts])
+    def all_images(self, tell: Callable[[str], None]) -> pa.Table:
+        """Table `images` of every style's latest catalog, with a column `style` in front.
+
+        A catalog that is damaged is left out, and `tell` is called with what is wrong with it.
+        """
+        parts = [tables.schema("images").empty_table().add_column(0, "style", pa.array([], pa.string()))]
+        for style in self.records.styles("catalog"):
+            try:
+                rows = self.records.latest("catalog", style).table("images")
+            except StorageError as error:
+                tell(f"the catalog of {style!r} is left out: {error}")
+            else:
+                parts.append(rows.add_column(0, "style", pa.array([style] * rows.num_rows, pa.string())))
+        return pa.concat_tables(parts)
 
     # --- folders
 
@@ -116,6 +122,6 @@ class Store:
 
     # --- questions
 
-    def sql(self, text: str) -> pa.Table:
+    def sql(self, text: str, tell: Callable[[str], None] = lambda text: None) -> pa.Table:
         """A DuckDB query over all tables, see `queries.query`. Raises duckdb.Error."""
-        return query(self.root, self.records, [self.features, self.sample_features], text)
+        return query(self.root, self.records, [self.features, self.sample_features], text, tell)
