@@ -118,7 +118,7 @@ class Records:
         keys = {name: record.key for name, record in (inputs or {}).items()}
         key = key or _key(kind, style, keys, made_of or {}, ready)
         found = self._whole(kind, style, key)
-        if found is None:
+        if found is None or not all(found.path(name).exists() for name in files or {}):
             remove(self._folder(kind, style, key))
             created = datetime.now(UTC).isoformat(timespec="seconds")
             found = Record(kind, style, key, keys, dict(made_of or {}), run, created, self._folder(kind, style, key))

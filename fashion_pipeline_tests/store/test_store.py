@@ -109,10 +109,10 @@ def test_files_of_a_record_are_text_values_copies_and_whatever_is_written(store:
     assert made.path("page.html").read_text(encoding="utf-8") == "<p>für"
     assert made.json("report.json") == {"subject": "für"}
     assert made.path("weights").read_bytes() == b"w" and made.path("made").is_dir()
-    with pytest.raises(
-        StorageError, match=r"gone\.json is missing: delete the folder .* materialise specialised_model"
-    ):
+    with pytest.raises(StorageError, match=r"gone\.json is missing: materialise specialised_model of 'coat' again"):
         made.json("gone.json")
+    made.path("report.json").unlink()
+    assert store.records.add("model", "coat", files={"report.json": {"subject": "für"}}).json("report.json")
 
 
 def test_a_record_that_could_not_be_completed_is_not_there_and_leaves_no_litter(store: Store, tmp_path: Path) -> None:
