@@ -290,3 +290,7 @@ def _cell(value: object) -> str:
     if isinstance(value, list) and len(value) > SHOWN_ITEMS:
         return f"({len(value)} values)"
     return str(value)
+
+
+if __name__ == "__main__":
+    app()

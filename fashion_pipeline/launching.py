@@ -1,13 +1,19 @@
 """Launching runs through the Dagster instance and following them: the UI shows and cancels them like its own."""
 
 import logging
+import math
+import os
+import signal
+import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from fashion_pipeline.store.locks import holding, require_free
+from fashion_pipeline.store.locks import holding, is_held, require_free
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, EventLogEntry
@@ -17,6 +23,8 @@ if TYPE_CHECKING:
 
 LOCATION = "fashion_pipeline"
 POLL_SECONDS = 0.3
+CANCELLING = 20.0
+"""Seconds that a cancelled run is waited for; a training writes a checkpoint first."""
 DIED = "its process died without a word (killed, or out of memory): run it again, it goes on where it stopped"
 QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 """A run's events are followed through the event log; its console would print them a second time."""
@@ -45,8 +53,11 @@ class Ended:
 class Launcher:
     """Starts jobs of the code location; each run is a process of its own."""
 
-    def __init__(self, instance: "DagsterInstance", workspace: "WorkspaceRequestContext", store: "Store") -> None:
-        self.instance, self._workspace, self._store = instance, workspace, store
+    def __init__(
+        self, instance: "DagsterInstance", workspace: "WorkspaceRequestContext", store: "Store", command: str
+    ) -> None:
+        """`command` names the lock that the calling process holds; its runs end when it is gone."""
+        self.instance, self._workspace, self._store, self._command = instance, workspace, store, command
 
     def launch(
         self,
@@ -56,21 +67,46 @@ class Launcher:
         tags: Mapping[str, str],
         follow: Callable[[Event], None],
     ) -> Ended:
-        """Start a job for a style and report its events until it ends. Ctrl-C cancels the run.
+        """Start a job for a style and report its events until it ends.
 
-        Raises LockedError that says who is at work on the style already.
+        Ctrl-C, SIGTERM and a closed terminal cancel the run, wait for its end and raise KeyboardInterrupt. Raises
+        LockedError that says who is at work on the style already.
         """
+        self._wait_for_ending_runs(style)
         require_free(self._store.style_lock(style), f"style {style!r}")  # before a process is started for nothing
         run_id = self._create(job, style, {"loggers": QUIET} | dict(run_config), tags)
         self.instance.launch_run(run_id, self._workspace)
-        try:
-            return self._follow(run_id, follow)
-        except KeyboardInterrupt:
-            self.instance.run_launcher.terminate(run_id)
-            raise
+        with _every_end_as_interrupt():
+            try:
+                return self._follow(run_id, follow)
+            except KeyboardInterrupt:
+                self.instance.run_launcher.terminate(run_id)
+                self._follow(run_id, follow, until=time.monotonic() + CANCELLING)
+                raise
+
+    def _wait_for_ending_runs(self, style: str) -> None:
+        """Give a run of the style that is being cancelled, or whose command is gone, the time to end."""
+        from dagster import DagsterRunStatus, RunsFilter
+
+        from fashion_pipeline.resources.liveness import COMMAND
+
+        def ending(status: DagsterRunStatus, tags: Mapping[str, str]) -> bool:
+            followed = COMMAND not in tags or is_held(self._store.command_lock(tags[COMMAND]))
+            return status == DagsterRunStatus.CANCELING or not followed
+
+        under_way = RunsFilter(
+            statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING], tags={"dagster/partition": style}
+        )
+        until = time.monotonic() + CANCELLING
+        while is_held(self._store.style_lock(style)) and time.monotonic() < until:
+            if not any(ending(run.status, run.tags) for run in self.instance.get_runs(under_way)):
+                return
+            time.sleep(POLL_SECONDS)
 
     def _create(self, job: str, style: str, run_config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         from dagster._core.definitions.selector import JobSubsetSelector
+
+        from fashion_pipeline.resources.liveness import COMMAND
 
         location = self._workspace.get_code_location(LOCATION)
         repository = next(iter(location.get_repositories().values()))
@@ -88,7 +124,7 @@ class Launcher:
             status=None,
             root_run_id=None,
             parent_run_id=None,
-            tags={**tags, "dagster/partition": style},
+            tags={**tags, "dagster/partition": style, COMMAND: self._command},
             job_snapshot=remote.job_snapshot,
             execution_plan_snapshot=plan,
             parent_job_snapshot=remote.parent_job_snapshot,
@@ -100,7 +136,7 @@ class Launcher:
         )
         return str(run.run_id)
 
-    def _follow(self, run_id: str, follow: Callable[[Event], None]) -> Ended:
+    def _follow(self, run_id: str, follow: Callable[[Event], None], until: float = math.inf) -> Ended:
         errors: list[str] = []
         cursor: str | None = None
         while True:
@@ -108,14 +144,41 @@ class Launcher:
             records = self.instance.get_records_for_run(run_id, cursor=cursor)
             cursor = records.cursor
             for record in records.records:
-                for event in _events(record.event_log_entry):
+                for event in _events(record.event_log_entry, self._ahead):
                     if event.kind == "failed" and event.text in errors:
                         continue
                     errors += [event.text] if event.kind == "failed" else []
                     follow(event)
-            if run is None or (run.is_finished and not records.records):
+            if run is None or (run.is_finished and not records.records) or time.monotonic() > until:
                 return Ended(run_id, bool(run and run.is_success), tuple(dict.fromkeys(errors)))
             time.sleep(POLL_SECONDS)
+
+    def _ahead(self) -> str:
+        """Who has the device."""
+        from fashion_pipeline.resources.gpu import POOL
+
+        info = self.instance.event_log_storage.get_concurrency_info(POOL)
+        runs = [self.instance.get_run_by_id(run_id) for run_id in sorted(info.active_run_ids)]
+        named = [f"run {run.run_id[:8]} of style {run.tags.get('dagster/partition')!r}" for run in runs if run]
+        return " and ".join(named) or "its turn"
+
+
+@contextmanager
+def _every_end_as_interrupt() -> Iterator[None]:
+    """SIGTERM and the hangup of a terminal raise KeyboardInterrupt inside the block, as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -132,7 +195,13 @@ def launcher(store: "Store") -> Iterator[Launcher]:
         WorkspaceProcessContext(instance, target, code_server_log_level="WARNING") as process,
     ):
         bury_dead_runs(instance, store)
-        yield Launcher(instance, process.create_request_context(), store)
+        command = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        lock = store.command_lock(command)
+        with holding(lock, "this command", "a command"):
+            try:
+                yield Launcher(instance, process.create_request_context(), store, command)
+            finally:
+                lock.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -160,8 +229,8 @@ def _set_slots(instance: "DagsterInstance") -> None:
         instance.event_log_storage.set_concurrency_slots(POOL, count)
 
 
-def _events(entry: "EventLogEntry") -> Iterator[Event]:
-    """What of an event log entry a person wants to see."""
+def _events(entry: "EventLogEntry", ahead: Callable[[], str]) -> Iterator[Event]:
+    """What of an event log entry a person wants to see; `ahead` says for whom a step waits."""
     step = entry.step_key or ""
     event = entry.dagster_event
     if event is None:
@@ -176,6 +245,8 @@ def _events(entry: "EventLogEntry") -> Iterator[Event]:
     elif event.event_type_value in ("RUN_FAILURE", "PIPELINE_FAILURE"):
         error = getattr(event.event_specific_data, "error", None)
         yield Event("failed", step, _in_words(error) if error else DIED)
+    elif event.event_type_value == "ENGINE_EVENT" and str(event.message).startswith("Step blocked by limit"):
+        yield Event("message", step, f"waiting for {ahead()}, which has the device")
     elif event.event_type_value == "ASSET_CHECK_EVALUATION":
         evaluation = event.asset_check_evaluation_data
         if not evaluation.passed:

@@ -171,4 +171,4 @@ with opened_instance(Store(enter(read_settings()).data)) as instance:
 def test_a_failure_without_an_error_is_told_by_its_message() -> None:
     event = SimpleNamespace(event_type_value="PIPELINE_FAILURE", event_specific_data=None, message="it was killed")
     entry = SimpleNamespace(step_key=None, dagster_event=event)
-    assert [(e.kind, e.text) for e in _events(entry)] == [("failed", DIED)]  # type: ignore[arg-type]
+    assert [(e.kind, e.text) for e in _events(entry, str)] == [("failed", DIED)]  # type: ignore[arg-type]

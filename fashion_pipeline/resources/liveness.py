@@ -1,10 +1,19 @@
-"""Runs whose process is gone: after a power cut or kill -9 nobody else marks them as failed and frees their slots."""
+"""Runs whose process is gone, and processes whose run nobody wants any more.
 
+After a power cut or kill -9 nobody else marks a run as failed and frees its slots; and a run goes on for nobody when
+the command that started it was killed.
+"""
+
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
+from fashion_pipeline.resources.gpu import POOL
 from fashion_pipeline.store.locks import is_held
 from fashion_pipeline.store.store import Store
 
@@ -14,11 +23,21 @@ YOUNG_SECONDS = 120.0
 SETTLE_SECONDS = 2.0
 """Between the end of a run's last step and the event that says so."""
 
+COMMAND = "fashion_pipeline/command"
+"""Tag of a run that a command started and follows: the name of the lock that the command holds."""
+
+LOOK_SECONDS = 1.0
+BURY_EVERY = 5
+"""Looks between two searches for dead runs, while a run waits for its turn."""
+
 _UNDER_WAY = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 
 def bury_dead_runs(instance: DagsterInstance, store: Store) -> list[str]:
-    """Mark runs whose process is gone as failed and free their slots in pools; returns their ids."""
+    """Mark runs whose process is gone as failed and free the slots of all that are over; returns their ids.
+
+    Where a command sees its run's process die, Dagster marks the run itself, but leaves it its slots.
+    """
     suspects = {run.run_id for run in _without_process(instance, store)}
     if suspects:
         time.sleep(SETTLE_SECONDS)
@@ -27,7 +46,47 @@ def bury_dead_runs(instance: DagsterInstance, store: Store) -> list[str]:
         instance.report_run_failed(run, "The process of this run is gone (killed, or the machine was switched off).")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         store.run_lock(run.run_id).unlink(missing_ok=True)
+    _free_slots_of_ended_runs(instance, store)
     return [run.run_id for run in buried]
+
+
+def _free_slots_of_ended_runs(instance: DagsterInstance, store: Store) -> None:
+    info = instance.event_log_storage.get_concurrency_info(POOL)
+    for run_id in {*info.active_run_ids, *info.pending_run_ids, *info.assigned_run_ids}:
+        run = instance.get_run_by_id(run_id)
+        if (run is None or run.is_finished) and not is_held(store.run_lock(run_id)):
+            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+
+
+@contextmanager
+def watching(instance: DagsterInstance, store: Store, run: DagsterRun) -> Iterator[None]:
+    """While the block runs, cancel the run if its command is gone, and bury the dead that it would wait for."""
+    ended = threading.Event()
+    command = store.command_lock(run.tags[COMMAND]) if COMMAND in run.tags else None
+
+    def look() -> None:
+        looks = 0
+        while not ended.wait(LOOK_SECONDS):
+            looks += 1
+            if command is not None and not is_held(command):
+                instance.report_run_canceling(run, "The command that started this run is gone.")
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+            if (
+                looks % BURY_EVERY == 0
+                and run.run_id in instance.event_log_storage.get_concurrency_info(POOL).pending_run_ids
+            ):
+                bury_dead_runs(instance, store)
+
+    watcher = threading.Thread(target=look, daemon=True)
+    if not instance.is_ephemeral:
+        watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if watcher.is_alive():
+            watcher.join()
 
 
 def _without_process(instance: DagsterInstance, store: Store) -> Iterator[DagsterRun]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 from dagster import get_dagster_logger
 
+from fashion_pipeline.resources.liveness import watching
 from fashion_pipeline.store.locks import holder, holding, is_held
 from fashion_pipeline.store.store import Store
 
@@ -31,7 +32,7 @@ class StoreResource(dg.ConfigurableResource[Store]):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Store, None, None]:
         """The data root, while the run holds its locks. Raises LockedError that says who is at work on the style."""
         store = self.create_resource(context)
-        with _held(store, context.run, context.log or get_dagster_logger()):
+        with _held(store, context.run, context.log or get_dagster_logger()), _watched(context, store):
             yield store
 
     def create_resource(self, context: dg.InitResourceContext | None = None) -> Store:
@@ -57,6 +58,15 @@ def _held(store: Store, run: dg.DagsterRun | None, log: logging.Logger) -> Itera
                 log.info(f"waiting for {holder(lock)}")
             with holding(lock, f"style {style!r}", who, patience):
                 yield
+
+
+@contextmanager
+def _watched(context: dg.InitResourceContext, store: Store) -> Iterator[None]:
+    if context.run is None or context.instance is None:
+        yield
+        return
+    with watching(context.instance, store, context.run):
+        yield
 
 
 @contextmanager

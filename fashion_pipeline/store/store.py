@@ -108,6 +108,10 @@ class Store:
         """The file that the process of a run holds while it lives."""
         return self.files.inside("locks", "runs", run)
 
+    def command_lock(self, name: str) -> Path:
+        """The file that a command holds while it follows its runs."""
+        return self.files.inside("locks", "commands", name)
+
     def style_lock(self, style: str) -> Path:
         """The file that whoever works on a style holds."""
         return self.files.inside("locks", "styles", slug(style))

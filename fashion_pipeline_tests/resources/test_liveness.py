@@ -51,6 +51,17 @@ def test_a_run_whose_process_was_killed_is_failed_and_its_slot_freed(
     assert storage.claim_concurrency_slot("gpu", "another", "step").is_claimed
 
 
+def test_the_slot_of_a_run_that_dagster_has_marked_itself_is_freed(instance: dg.DagsterInstance, store: Store) -> None:
+    ended, lives = begun(instance, dg.DagsterRunStatus.FAILURE), begun(instance)
+    storage = instance.event_log_storage
+    storage.set_concurrency_slots("gpu", 2)
+    for run in (ended, lives):
+        assert storage.claim_concurrency_slot("gpu", run, "step").is_claimed
+    with holding(store.run_lock(lives), "a run", "run"):
+        assert bury_dead_runs(instance, store) == []
+        assert storage.get_concurrency_info("gpu").active_run_ids == {lives}
+
+
 def test_a_run_that_lives_is_left_alone(instance: dg.DagsterInstance, store: Store) -> None:
     run = begun(instance)
     with holding(store.run_lock(run), "a run", "run"):

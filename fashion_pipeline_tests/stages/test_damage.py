@@ -115,7 +115,7 @@ def test_queries_and_the_list_of_styles_go_on_without_damaged_files(
 
 def failure(error: SimpleNamespace) -> str:
     event = SimpleNamespace(event_type_value="STEP_FAILURE", step_failure_data=SimpleNamespace(error=error))
-    ((_, text),) = [(e.kind, e.text) for e in _events(SimpleNamespace(step_key="raw_images", dagster_event=event))]  # type: ignore[arg-type]
+    ((_, text),) = [(e.kind, e.text) for e in _events(SimpleNamespace(step_key="raw_images", dagster_event=event), str)]  # type: ignore[arg-type]
     return text
 
 
