@@ -15,7 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec, listing_state, style_slug
+from fashion_pipeline.core.catalog.listing import (
+    CatalogError,
+    SourceSpec,
+    first_reasons,
+    listing_state,
+    style_slug,
+)
 from fashion_pipeline.core.rows import Split
 from fashion_pipeline.settings import enter, read_settings
 
@@ -42,6 +48,9 @@ OPS: dict[Mode, set[str]] = {
 Config = Mapping[str, Mapping[str, Any]]
 """Step → its configuration, for example `{"lora_weights": {"steps": 300}}`."""
 
+SHOWN_REJECTS = 10
+"""Files of no style that are named."""
+
 Follow = Callable[[str, "Event"], None]
 """Called with the style and the event of its run."""
 
@@ -67,7 +76,7 @@ class Check:
 def run(
     style: str,
     mode: Mode = "full",
-    source: str | SourceSpec | None = None,
+    source: str | Path | SourceSpec | None = None,
     config: Config | None = None,
     follow: Follow | None = None,
     *,
@@ -80,15 +89,17 @@ def run(
     those of the schedule and the sensor too, use it; `forget` goes back to the defaults first. Raises RunError,
     CatalogError, StorageError, or ValueError for a configuration that cannot be.
     """
-    from fashion_pipeline.launching import launcher
+    from fashion_pipeline.launching import Event, launcher
 
-    enter(read_settings())
+    if mode not in JOBS:
+        raise ValueError(f"mode {mode!r} is not known: use one of {', '.join(JOBS)}")
     store = _store()
+    enter(read_settings())
     style = style_slug(style)
-    listed = _take_in(store, style, source)
+    report = follow or _print_event
+    listed = _take_in(store, style, source, lambda text: report(style, Event("message", "", text)))
     chosen = _choose(store, style, config or {}, forget)
     ops = {op: {"config": dict(values)} for op, values in chosen.items() if op in OPS[mode]}
-    report = follow or _print_event
     with launcher(store) as launch:
         launch.instance.add_dynamic_partitions("styles", list(listed))
         for other, state in listed.items():
@@ -103,13 +114,13 @@ def run(
     return ended.run_id
 
 
-def optimize_prompts(style: str, source: str | None = None, budget: int | None = None) -> dict[str, Any]:
+def optimize_prompts(style: str, source: str | Path | None = None, budget: int | None = None) -> dict[str, Any]:
     """Find the prompt that comes closest to the style, within a budget of images; returns the prompt report."""
     run(style, "prompt", source, {"generated_samples": {"budget": budget}} if budget else {})
     return _latest_report("prompt_report", style)
 
 
-def finetune(style: str, source: str | None = None, **training: Any) -> dict[str, Any]:
+def finetune(style: str, source: str | Path | None = None, **training: Any) -> dict[str, Any]:
     """Train, evaluate and publish if better; `training` are knobs of `core.training.recipe.Recipe`, or `control`.
 
     Returns the evaluation report.
@@ -141,10 +152,12 @@ def report_page(style: str) -> Path:
     return _newest_report(style).path(PAGE)
 
 
-def generate(style: str, prompt: str, n: int, out: Path, seed: int = 0) -> list[Path]:
+def generate(style: str, prompt: str, n: int, out: str | Path, seed: int = 0, tell: Tell | None = None) -> list[Path]:
     """Draw n images with the style's published model into a folder; seeds count up from `seed`.
 
-    Raises StorageError where nothing was published, ValueError for a prompt longer than the text encoder reads.
+    `tell`, or the standard error stream, hears of words that the text encoder cannot know. Raises StorageError where
+    nothing was published, ValueError for a prompt longer than the text encoder reads, OSError where the folder cannot
+    be made.
     """
     from fashion_pipeline.core.prompts.requests import Request
     from fashion_pipeline.store.files import StorageError
@@ -152,17 +165,47 @@ def generate(style: str, prompt: str, n: int, out: Path, seed: int = 0) -> list[
     style = style_slug(style)
     champion = _store().versions.champion(style)
     if champion is None:
-        raise StorageError(f"no model of style {style!r} is published: run --mode full --style {style} first")
-    models = _models()
+        raise StorageError(f"no model of style {style!r} is published: {_why_not_published(style)}")
+    out, models = Path(out), _models()
     g = models.profile.generation
     requests = [Request(prompt, "", seed + k, g.steps, g.guidance, g.image_size, g.image_size) for k in range(n)]
     out.mkdir(parents=True, exist_ok=True)
+    if unknown := models.unknown_words(prompt, champion):
+        (tell or _warn)(
+            f"the text encoder does not know {', '.join(unknown)}, so the images hardly depend on it: say it in English"
+        )
     paths: dict[int, Path] = {}
     with models.generator(champion) as generator:
         for drawn in generator.draw(requests):
             paths[drawn.index] = out / f"{style}-{requests[drawn.index].seed}.png"
             drawn.image.save(paths[drawn.index])
     return [paths[index] for index in sorted(paths)]
+
+
+def move(source: str | Path | SourceSpec) -> list[str]:
+    """Let all styles of a source come from there, wherever their photos came from before; returns the styles.
+
+    Photos that are the same keep their product group and split, whatever they are called now. Raises CatalogError.
+    """
+    from fashion_pipeline.core.catalog.sources import read_source
+    from fashion_pipeline.stages.intake import take_in
+
+    spec = _spec(source)
+    return take_in(_store(), spec, read_source(spec), move=True)
+
+
+def remove(style: str) -> None:
+    """Forget a style: its source, choices and results; its photos and published versions stay.
+
+    Raises StorageError for an unknown style, LockedError while it is being run.
+    """
+    from fashion_pipeline.launching import opened_instance
+
+    store, style = _store(), style_slug(style)
+    enter(read_settings())
+    store.forget(style)
+    with opened_instance(store) as instance:
+        instance.delete_dynamic_partition("styles", style)
 
 
 def styles(tell: Tell | None = None) -> list[dict[str, Any]]:
@@ -221,6 +264,7 @@ def _models() -> "Models":
 
 def _choose(store: "Store", style: str, config: Config, forget: bool) -> Config:
     """The configuration of a style's runs, with what is given now; it is checked, then remembered."""
+    _require_fields(config)
     known = {} if forget else store.sources.config(style)
     chosen = known | {op: {**known.get(op, {}), **values} for op, values in config.items()}
     training = {name: value for name, value in chosen.get("lora_weights", {}).items() if name != "control"}
@@ -228,6 +272,34 @@ def _choose(store: "Store", style: str, config: Config, forget: bool) -> Config:
     if forget or chosen != known:
         store.sources.choose(style, chosen)
     return chosen
+
+
+def _require_fields(config: Config) -> None:
+    """Raise ValueError that names a step or field which is not known."""
+    from fashion_pipeline.defs.jobs import step_fields
+
+    fields = step_fields()
+    for op, values in config.items():
+        if op not in fields:
+            raise ValueError(f"step {op!r} cannot be configured: choose among {', '.join(sorted(fields))}")
+        if unknown := sorted(values.keys() - fields[op]):
+            raise ValueError(f"{unknown[0]} is not known: choose among {', '.join(sorted(fields[op]))}")
+
+
+def _why_not_published(style: str) -> str:
+    from fashion_pipeline.stages.reports import REPORT
+
+    evaluation = _store().records.newest("evaluation", style)
+    if evaluation is None:
+        return f"run --mode full --style {style} first"
+    report = evaluation.json(REPORT)
+    return f"the verdict on its newest training is {report['verdict']!r} ({report['reason'].rstrip('.')})"
+
+
+def _spec(source: str | Path | SourceSpec) -> SourceSpec:
+    """A source as it is kept: the same path however it was spelt."""
+    spec = source if isinstance(source, SourceSpec) else SourceSpec(str(source))
+    return replace(spec, path=str(Path(spec.path).expanduser().resolve()))
 
 
 def _newest_report(style: str) -> "Record":
@@ -248,14 +320,15 @@ def _latest_report(kind: str, style: str) -> dict[str, Any]:
     return _store().records.latest(kind, style_slug(style)).json(REPORT)
 
 
-def _take_in(store: "Store", style: str, source: str | SourceSpec | None) -> dict[str, str]:
+def _take_in(store: "Store", style: str, source: str | Path | SourceSpec | None, tell: Tell) -> dict[str, str]:
     """Register the styles of the source that is given, or of the style's own; returns style → state of its photos."""
     from fashion_pipeline.core.catalog.sources import read_source
     from fashion_pipeline.stages.intake import take_in
 
-    given = SourceSpec(source) if isinstance(source, str) else source
-    spec = replace(given, path=str(Path(given.path).expanduser().absolute())) if given else store.sources.source(style)
+    spec = _spec(source) if source is not None else store.sources.source(style)
     listing = read_source(spec)
+    if homeless := [reject for reject in listing.rejects if not reject.style]:
+        tell("of no style" + first_reasons(homeless, SHOWN_REJECTS))
     if style not in listing.styles():
         reasons = "".join(f"; {r.path}: {r.reason}" for r in listing.rejects[:3])
         known = ", ".join(listing.styles()) or "none"

@@ -2,9 +2,10 @@
 
 import json
 import os
+import socket
 import sys
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -57,7 +58,10 @@ def run(
         typer.Option(help="A folder with a folder of photos per style, a CSV or Parquet manifest, or IDX files."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps instead of the profile's.")] = None,
-    budget: Annotated[int | None, typer.Option(min=2, help="Images that the prompt search may draw.")] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(min=2, help="Images that the prompt search may draw: four or more for each prompt that competes."),
+    ] = None,
     products: Annotated[
         int | None,
         typer.Option(min=1, help="Most held-out products of dev, and of test, that prompts and models draw."),
@@ -89,7 +93,7 @@ def generate(
 ) -> None:
     """Draw images with a style's published model."""
     with _errors():
-        for path in api.generate(style, prompt, n, folder, seed):
+        for path in api.generate(style, prompt, n, folder, seed, _warn):
             out.print(str(path), soft_wrap=True)
 
 
@@ -124,9 +128,21 @@ def styles() -> None:
 def sql(
     query: Annotated[str, typer.Argument(help="For example: SELECT style, split, count(*) FROM images GROUP BY ALL")],
 ) -> None:
-    """Ask all tables with DuckDB; every table has a column `style`."""
+    """Ask all tables with DuckDB; every table has a column `style`.
+
+    It only reads: nothing is written, and no file outside of the data root can be touched. In a pipe the answer is
+    lines of values between tabs, after a line with the columns' names.
+    """
     with _errors():
-        out.print(_table(api.sql(query, _warn).to_pylist()))
+        answer = api.sql(query, _warn)
+    columns, rows = answer.column_names, answer.to_pylist()
+    if out.is_terminal:
+        out.print(_table(rows, columns))
+    else:
+        for values in (columns, *(map(_cell, row.values()) for row in rows)):
+            print("\t".join(" ".join(value.split()) for value in values))
+    if columns and not rows:
+        err.print("no rows")
 
 
 @app.command()
@@ -140,6 +156,29 @@ def prune(
         out.print(_table([{"what": each.what, "why": each.why, "MB": f"{each.size / 1e6:.1f}"} for each in found]))
     total = sum(each.size for each in found) / 1e6
     out.print(f"{'could free' if dry_run else 'freed'} {total:.1f} MB")
+
+
+@app.command()
+def move(
+    source: Annotated[str, typer.Argument(help="The folder, manifest or IDX files where the photos lie now.")],
+) -> None:
+    """Let all styles of a source come from there, wherever their photos came from before."""
+    with _errors():
+        moved = api.move(source)
+    out.print(f"{', '.join(moved)}: photos are now taken from {Path(source).expanduser().resolve()}", soft_wrap=True)
+
+
+@app.command()
+def remove(
+    style: Style,
+    sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Forget a style: its source, choices and results. Its photos and published versions stay."""
+    if not sure:
+        typer.confirm(f"Forget {style!r} with all its results?", abort=True)
+    with _errors():
+        api.remove(style)
+    out.print(f"{escape(style)} is forgotten; fashion-pipeline prune removes its images")
 
 
 @app.command()
@@ -164,12 +203,25 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> 
     from fashion_pipeline.resources.liveness import bury_dead_runs
     from fashion_pipeline.store.store import Store
 
-    store = Store(enter(read_settings()).data)
-    with _errors(), opened_instance(store) as instance:
-        bury_dead_runs(instance, store)
+    with _errors():
+        _require_port(port)
+        store = Store(read_settings().data)
+        enter(read_settings())
+        with opened_instance(store) as instance:
+            bury_dead_runs(instance, store)
     out.print(f"Dagster UI: http://127.0.0.1:{port}   (Ctrl-C stops it; runs go on)")
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(TEMPLATES / "workspace.yaml"), "-h", "127.0.0.1"]
     os.execv(sys.executable, [*command, "-p", str(port), "--log-level", "warning"])
+
+
+def _require_port(port: int) -> None:
+    """Raise ValueError for a port that another program listens on."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ValueError(f"port {port} cannot be used ({error.strerror}): choose another with --port") from None
 
 
 def _warn(text: str) -> None:
@@ -188,6 +240,11 @@ def _errors() -> Iterator[None]:
         yield
     except (api.RunError, CatalogError, ModelError, StorageError, SettingsError, VocabularyError, ValueError) as error:
         err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        mend = "name another one, or set FASHION_PIPELINE_DATA to a folder that can be written and has room"
+        err.print(f"[red]error:[/] {escape(where)}{escape(error.strerror or str(error))}: {mend}", soft_wrap=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         err.print("cancelled; what was computed is kept, and the next run goes on from there")
@@ -272,10 +329,10 @@ def _show_report(style: str) -> None:
     out.print("Dagster UI: fashion-pipeline ui, then http://127.0.0.1:3000")
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def _table(rows: list[dict[str, Any]], columns: Iterable[str] = ()) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in rows[0] if rows else ():
-        table.add_column(str(name), overflow="fold")
+    for name in rows[0] if rows else columns:
+        table.add_column(escape(str(name)), overflow="fold")
     for row in rows:
         table.add_row(*(escape(_cell(value)) for value in row.values()))
     return table

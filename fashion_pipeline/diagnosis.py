@@ -1,11 +1,13 @@
 """What the doctor looks at: versions, storage, device and models, each with what to do where something is missing."""
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fashion_pipeline.core.weights import is_whole
 from fashion_pipeline.settings import Settings, SettingsError, read_profile
 
 PACKAGES = ("dagster", "dagster-webserver", "torch", "diffusers", "transformers", "peft", "pyarrow", "duckdb")
@@ -87,7 +89,18 @@ def _models(name: str) -> Iterator[Finding]:
     yield "profile", True, profile.name, ""
     for role in ("generator", "encoder", "judge"):
         yield _model(role, str(getattr(profile, role)))
-    yield "vocabulary", profile.vocabulary.is_file(), str(profile.vocabulary), "restore the file or name another one"
+    yield _vocabulary(profile.vocabulary)
+
+
+def _vocabulary(path: Path) -> Finding:
+    from fashion_pipeline.core.features.attributes import VocabularyError, read_vocabulary
+
+    try:
+        facets = read_vocabulary(path).facets
+    except VocabularyError as error:
+        return "vocabulary", False, str(path), str(error)
+    told = ", ".join(f"{facet} {len(values)}" for facet, values in facets.items())
+    return "vocabulary", True, f"{path} ({told})", ""
 
 
 _MODEL = ("config.json", "model.safetensors")
@@ -105,10 +118,21 @@ def _model(role: str, source: str) -> Finding:
     wanted = _PIPELINE if role == "generator" else _MODEL
     folder = Path(source)
     if folder.suffix == ".safetensors":
-        return role, folder.is_file(), source, f"{folder} is not there: restore it"
+        return role, folder.is_file() and is_whole(folder), source, f"{folder} is not there, or cut off: restore it"
     if folder.is_absolute():
         missing = [name for name in wanted if not (folder / name).is_file() and not _otherwise(folder / name)]
-        return role, not missing, source, f"{folder} is incomplete ({', '.join(missing)}): download it again"
+        if missing:
+            return role, False, source, f"{folder} is incomplete ({', '.join(missing)}): download it again"
+        cut_off = [str(file.relative_to(folder)) for file in folder.rglob("*.safetensors") if not is_whole(file)]
+        if cut_off:
+            return role, False, source, f"{folder} has damaged weights ({', '.join(cut_off)}): download them again"
+        kind = (
+            json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+            if (role == "encoder")
+            else None
+        )
+        told = f"{source} is a {kind}, not a CLIP: name a CLIPModel, which reads texts as well"
+        return role, role != "encoder" or kind == "clip", source, told
     from huggingface_hub import try_to_load_from_cache
 
     def cached(name: str) -> bool:

@@ -1,5 +1,7 @@
 """The command, as far as it launches nothing."""
 
+import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,8 @@ from typer.testing import CliRunner
 
 from fashion_pipeline import api, diagnosis
 from fashion_pipeline.cli import _config, app
-from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.settings import PROFILES, Settings
+from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec
+from fashion_pipeline.settings import PACKAGE, PROFILES, Settings
 from fashion_pipeline.store.store import Store
 
 
@@ -225,3 +227,160 @@ def test_pruning_says_what_it_would_free(root: Path) -> None:
     assert len(store.records.all("catalog", "coat")) == 2
     assert "freed" in call("prune").output and len(store.records.all("catalog", "coat")) == 1
     assert call("prune").output.strip() == "freed 0.0 MB"
+
+
+# What a new user ran into
+
+
+def photos_of(root: Path, *styles: str) -> Path:
+    for style in styles:
+        (root / style).mkdir(parents=True)
+        (root / style / "a.png").write_bytes(b"x")
+    return root
+
+
+@pytest.mark.parametrize("arguments", [("styles",), ("sql", "SELECT 1"), ("run", "--style", "coat"), ("ui",)])
+def test_a_data_root_that_is_a_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FASHION_PIPELINE_DATA", str(tmp_path / "file"))
+    assert_one_message(call(*arguments), f"{tmp_path / 'file'} is no folder: set FASHION_PIPELINE_DATA to one")
+
+
+def test_a_disk_that_is_full_or_read_only_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/data/x")
+
+    monkeypatch.setattr(api, "run", full)
+    assert_one_message(call("run", "--style", "coat"), "/data/x: No space left on device: name another one, or set")
+
+
+def test_a_folder_for_images_that_is_a_file_is_named(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "model").mkdir()
+    Store(root).versions.publish("coat", "v1", tmp_path / "model", {}, {})
+    (tmp_path / "file").write_text("")
+    result = call("generate", "--style", "coat", "--prompt", "a coat", "--out", str(tmp_path / "file"))
+    assert_one_message(result, str(tmp_path / "file"), "File exists")
+
+
+def test_generate_after_no_evidence_says_why_nothing_is_published(root: Path) -> None:
+    report = {"verdict": "no evidence", "reason": "Only 2 dev products."}
+    Store(root).records.add("evaluation", "coat", files={"report.json": report})
+    result = call("generate", "--style", "coat", "--prompt", "a coat")
+    assert_one_message(result, "the verdict on its newest training is 'no evidence' (Only 2 dev products)")
+
+
+def test_the_ui_says_that_its_port_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert_one_message(call("ui", "--port", str(port)), f"port {port} cannot be used", "choose another with --port")
+
+
+def test_a_query_in_a_pipe_is_lines_with_tabs_that_are_never_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    result = call("sql", f"SELECT '{'x' * 300}' AS \"[bold]long\", 'a\tb' AS \"[/]two\"")
+    assert result.stdout.splitlines() == ["[bold]long\t[/]two", f"{'x' * 300}\ta b"]
+
+
+def test_a_query_without_rows_shows_its_columns() -> None:
+    result = call("sql", "SELECT style, path FROM rejects")
+    assert result.stdout.splitlines() == ["style\tpath"] and "no rows" in result.stderr
+
+
+def test_what_a_query_may_touch_stands_in_its_help() -> None:
+    assert "It only reads" in call("sql", "--help").output
+
+
+def test_a_source_is_the_same_however_it_is_spelt(tmp_path: Path, root: Path) -> None:
+    photos = photos_of(tmp_path / "photos", "coat")
+    (tmp_path / "link").symlink_to(photos)
+    api.move(photos)
+    for spelling in (photos, f"{photos}/", tmp_path / "x" / ".." / "photos", tmp_path / "link"):
+        assert api._take_in(Store(root), "coat", spelling, lambda text: None).keys() == {"coat"}
+    assert Store(root).sources.source("coat").path == str(photos)
+
+
+def test_all_styles_of_a_source_move_with_one_command(tmp_path: Path, root: Path) -> None:
+    before = photos_of(tmp_path / "before", "bag", "coat")
+    after = photos_of(tmp_path / "after", "bag", "coat")
+    api.move(before)
+    with pytest.raises(CatalogError, match=f"already comes from {before}: .* fashion-pipeline move {after}"):
+        api._take_in(Store(root), "coat", after, lambda text: None)
+    result = call("move", str(after))
+    assert result.exit_code == 0 and f"bag, coat: photos are now taken from {after}" in result.output
+    assert {Store(root).sources.source(style).path for style in ("bag", "coat")} == {str(after)}
+
+
+def test_a_style_is_forgotten_but_for_what_was_published(tmp_path: Path, root: Path) -> None:
+    store = Store(root)
+    api.move(photos_of(tmp_path / "photos", "bag", "coat"))
+    for style in ("bag", "coat"):
+        store.records.add("catalog", style, tables={"images": [], "rejects": []})
+    (tmp_path / "model").mkdir()
+    store.versions.publish("coat", "v1", tmp_path / "model", {}, {})
+    assert call("remove", "--style", "coat").exit_code != 0 and "coat" in store.sources.styles()
+    assert call("remove", "--style", "coat", "--yes").exit_code == 0
+    assert store.sources.styles() == ["bag"] and store.records.styles("catalog") == ["bag"]
+    assert store.versions.champion("coat") is not None
+    assert_one_message(call("remove", "--style", "coat", "--yes"), "style 'coat' is not in the catalog (known: bag)")
+
+
+def test_files_of_no_style_are_told(tmp_path: Path, root: Path) -> None:
+    photos = photos_of(tmp_path / "photos", "coat", "!!")
+    (photos / "stray.jpg").write_bytes(b"x")
+    told: list[str] = []
+    api._take_in(Store(root), "coat", photos, told.append)
+    (text,) = told
+    assert "stray.jpg: lies in no style's folder" in text and "'!!' has no letter or digit" in text
+
+
+def test_a_mode_step_or_field_that_does_not_exist_is_refused_with_those_that_do(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(ValueError, match="mode 'train' is not known: use one of prompt, finetune, full"):
+        api.run("coat", "train")  # type: ignore[arg-type]
+    api.move(photos_of(tmp_path / "photos", "coat"))
+    with pytest.raises(ValueError, match="step 'samples' cannot be configured: choose among curated_subset, eval"):
+        api._choose(Store(root), "coat", {"samples": {}}, False)
+    with pytest.raises(ValueError, match="budgett is not known: choose among budget, held_out_products"):
+        api._choose(Store(root), "coat", {"generated_samples": {"budgett": 3}}, False)
+
+
+def embedded_profile(folder: Path, changes: dict[str, str]) -> str:
+    """A copy of the embedded profile with texts replaced."""
+    text = (PROFILES / "embedded.toml").read_text(encoding="utf-8").replace("../embedded", f"{PACKAGE}/embedded")
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "mine.toml").write_text(text, encoding="utf-8")
+    return str(folder / "mine.toml")
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_the_doctor_finds_what_a_run_would_trip_over(tmp_path: Path) -> None:
+    def found(changes: dict[str, str]) -> str:
+        result = call("doctor", "--profile", embedded_profile(tmp_path, changes))
+        assert result.exit_code == 1
+        return " ".join(result.output.split())
+
+    assert "steps is 'many': it must be a whole number" in found({"steps = 15": 'steps = "many"'})
+    assert "steps is 0: it must be a whole number" in found({"steps = 15": "steps = 0"})
+    assert "/judge is a resnet, not a CLIP: name a CLIPModel" in found({"embedded/encoder": "embedded/judge"})
+    (tmp_path / "v.toml").write_text("[colour]\nred = []\n")
+    assert "facet [colour] has 1 values" in found({f"{PACKAGE}/embedded/vocabulary.toml": str(tmp_path / "v.toml")})
+    shutil.copytree(PACKAGE / "embedded" / "generator", tmp_path / "generator")
+    weights = tmp_path / "generator" / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    told = found({f"{PACKAGE}/embedded/generator": str(tmp_path / "generator")})
+    assert "has damaged weights (unet/diffusion_pytorch_model.safetensors): download them again" in told
+    weights.unlink()
+    assert "is incomplete (unet/" in found({f"{PACKAGE}/embedded/generator": str(tmp_path / "generator")})
+
+
+def test_words_that_the_text_encoder_cannot_know_are_told() -> None:
+    from fashion_pipeline.stages.models import Models
+
+    models = Models("embedded")
+    assert models.unknown_words("a photo of a black coat, casual") == []
+    assert models.unknown_words("一件黑色的 coat, 🧥") == ["一件黑色的", "🧥"]

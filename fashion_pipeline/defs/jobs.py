@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from fashion_pipeline.defs.catalog import raw_images
-from fashion_pipeline.defs.curation import curated_subset
-from fashion_pipeline.defs.evaluation import evaluation_report
+from fashion_pipeline.defs.curation import CurationConfig, curated_subset
+from fashion_pipeline.defs.evaluation import EvaluationConfig, evaluation_report
 from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.prompts import prompt_candidates
 from fashion_pipeline.defs.publishing import published_model, style_leaderboard
-from fashion_pipeline.defs.samples import generated_samples
+from fashion_pipeline.defs.samples import SearchConfig, generated_samples
 from fashion_pipeline.defs.similarity import prompt_report, similarity_table
-from fashion_pipeline.defs.training import lora_weights, specialised_model
+from fashion_pipeline.defs.training import TrainingConfig, lora_weights, specialised_model
 from fashion_pipeline.resources.executor import one_process
 
 if TYPE_CHECKING:
@@ -45,3 +45,14 @@ finetuning_job = _job(
 full_pipeline_job = _job("full_pipeline", ASSETS, "From photos to a published model.")
 
 JOBS = (catalog_job, prompt_optimization_job, finetuning_job, full_pipeline_job)
+
+
+def step_fields() -> dict[str, set[str]]:
+    """Step → what can be configured of it."""
+    configs: dict[str, type[dg.Config]] = {
+        "generated_samples": SearchConfig,
+        "curated_subset": CurationConfig,
+        "lora_weights": TrainingConfig,
+        "evaluation_report": EvaluationConfig,
+    }
+    return {step: set(config.model_fields) for step, config in configs.items()}

@@ -60,6 +60,21 @@ def trained_as(folder: Path) -> tuple[int, str]:
     return side, scheduler.get("prediction_type", "epsilon")
 
 
+def unknown_words(source: str | Path, prompt: str) -> list[str]:
+    """The words of a prompt that the text encoder cannot know: in other scripts, and taken apart into single bytes.
+
+    A CLIP tokenizer falls back to bytes (Radford et al. 2019, section 2.2), so no word is refused; but one that takes
+    as many tokens as it has characters or more was never learnt as a word.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(find_pipeline(source), subfolder="tokenizer")
+
+    def pieces(word: str) -> int:
+        return len(tokenizer(word, add_special_tokens=False)["input_ids"])
+
+    words = [word.strip(",.;:!?()") for word in prompt.split()]
+    return [word for word in words if word and not word.isascii() and pieces(word) >= len(word)]
+
+
 def prompt_lengths(source: str | Path) -> tuple[Callable[[str], int], int]:
     """How many tokens a prompt takes, the two at its ends included, and how many the text encoder reads."""
     folder = find_pipeline(source)

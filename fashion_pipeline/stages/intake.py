@@ -15,18 +15,21 @@ def known_sources(store: Store) -> list[SourceSpec]:
     return list(found.values())
 
 
-def take_in(store: Store, spec: SourceSpec, listing: Listing) -> list[str]:
+def take_in(store: Store, spec: SourceSpec, listing: Listing, *, move: bool = False) -> list[str]:
     """Register the styles of a source; returns them. A style whose old source has gone moves to the new one.
 
-    Raises CatalogError where a style already has another source.
+    Raises CatalogError where a style already has another source, unless it is to `move`.
     """
     wordings = {entry.style: entry.wording for entry in listing.entries}
     registered = set(store.sources.styles())
     for style in listing.styles():
-        if style in registered and (other := store.sources.source(style)) != spec and Path(other.path).exists():
+        if style not in registered or move:
+            continue
+        other = Path(store.sources.source(style).path)
+        if other.resolve() != Path(spec.path).resolve() and other.exists():
             raise CatalogError(
-                f"style {style!r} of {spec.path} already comes from {other.path}: rename the style in one of them, "
-                f"or delete {store.sources.path(style)} to move it"
+                f"style {style!r} of {spec.path} already comes from {other}: rename the style in one of them, or move "
+                f"all styles there with fashion-pipeline move {spec.path}"
             )
     for style in listing.styles():
         store.sources.register(style, wordings[style], spec)

@@ -119,6 +119,13 @@ class Models:
             count, limit = prompt_lengths(self.profile.generator)
         return lambda prompt: count(prompt) <= limit
 
+    def unknown_words(self, prompt: str, folder: Path | None = None) -> list[str]:
+        """The words of a prompt that the generator's text encoder cannot know."""
+        from fashion_pipeline.ml.pipelines import unknown_words
+
+        with self._named("generator", folder):
+            return unknown_words(folder or self.profile.generator, prompt)
+
     def training_identity(self, job: "TrainingJob") -> tuple[str, dict[str, Any]]:
         """The key of a training, and all that determines it; where it is to lie does not count."""
         from fashion_pipeline.ml.sources import find_pipeline

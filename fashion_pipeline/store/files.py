@@ -49,6 +49,8 @@ class Files:
         return self.place(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def _check_layout(self) -> None:
+        if self.root.exists() and not self.root.is_dir():
+            raise StorageError(f"{self.root} is no folder: set FASHION_PIPELINE_DATA to one")
         mark = self.root / "layout.json"
         layout = read_json(mark, "")["layout"] if mark.exists() else LAYOUT
         before = ("catalog/*.json", "tables/*/style=*")

@@ -68,6 +68,12 @@ class Sources:
         known = self._state(style) | {"prepared": state} | ({"ran": state} if ran else {})
         self._files.write_json(self._state_path(style), known)
 
+    def forget(self, style: str) -> None:
+        """Remove a style. Raises StorageError for one that nobody registered."""
+        self._known(style)
+        self._state_path(style).unlink(missing_ok=True)
+        self.path(style).unlink()
+
     def path(self, style: str) -> Path:
         """The file that registers a style."""
         return self._files.inside("sources", f"{slug(style)}.json")

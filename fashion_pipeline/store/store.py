@@ -27,10 +27,10 @@ from fashion_pipeline.core import tables
 from fashion_pipeline.core.catalog.photos import located
 from fashion_pipeline.core.rows import Photo
 from fashion_pipeline.store.embeddings import Embeddings
-from fashion_pipeline.store.files import Files, StorageError, slug
+from fashion_pipeline.store.files import Files, StorageError, remove, slug
 from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.queries import query
-from fashion_pipeline.store.records import Record, Records
+from fashion_pipeline.store.records import KINDS, Record, Records
 from fashion_pipeline.store.samples import SampleImages
 from fashion_pipeline.store.sources import Sources
 from fashion_pipeline.store.versions import Versions
@@ -81,6 +81,22 @@ class Store:
             else:
                 parts.append(rows.add_column(0, "style", pa.array([style] * rows.num_rows, pa.string())))
         return pa.concat_tables(parts)
+
+    def forget(self, style: str) -> None:
+        """Remove all that is known of a style but its published versions, while nobody works on it.
+
+        Raises LockedError. Its images go with the next `pruning`.
+        """
+        with holding(self.style_lock(style), f"style {style!r}", "a command that removes it"):
+            folders = [self.files.inside("records", kind, f"style={slug(style)}") for kind in KINDS]
+            folders += [
+                self.files.inside("embeddings", table.table, f"style={slug(style)}")
+                for table in (self.features, self.sample_features)
+            ]
+            folders += [self.files.inside("work", "training", slug(style)), self.cache_folder(style)]
+            self.sources.forget(style)
+            for folder in folders:
+                remove(folder)
 
     # --- folders
 

@@ -12,7 +12,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fashion_pipeline.core.catalog.listing import CatalogError, Entry, Reject, first_reasons
-from fashion_pipeline.core.catalog.photos import PhotoError, below, content_id, decode_photo, read_bytes
+from fashion_pipeline.core.catalog.photos import (
+    PhotoError,
+    below,
+    content_id,
+    decode_photo,
+    read_bytes,
+    require_content,
+)
 from fashion_pipeline.core.catalog.splits import (
     Assignment,
     Fingerprints,
@@ -25,6 +32,9 @@ from fashion_pipeline.core.tables import rows_to_table
 
 MIN_PHOTOS = 8
 """A style with fewer usable photos is refused."""
+
+SHOWN_REJECTS = 20
+"""Rejects that are named where a style is refused, since no table of it will be."""
 
 Row = dict[str, object]
 
@@ -83,7 +93,7 @@ def build_catalog(
     if len(rows) < MIN_PHOTOS:
         raise CatalogError(
             f"style {style!r} has {len(rows)} usable photos under {base}: at least {MIN_PHOTOS} are needed; "
-            f"add photos, or remove the style{first_reasons(refused)}"
+            f"add photos, or remove the style{first_reasons(refused, SHOWN_REJECTS)}"
         )
     listed: list[Row] = [{"path": reject.path, "reason": reject.reason} for reject in refused]
     return Catalog(rows_to_table("images", rows), rows_to_table("rejects", listed))
@@ -112,6 +122,7 @@ def _inspect(entry: Entry, stored: set[str]) -> _Found:
         if identity in stored:
             return _Found(entry, identity)
         photo = decode_photo(entry.location, data)
+        require_content(photo.image)
     except PhotoError as error:
         return _Found(entry, fault=str(error))
     row: Row = {"width": photo.width, "height": photo.height, "bytes": len(data)}

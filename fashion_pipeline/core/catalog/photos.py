@@ -6,6 +6,7 @@ A location is a file, or item n of a Fashion-MNIST images file: `train-images-id
 import hashlib
 import io
 import re
+import stat
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ MAX_BYTES = 512 << 20
 
 MIN_SIDE = 16
 """Images with fewer pixels on one side show nothing that could be learnt."""
+
+BLANK_RANGE = 3
+"""Largest difference of two values of a channel in an image that shows nothing; scanning and JPEG leave as much."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
 _LARGE = 25_000_000
@@ -72,12 +76,21 @@ def read_bytes(location: str) -> bytes:
         return _idx_pixels(*item).tobytes()
     path = Path(location)
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise PhotoError("no regular file but a folder, pipe or device: put a photo there, or remove it")
+        size = status.st_size
         if size > MAX_BYTES:
             raise PhotoError(f"the file has {size >> 20} MiB, more than {MAX_BYTES >> 20}: export it smaller")
         return path.read_bytes()
     except OSError as error:
         raise PhotoError(f"the file cannot be read ({error.strerror}): check that it exists and may be read") from error
+
+
+def require_content(image: Image.Image) -> None:
+    """Raise PhotoError for an RGB image that is one colour all over; a fully transparent one has become white."""
+    if int(np.ptp(np.asarray(image), axis=(0, 1)).max()) <= BLANK_RANGE:
+        raise PhotoError("it shows nothing, being one colour all over or fully transparent: replace or remove it")
 
 
 def located(path: str, base: Path) -> str:

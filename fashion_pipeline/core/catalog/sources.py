@@ -41,7 +41,8 @@ def read_source(spec: SourceSpec) -> Listing:
         raise CatalogError(f"there is no {root}: name a folder with a folder per style, or a manifest")
     listing = _read_file(root, spec) if root.is_file() else _read_folder(root, spec)
     if not listing.entries:
-        raise CatalogError(f"no photos in {root}{first_reasons(listing.rejects)}: put photos into {root}/<style>/")
+        mend = "add rows" if root.is_file() else f"put photos into {root}/<style>/"
+        raise CatalogError(f"no photos in {root}{first_reasons(listing.rejects)}: {mend}")
     return listing
 
 
@@ -73,7 +74,7 @@ def _read_styles(root: Path, children: list[Path], spec: SourceSpec) -> Listing:
             _read_style(child, spec, listing)
         elif child.suffix.lower() in IMAGES:
             reason = f"lies in no style's folder: move it into {root}/<style>/"
-            listing.rejects.append(Reject(str(child), reason))
+            listing.rejects.append(Reject(printable(child), reason))
     return listing
 
 
@@ -82,7 +83,7 @@ def _read_style(folder: Path, spec: SourceSpec, listing: Listing) -> None:
     try:
         style = style_slug(folder.name)
     except CatalogError as error:
-        listing.rejects.append(Reject(str(folder), str(error)))
+        listing.rejects.append(Reject(printable(folder), str(error)))
         return
     wording = worded(spec.style_name, folder.name)
     files = list(_files_below(folder, style, listing.rejects))
@@ -102,7 +103,24 @@ def _files_below(folder: Path, style: str, rejects: list[Reject]) -> Iterator[Pa
 
     for where, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not _ignored(name))
-        yield from (Path(where) / name for name in sorted(names) if not _ignored(name))
+        for path in (Path(where) / name for name in sorted(names) if not _ignored(name)):
+            if _is_utf8(path.name):
+                yield path
+            else:
+                rejects.append(Reject(printable(path), "its name is not UTF-8: rename it", style))
+        for name in [name for name in folders if not _is_utf8(name)]:
+            folders.remove(name)
+            rejects.append(Reject(printable(Path(where) / name), "its name is not UTF-8: rename it", style))
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a file's name is text; others come from the operating system with their bytes as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def printable(path: Path) -> str:
+    """A path for people and tables, whatever bytes its name is made of."""
+    return str(path).encode("utf-8", "replace").decode()
 
 
 def _ignored(name: str) -> bool:

@@ -62,7 +62,8 @@ class Vocabulary:
 def read_vocabulary(path: Path) -> Vocabulary:
     """Read a vocabulary file: a table for each facet, `value = [phrases]`, and a table `templates`.
 
-    Raises VocabularyError for a missing file, a facet without two values, an empty phrase, or a phrase given twice.
+    Raises VocabularyError for a missing file, a facet without two values, an empty phrase, a phrase given twice, or
+    templates of a facet that is not there.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -73,6 +74,11 @@ def read_vocabulary(path: Path) -> Vocabulary:
     templates = facets.pop("templates", {})
     for facet, values in facets.items():
         _check_facet(path, facet, values)
+    if unknown := sorted(templates.keys() - facets.keys()):
+        raise VocabularyError(
+            f"vocabulary {path}: [templates] {unknown[0]!r} is no facet of this file ({', '.join(facets)}): correct "
+            "its name, or add the facet"
+        )
     return Vocabulary(facets, templates)
 
 

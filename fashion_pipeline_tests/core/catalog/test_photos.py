@@ -129,7 +129,7 @@ def test_the_reason_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
         assert re.search(expected, refusal(tmp_path / name))
     assert "cannot be read" in refusal(tmp_path / "missing.jpg")
-    assert "cannot be read" in refusal(tmp_path)
+    assert "no regular file" in refusal(tmp_path)
     assert "only 1 x 1 pixels" in refusal(saved(tmp_path / "dot.png", Image.new("L", (1, 1))))
 
 
