@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from fashion_pipeline import api
+from fashion_pipeline.core.catalog.listing import style_slug
 from fashion_pipeline.settings import TEMPLATES, SettingsError, enter, read_settings
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def run(
     """
     with _errors():
         config = _config(steps, budget, products, knobs or [])
-        with _progress(style) as follow:
+        with _progress(style_slug(style)) as follow:
             api.run(style, mode.value, source, config, follow, forget=defaults)
         _show_report(style)
 

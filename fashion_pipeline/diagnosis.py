@@ -126,13 +126,9 @@ def _model(role: str, source: str) -> Finding:
         cut_off = [str(file.relative_to(folder)) for file in folder.rglob("*.safetensors") if not is_whole(file)]
         if cut_off:
             return role, False, source, f"{folder} has damaged weights ({', '.join(cut_off)}): download them again"
-        kind = (
-            json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-            if (role == "encoder")
-            else None
-        )
-        told = f"{source} is a {kind}, not a CLIP: name a CLIPModel, which reads texts as well"
-        return role, role != "encoder" or kind == "clip", source, told
+        if role == "encoder" and (kind := _kind(folder)) != "clip":
+            return role, False, source, f"{source} is a {kind}, not a CLIP: name a CLIPModel, which reads texts as well"
+        return role, True, source, ""
     from huggingface_hub import try_to_load_from_cache
 
     def cached(name: str) -> bool:
@@ -142,6 +138,14 @@ def _model(role: str, source: str) -> Finding:
     files = " ".join(f"'{name}'" for name in (*wanted, *(_SMALL_FILES if role == "generator" else ("*.json", "*.txt"))))
     mend = f"it is downloaded at first use; or: hf download {source} --include {files}; or name a local folder"
     return role, there, f"{source} ({'in the cache' if there else 'not downloaded yet'})", mend
+
+
+def _kind(folder: Path) -> str:
+    """The kind of a model by its configuration."""
+    try:
+        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "model with a damaged config.json"
 
 
 def _otherwise(file: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fashion_pipeline.store.locks import holding, is_held, require_free
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance, EventLogEntry
+    from dagster import DagsterInstance, DagsterRun, EventLogEntry
     from dagster._core.workspace.context import WorkspaceRequestContext
 
     from fashion_pipeline.store.store import Store
@@ -88,18 +88,18 @@ class Launcher:
         """Give a run of the style that is being cancelled, or whose command is gone, the time to end."""
         from dagster import DagsterRunStatus, RunsFilter
 
-        from fashion_pipeline.resources.liveness import COMMAND
+        from fashion_pipeline.resources.liveness import command_lock
 
-        def ending(status: DagsterRunStatus, tags: Mapping[str, str]) -> bool:
-            followed = COMMAND not in tags or is_held(self._store.command_lock(tags[COMMAND]))
-            return status == DagsterRunStatus.CANCELING or not followed
+        def ending(run: "DagsterRun") -> bool:
+            lock = command_lock(self._store, run)
+            return run.status == DagsterRunStatus.CANCELING or (lock is not None and not is_held(lock))
 
         under_way = RunsFilter(
             statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING], tags={"dagster/partition": style}
         )
         until = time.monotonic() + CANCELLING
         while is_held(self._store.style_lock(style)) and time.monotonic() < until:
-            if not any(ending(run.status, run.tags) for run in self.instance.get_runs(under_way)):
+            if not any(ending(run) for run in self.instance.get_runs(under_way)):
                 return
             time.sleep(POLL_SECONDS)
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
@@ -58,17 +59,26 @@ def _free_slots_of_ended_runs(instance: DagsterInstance, store: Store) -> None:
             instance.event_log_storage.free_concurrency_slots_for_run(run_id)
 
 
+def command_lock(store: Store, run: DagsterRun) -> Path | None:
+    """What the command that follows a run holds; None for a run that no command follows.
+
+    A run that the UI started from another one has inherited its tags, but not its command.
+    """
+    followed = COMMAND in run.tags and run.parent_run_id is None
+    return store.command_lock(run.tags[COMMAND]) if followed else None
+
+
 @contextmanager
 def watching(instance: DagsterInstance, store: Store, run: DagsterRun) -> Iterator[None]:
     """While the block runs, cancel the run if its command is gone, and bury the dead that it would wait for."""
     ended = threading.Event()
-    command = store.command_lock(run.tags[COMMAND]) if COMMAND in run.tags else None
+    lock = command_lock(store, run)
 
     def look() -> None:
         looks = 0
         while not ended.wait(LOOK_SECONDS):
             looks += 1
-            if command is not None and not is_held(command):
+            if lock is not None and not is_held(lock):
                 instance.report_run_canceling(run, "The command that started this run is gone.")
                 os.kill(os.getpid(), signal.SIGINT)
                 return

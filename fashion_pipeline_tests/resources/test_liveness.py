@@ -1,5 +1,6 @@
 """Runs whose process is gone are buried, and those that live are left alone."""
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import dagster as dg
 import pytest
 
 from fashion_pipeline.resources import liveness
-from fashion_pipeline.resources.liveness import bury_dead_runs
+from fashion_pipeline.resources.liveness import COMMAND, bury_dead_runs, watching
 from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.store import Store
 
@@ -94,3 +95,31 @@ def test_a_run_that_ends_between_two_looks_is_no_dead_one(
 def test_runs_that_have_not_started_are_not_touched(instance: dg.DagsterInstance, store: Store) -> None:
     begun(instance, dg.DagsterRunStatus.NOT_STARTED)
     assert bury_dead_runs(instance, store) == []
+
+
+def test_a_run_is_cancelled_when_its_command_is_gone_but_not_one_that_was_started_again_from_it(
+    instance: dg.DagsterInstance, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.01)
+    interrupted = threading.Event()
+    monkeypatch.setattr(liveness.os, "kill", lambda *_: interrupted.set())
+    first = instance.add_run(
+        dg.DagsterRun(job_name="full_pipeline", status=dg.DagsterRunStatus.STARTED, tags={COMMAND: "gone"})
+    )
+    again = instance.add_run(
+        dg.DagsterRun(
+            job_name="full_pipeline",
+            status=dg.DagsterRunStatus.STARTED,
+            tags=first.tags,
+            parent_run_id=first.run_id,
+            root_run_id=first.run_id,
+        )
+    )
+    with watching(instance, store, again):
+        assert not interrupted.wait(0.3)
+    with holding(store.command_lock("gone"), "this command", "a command"), watching(instance, store, first):
+        assert not interrupted.wait(0.3)
+    with watching(instance, store, first):
+        assert interrupted.wait(10)
+    assert status_of(instance, first.run_id) == dg.DagsterRunStatus.CANCELING
+    assert status_of(instance, again.run_id) == dg.DagsterRunStatus.STARTED
