@@ -4,6 +4,7 @@ from collections import Counter
 
 import dagster as dg
 
+from fashion_pipeline.core.features.shuffling import SEEN
 from fashion_pipeline.defs.catalog import raw_images
 from fashion_pipeline.defs.metadata import check, checks, column_schema, common, markdown, result
 from fashion_pipeline.resources.gpu import POOL
@@ -20,7 +21,10 @@ from fashion_pipeline.store.store import Store
     check_specs=checks(
         "clip_features",
         blocking={"unit_norm": "Every embedding of encoder and judge has length 1."},
-        warning={"embeddings_differ": "Different photos have different embeddings."},
+        warning={
+            "embeddings_differ": "Different photos have different embeddings.",
+            "garments_seen": "To encoder and judge the photos are more like each other than their shuffled pieces are.",
+        },
     ),
 )
 def clip_features(
@@ -36,6 +40,12 @@ def clip_features(
     figures = [
         check("unit_norm", made.length_error < 1e-3, blocking=True, largest_error=made.length_error),
         check("embeddings_differ", made.distinct > 0.5 * made.photos, distinct=made.distinct, photos=made.photos),
+        check(
+            "garments_seen",
+            all(each.believed for each in made.sight.values()),
+            shares=", ".join(f"{role} {each.share:.0%} of {each.n} photos" for role, each in made.sight.items()),
+            needed=f"{SEEN:.0%}",
+        ),
     ]
     return result(made.record, metadata, figures)
 

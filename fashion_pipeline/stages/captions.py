@@ -5,6 +5,7 @@ from typing import Any
 from fashion_pipeline.core.features.attributes import of_photo
 from fashion_pipeline.core.prompts.strategies import FORMATS, write
 from fashion_pipeline.core.training.curation import captions
+from fashion_pipeline.stages.features import attributes_believed
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -23,17 +24,17 @@ def caption_format(searched: Record | None) -> str:
 
 
 def photo_captions(store: Store, models: Models, features: Record, strategy: str) -> dict[str, tuple[str, ...]]:
-    """Photo → its captions, by the strategy from the photo's own attributes."""
+    """Photo → its captions, by the strategy from the photo's own attributes, if these may be believed."""
     subject, vocabulary = store.sources.subject(features.style), models.vocabulary()
     fits = models.prompt_fits()
     plain = write("plain", subject, [], fits).prompt
     answers: dict[str, list[dict[str, Any]]] = {}
-    for row in features.table("attributes").to_pylist():
+    for row in features.table("attributes").to_pylist() if attributes_believed(features) else ():
         answers.setdefault(row["id"], []).append(row)
     return {
         photo.id: captions(
             photo.caption if photo.caption and fits(photo.caption) else None,
-            write(strategy, subject, of_photo(answers[photo.id], vocabulary), fits).prompt,
+            write(strategy, subject, of_photo(answers.get(photo.id, ()), vocabulary), fits).prompt,
             plain,
         )
         for photo in store.photos(store.records.input(features, "catalog"))

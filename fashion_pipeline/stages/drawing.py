@@ -1,12 +1,13 @@
 """Drawing and embedding what is not there yet: shared by the search, the table of similarities and the evaluation."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from fashion_pipeline.core.catalog.photos import PhotoError, open_photo
 from fashion_pipeline.core.features.embeddings import FeatureIndex
+from fashion_pipeline.core.features.shuffling import shuffled, shuffled_id
 from fashion_pipeline.core.prompts.planning import Shot, sample_of
 from fashion_pipeline.core.prompts.requests import Drawing
 from fashion_pipeline.core.rows import Sample
@@ -64,15 +65,31 @@ class Embedder:
 
     def embed(self, locations: Mapping[str, str]) -> FeatureIndex:
         """Embed the images (id → location) that are not known yet. Raises PhotoError that names one that vanished."""
-        missing = self.index.missing(list(locations))
+        return self._embed(locations, "images", lambda ids: _opened([locations[id_] for id_ in ids]))
+
+    def embed_shuffled(self, locations: Mapping[str, str]) -> FeatureIndex:
+        """Embed the same images cut into shuffled pieces, under `shuffled_id`."""
+        own = {shuffled_id(id_): id_ for id_ in locations}
+
+        def pieces(names: Sequence[str]) -> Iterator[Image.Image]:
+            ids = [own[name] for name in names]
+            for id_, image in zip(ids, _opened([locations[id_] for id_ in ids]), strict=True):
+                yield shuffled(image, id_)
+
+        return self._embed(own, "shuffled images", pieces)
+
+    def _embed(
+        self, names: Iterable[str], what: str, images: Callable[[Sequence[str]], Iterator[Image.Image]]
+    ) -> FeatureIndex:
+        missing = self.index.missing(list(names))
         if missing:
-            self._report(f"{self._role}: embedding {len(missing)} images")
+            self._report(f"{self._role}: embedding {len(missing)} {what}")
         for start in range(0, len(missing), CHUNK):
-            ids = missing[start : start + CHUNK]
-            rows = self._encoder.embed_images(_opened([locations[id_] for id_ in ids]))
-            self._table.add(self._style, self._role, self._encoder.fingerprint, ids, rows)
-            self.index = self.index.extended(ids, rows)
-            self.computed += len(ids)
+            chunk = missing[start : start + CHUNK]
+            rows = self._encoder.embed_images(images(chunk))
+            self._table.add(self._style, self._role, self._encoder.fingerprint, chunk, rows)
+            self.index = self.index.extended(chunk, rows)
+            self.computed += len(chunk)
         return self.index
 
 

@@ -1,6 +1,6 @@
 """Stage 8: original against specialised model, and against the published one, on photos nothing was chosen on."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from fashion_pipeline.core.rows import Model, Photo, Role, Sample, Split, rows_o
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.stages.drawing import Report, Studio
 from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.recognition import recognise
 from fashion_pipeline.stages.reports import PAGE, REPORT, evaluation_page
 from fashion_pipeline.stages.similarity import Measured, measure
 from fashion_pipeline.stages.training import MODEL
@@ -66,9 +67,10 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
     contestants += [_Contestant(Model.CHAMPION, champion, prompts[:1])] if champion else []
     samples, drawn = _draw(store, models, contestants, photos, report)
     measured = measure(store, models, catalog, samples, report)
-    scores = rows_to_table("scores", rows_of(product_scores(samples, measured.rows)))
-    verdict = decide(scores)
-    against = decide(scores, CHAMPION) if champion else None
+    seen = recognise(store, models, catalog, samples, report)
+    scores = rows_to_table("scores", rows_of([*product_scores(samples, measured.rows), *seen.scores]))
+    verdict = decide(scores, sight=seen.sight)
+    against = decide(scores, CHAMPION, seen.sight) if champion else None
     content = summary(
         scores,
         style=style,
@@ -81,6 +83,7 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
         "plain_prompt": prompts[0][1].prompt,
         "model": training.key,
         "champion": champion.name if champion else None,
+        "garments_seen": {role: asdict(each) for role, each in seen.sight.items()},
         "against_champion": {"verdict": against.name, "reason": against.reason} if against else None,
     }
     inputs = {"model": model, "training": training, "catalog": catalog}
@@ -92,7 +95,10 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
         inputs=inputs,
         made_of={"products": products, "report": content, **measured.made_of()},
         tables=tables,
-        files={REPORT: content, PAGE: lambda path: evaluation_page(store, models, path, inputs, tables, verdict, run)},
+        files={
+            REPORT: content,
+            PAGE: lambda path: evaluation_page(store, models, path, inputs, tables, verdict, seen.sight, run),
+        },
         run=run,
     )
     expected = {(c.name, name, role.value) for c in contestants for name, _ in c.prompts for role in Role}

@@ -1,13 +1,16 @@
 """Stage 2: embeddings of every photo, and the attributes that the encoder reads off it."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from fashion_pipeline.core.features.attributes import Attribute, answer, ensemble, of_photo
-from fashion_pipeline.core.rows import Role, Split
+from fashion_pipeline.core.features.shuffling import MOST_PHOTOS, Sight, shuffled_id
+from fashion_pipeline.core.prompts.planning import photos_of
+from fashion_pipeline.core.rows import Photo, Role, Split
 from fashion_pipeline.stages.drawing import Embedder, Report
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.files import StorageError
@@ -27,20 +30,27 @@ class Described:
     """Largest difference of an embedding's length from 1, of encoder and judge."""
     distinct: int
     """Different embeddings by the encoder."""
+    sight: Mapping[str, Sight]
+    """Role → whether it sees the garments in the photos."""
 
 
 def describe(store: Store, models: Models, style: str, report: Report, run: str = "") -> Described:
     """Embed a style's photos by encoder and judge, and ask the encoder for their attributes."""
     catalog = store.records.latest("catalog", style)
-    locations = {photo.id: photo.path for photo in store.photos(catalog)}
+    photos = store.photos(catalog)
+    locations = {photo.id: photo.path for photo in photos}
+    control = {photo.id: photo.path for photo in control_photos(photos)}
     ids = list(locations)
     questions = models.vocabulary().questions()
     with models.encoder() as encoder, models.judge() as judge:
         embedders = [
             Embedder(store.features, style, role, model, report)
-            for role, model in ((Role.ENCODER.value, encoder), (Role.JUDGE.value, judge))
+            for role, model in ((Role.ENCODER, encoder), (Role.JUDGE, judge))
         ]
         rows = [embedder.embed(locations).rows(ids) for embedder in embedders]
+        sight = {
+            role.value: _sight(embedder, control) for role, embedder in zip(Role, embedders, strict=True) if control
+        }
         texts = encoder.embed_texts([text for question in questions for text in question.texts])
         scale, used = encoder.logit_scale, {"encoder": encoder.fingerprint, "judge": judge.fingerprint}
     sizes = [len(question.texts) for question in questions]
@@ -50,7 +60,7 @@ def describe(store: Store, models: Models, style: str, report: Report, run: str 
         "features",
         style,
         inputs={"catalog": catalog},
-        made_of=used | {"vocabulary": asked},
+        made_of=used | {"vocabulary": asked, "sight": {role: asdict(each) for role, each in sight.items()}},
         tables={"attributes": answers},
         run=run,
     )
@@ -61,7 +71,23 @@ def describe(store: Store, models: Models, style: str, report: Report, run: str 
         len(ids),
         max(float(np.abs(np.linalg.norm(matrix, axis=1) - 1).max()) for matrix in rows),
         len(np.unique(rows[0].round(4), axis=0)),
+        sight,
     )
+
+
+def control_photos(photos: Sequence[Photo]) -> list[Photo]:
+    """The search photos of the shuffle control, one a product."""
+    return photos_of(photos, Split.SEARCH, MOST_PHOTOS)
+
+
+def sight_of(features: Record) -> dict[str, Sight]:
+    """Role → whether it sees the garments in a style's photos; empty where there are too few to tell."""
+    return {role: Sight(**each) for role, each in features.made_of.get("sight", {}).items()}
+
+
+def _sight(embedder: Embedder, photos: Mapping[str, str]) -> Sight:
+    index, ids = embedder.embed_shuffled(photos), list(photos)
+    return Sight.of(index.rows(ids), index.rows([shuffled_id(id_) for id_ in ids]))
 
 
 def features_of(store: Store, models: Models, style: str) -> Record:
@@ -92,8 +118,19 @@ def neighbours(store: Store, style: str) -> tuple[list[Record], list[str]]:
     return whole, damaged
 
 
+def attributes_believed(features: Record) -> bool:
+    """Whether what the encoder says of a style's photos may go into prompts and captions."""
+    sight = sight_of(features).get(Role.ENCODER)
+    return sight is None or sight.believed
+
+
 def style_attributes(store: Store, models: Models, features: Record) -> list[Attribute]:
-    """What is typical of a style's search photos: one attribute a facet, likeliest first."""
+    """What is typical of a style's search photos: one attribute a facet, likeliest first.
+
+    None where the encoder does not see the garments: its answers would be guesses from colours and backgrounds.
+    """
+    if not attributes_believed(features):
+        return []
     photos = store.photos(store.records.input(features, "catalog"))
     allowed = {photo.id for photo in photos if photo.split == Split.SEARCH}
     rows = [row for row in features.table("attributes").to_pylist() if row["id"] in allowed]

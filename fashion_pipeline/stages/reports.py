@@ -14,7 +14,8 @@ from PIL import Image
 from fashion_pipeline.core.catalog.photos import PhotoError, open_photo
 from fashion_pipeline.core.evaluation.scores import product_scores
 from fashion_pipeline.core.evaluation.statistics import Condition
-from fashion_pipeline.core.evaluation.verdicts import Verdict
+from fashion_pipeline.core.evaluation.verdicts import Verdict, unseen
+from fashion_pipeline.core.features.shuffling import Sight
 from fashion_pipeline.core.reports import pictures
 from fashion_pipeline.core.reports.report import (
     CONDITIONS,
@@ -27,6 +28,7 @@ from fashion_pipeline.core.reports.report import (
 from fashion_pipeline.core.rows import Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.stages.features import sight_of
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -83,10 +85,12 @@ def evaluation_page(
     inputs: Mapping[str, Record],
     tables: Mapping[str, pa.Table],
     verdict: Verdict,
+    sight: Mapping[str, Sight],
     run: str,
 ) -> None:
     """Write the page of an evaluation that is being recorded."""
     training, searched = inputs["training"], inputs.get("search")
+    found = (_search_data(store, searched) if searched else {}) | {"note": _unless(verdict.reason, unseen(sight))}
     data = ReportData(
         style=training.style,
         profile=models.profile.name,
@@ -98,9 +102,14 @@ def evaluation_page(
         weights_step=int(training.json("result.json")["step"]),
         looks=training_looks(training),
         lineage=_lineage(models, inputs, run),
-        **(_search_data(store, searched) if searched else {}),
+        **found,
     )
     _write(path, data)
+
+
+def _unless(said: str, note: str | None) -> str | None:
+    """A note, unless the verdict says the same already."""
+    return None if note == said else note
 
 
 def training_looks(training: Record) -> list[tuple[int, bytes]]:
@@ -158,9 +167,12 @@ def _search_data(store: Store, searched: Record) -> dict[str, Any]:
     """The part of a page that a search fills."""
     leaderboard = searched.table("leaderboard")
     best = leaderboard.slice(0, 1).to_pylist()[0]
-    candidates = store.records.input(searched, "candidates").table("candidates").to_pylist()
+    candidates = store.records.input(searched, "candidates")
     return {
-        "plain_prompt": next((row["prompt"] for row in candidates if row["strategy"] == "plain"), None),
+        "note": unseen(sight_of(store.records.input(candidates, "features"))),
+        "plain_prompt": next(
+            (row["prompt"] for row in candidates.table("candidates").to_pylist() if row["strategy"] == "plain"), None
+        ),
         "optimized_prompt": best["prompt"],
         "negative_prompt": best["negative_prompt"],
         "strategy": best["strategy"],

@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import dagster as dg
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from fashion_pipeline.core.evaluation.verdicts import VerdictName
 from fashion_pipeline.core.features.attributes import of_photo
 from fashion_pipeline.core.features.similarity import anchors, within_similarity
 from fashion_pipeline.core.rows import Pair, Sample, Split
@@ -66,10 +68,14 @@ def test_a_second_run_draws_no_image_and_trains_no_step(second_run) -> None:
 def test_the_report_has_the_promised_fields(described: Chain, full_run) -> None:
     report = evaluation(described).json("report.json")
     assert report["style"] == "coat"
-    assert report["verdict"] in ("better", "worse", "hacked", "no evidence")
+    assert report["verdict"] in get_args(VerdictName)
     assert {(s["model"], s["prompt"], s["measure"]) for s in report["scores"]} == {
-        (m, p, e) for m in ("original", "specialised") for p in ("plain", "best") for e in ("encoder", "judge")
+        (m, p, e)
+        for m in ("original", "specialised")
+        for p in ("plain", "best")
+        for e in ("encoder", "judge", "recognised", "garment")
     }
+    assert report["garments_seen"].keys() == {"encoder", "judge"}
     scores = evaluation(described).table("scores").to_pylist()
     best = [
         s["value"]

@@ -31,6 +31,22 @@ def similarity_rows(
     ]
 
 
+def sample_scores(samples: Sequence[Sample], values: Mapping[str, float], measure: str) -> list[Score]:
+    """For each model, prompt, split and product the mean of a measure (sample id → value) over the product's samples.
+
+    Samples of the search, and those without a value, do not count.
+    """
+    collected: dict[tuple[str, str, str, str], list[float]] = {}
+    for sample in samples:
+        if sample.purpose != Split.SEARCH and sample.id in values:
+            key = (sample.model_name, sample.prompt_name, sample.purpose, sample.product_group)
+            collected.setdefault(key, []).append(values[sample.id])
+    return [
+        Score(model, prompt, measure, "product", split, group, float(np.mean(found)))
+        for (model, prompt, split, group), found in collected.items()
+    ]
+
+
 def product_scores(samples: Sequence[Sample], similarities: Sequence[Mapping[str, Any]]) -> list[Score]:
     """For each model, prompt, encoder, split and product the mean over the product's samples.
 

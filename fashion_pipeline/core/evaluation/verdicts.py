@@ -5,7 +5,7 @@ for. `test` is only reported. A stricter rule is one more function in `_RULES`, 
 rules compare a challenger with the published version, which it must beat as well.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,15 +13,18 @@ import pyarrow as pa
 
 from fashion_pipeline.core.evaluation.statistics import (
     Condition,
+    Floats,
     Interval,
+    bootstrap,
     paired,
     paired_scores,
     standardised_gain,
 )
+from fashion_pipeline.core.features.shuffling import RECOGNISED, SEEN, Sight
 from fashion_pipeline.core.rows import Model, Role, Split
 from fashion_pipeline.core.texts import text
 
-VerdictName = Literal["hacked", "worse", "better", "no evidence"]
+VerdictName = Literal["broken", "hacked", "worse", "better", "no evidence"]
 
 MIN_PRODUCTS = 40
 """Fewest products that a verdict may rest on: with 40 the interval covers 94 % of the truth, with 10 only 91 %."""
@@ -30,8 +33,18 @@ HACKED_SHARE = 0.5
 """The judge must be able to confirm this share of the encoder's gain, both in standard deviations of the original's
 scores; if its interval lies below, the gain exists for the encoder alone."""
 
+LEAST_EFFECT = 0.2
+"""A gain must be at least so large, in standard deviations of the original's scores, by encoder and judge: what Cohen
+(1988) calls a small effect. A smaller one may be certain and is still not worth another model."""
+
 SPLIT = Split.DEV
 """The split that decides: not the one on which prompts were chosen, nor the one that is reported."""
+
+RECOGNISED_MEASURE = "recognised"
+"""Share of a product's samples that encoder and judge find closer to whole photos than to shuffled pieces of them."""
+
+GARMENT_MEASURE = "garment"
+"""Share of a product's samples in which the encoder sees the garment that it sees in the photo."""
 
 AFTER = Condition(Model.SPECIALISED, "plain")
 """What is judged."""
@@ -54,12 +67,19 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The paired gains of the specialised over the original model, in cosine and in standard deviations."""
+    """The paired gains of the specialised over the original model, and whether its samples show what they should."""
 
     encoder: Interval
     judge: Interval
     encoder_standardised: Interval | None
     judge_standardised: Interval | None
+    recognised: Interval | None
+    """Share of the specialised model's samples that look more like the photos than like shuffled pieces of them."""
+    recognised_gain: Interval | None
+    garment_gain: Interval | None
+    """In the share of samples that show the garment of their photo."""
+    unseen: str | None
+    """Says so where encoder or judge does not see the garments in the photos."""
     before: Condition = BEFORE
 
     @property
@@ -73,29 +93,73 @@ class Evidence:
         gains = {"encoder": _signed(self.encoder), "judge": _signed(self.judge)}
         return text("verdict.evidence", **gains, n=self.n)
 
-    def said(self, key: str) -> str:
+    @property
+    def smallest_effect(self) -> float:
+        """The smaller of both gains in standard deviations; infinite where the original's scores do not vary."""
+        found = (self.encoder_standardised, self.judge_standardised)
+        return min((gain.mean for gain in found if gain), default=float("inf"))
+
+    def said(self, key: str, **figures: object) -> str:
         """A sentence with both models' names and the gains."""
         names = {
             name: text(f"models.{model}") for name, model in (("after", AFTER.model), ("before", self.before.model))
         }
-        return text(f"verdict.{key}", **names, evidence=self.in_words)
+        return text(f"verdict.{key}", **names, evidence=self.in_words, **figures)
 
 
-def decide(scores: pa.Table, before: Condition = BEFORE) -> Verdict:
-    """The verdict on a table `scores`: the first rule that applies, in the order of `_RULES`."""
+def decide(scores: pa.Table, before: Condition = BEFORE, sight: Mapping[str, Sight] | None = None) -> Verdict:
+    """The verdict on a table `scores`: the first rule that applies, in the order of `_RULES`.
+
+    `sight` has what the shuffle control says of encoder and judge. The measures `recognised` and `garment` count where
+    the table has them.
+    """
     pairs = {role: paired_scores(scores, AFTER, before, measure=role, split=SPLIT) for role in Role}
     n = min(len(after) for after, _ in pairs.values())
     if n < MIN_PRODUCTS:
         figures = {"n": n, "split": SPLIT.value, "needed": MIN_PRODUCTS, "missing": MIN_PRODUCTS - n}
         return Verdict("no evidence", text("verdict.too_few", **figures))
-    gains = {role: paired(*pairs[role]) for role in Role}
-    standardised = {role: standardised_gain(*pairs[role]) for role in Role}
-    encoder, judge = Role.ENCODER, Role.JUDGE
-    evidence = Evidence(gains[encoder], gains[judge], standardised[encoder], standardised[judge], before)
+    evidence = _evidence(scores, pairs, before, sight or {})
     for name, rule in _RULES:
         if reason := rule(evidence):
             return Verdict(name, reason)
     return Verdict("no evidence", _why_not(evidence))
+
+
+def unseen(sight: Mapping[str, Sight]) -> str | None:
+    """The sentence for photos in which encoder or judge does not see the garments; None where both do."""
+    shares = {str(role): f"{each.share:.0%}" for role, each in sight.items() if not each.believed}
+    if not shares:
+        return None
+    return text("verdict.unseen", who=" and ".join(shares), shares=" and ".join(shares.values()), needed=f"{SEEN:.0%}")
+
+
+def _evidence(
+    scores: pa.Table, pairs: Mapping[Role, tuple[Floats, Floats]], before: Condition, sight: Mapping[str, Sight]
+) -> Evidence:
+    shares = {
+        measure: paired_scores(scores, AFTER, before, measure=measure, split=SPLIT)
+        for measure in (RECOGNISED_MEASURE, GARMENT_MEASURE)
+    }
+    gains = {measure: paired(*pair) for measure, pair in shares.items() if len(pair[0])}
+    shown = shares[RECOGNISED_MEASURE][0]
+    return Evidence(
+        encoder=paired(*pairs[Role.ENCODER]),
+        judge=paired(*pairs[Role.JUDGE]),
+        encoder_standardised=standardised_gain(*pairs[Role.ENCODER]),
+        judge_standardised=standardised_gain(*pairs[Role.JUDGE]),
+        recognised=bootstrap(shown) if len(shown) else None,
+        recognised_gain=gains.get(RECOGNISED_MEASURE),
+        garment_gain=gains.get(GARMENT_MEASURE),
+        unseen=unseen(sight),
+        before=before,
+    )
+
+
+def _broken(evidence: Evidence) -> str | None:
+    share, gain = evidence.recognised, evidence.recognised_gain
+    if share is None or gain is None or not share.below(RECOGNISED) or not gain.below(0):
+        return None
+    return evidence.said("broken", share=f"{share.mean:.0%}", before_share=f"{share.mean - gain.mean:.0%}", n=share.n)
 
 
 def _hacked(evidence: Evidence) -> str | None:
@@ -113,20 +177,40 @@ def _worse(evidence: Evidence) -> str | None:
     return evidence.said("worse")
 
 
+def _other_garment(evidence: Evidence) -> str | None:
+    gain = evidence.garment_gain
+    return evidence.said("other_garment", gain=_signed(gain, digits=2)) if gain and gain.below(0) else None
+
+
 def _better(evidence: Evidence) -> str | None:
-    if not (evidence.encoder.above(0) and evidence.judge.above(0)):
+    if not _closer(evidence) or not _shows_something(evidence) or evidence.smallest_effect < LEAST_EFFECT:
         return None
     return evidence.said("better")
 
 
 _RULES: tuple[tuple[VerdictName, Callable[[Evidence], str | None]], ...] = (
+    ("broken", _broken),
+    ("no evidence", lambda evidence: evidence.unseen),
     ("hacked", _hacked),
     ("worse", _worse),
+    ("worse", _other_garment),
     ("better", _better),
 )
 
 
+def _closer(evidence: Evidence) -> bool:
+    return evidence.encoder.above(0) and evidence.judge.above(0)
+
+
+def _shows_something(evidence: Evidence) -> bool:
+    return evidence.recognised is None or evidence.recognised.mean >= RECOGNISED
+
+
 def _why_not(evidence: Evidence) -> str:
+    if _closer(evidence) and evidence.recognised and not _shows_something(evidence):
+        return evidence.said("unrecognised", share=f"{evidence.recognised.mean:.0%}", needed=f"{RECOGNISED:.0%}")
+    if _closer(evidence):
+        return evidence.said("small", effect=f"{evidence.smallest_effect:.2f}", least=f"{LEAST_EFFECT:.2f}")
     ups = [gain.above(0) for gain in (evidence.encoder, evidence.judge)]
     downs = [gain.below(0) for gain in (evidence.encoder, evidence.judge)]
     if any(ups) and any(downs):

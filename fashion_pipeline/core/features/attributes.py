@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+GARMENT = "garment"
+"""The facet that says what a photo shows."""
+
 TOP_VALUES = 3
 """Answers kept for each photo and facet."""
 
@@ -149,7 +152,7 @@ def of_photo(rows: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> li
 
 
 def _ask(facet: str, template: str, phrase: str) -> str:
-    return template.format(with_article(phrase) if facet == "garment" else phrase)
+    return template.format(with_article(phrase) if facet == GARMENT else phrase)
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

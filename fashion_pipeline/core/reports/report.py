@@ -4,7 +4,7 @@ The words are in `templates/texts/`, the design in `templates/report.html`; here
 the arithmetic behind its pictures. Everything but the style may be missing: the page then leaves that section out.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -16,7 +16,16 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from fashion_pipeline.core.evaluation.statistics import Condition, Interval, bootstrap, paired, paired_scores, scores_of
-from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, MIN_PRODUCTS, SPLIT, Verdict
+from fashion_pipeline.core.evaluation.verdicts import (
+    AFTER,
+    BEFORE,
+    GARMENT_MEASURE,
+    MIN_PRODUCTS,
+    RECOGNISED_MEASURE,
+    SPLIT,
+    Verdict,
+)
+from fashion_pipeline.core.features.shuffling import RECOGNISED
 from fashion_pipeline.core.reports.pictures import data_uri, web_uri
 from fashion_pipeline.core.rows import Model, Role, Split
 from fashion_pipeline.core.texts import texts
@@ -33,6 +42,9 @@ COMPARISONS = (
 )
 """What is compared with what: training alone, words alone, training on top of words, both together; and the challenger
 with the published version."""
+
+SHARES = (RECOGNISED_MEASURE, GARMENT_MEASURE)
+"""Measures that are shares of samples, 0 to 1, and have a section of their own."""
 
 SPLITS = (Split.DEV.value, Split.TEST.value)
 
@@ -77,6 +89,8 @@ class ReportData:
     profile: str | None = None
     verdict: Verdict | None = None
     """None where no specialised model exists."""
+    note: str | None = None
+    """What must be known before any figure is read, such as that the encoder does not see the garments."""
     plain_prompt: str | None = None
     optimized_prompt: str | None = None
     negative_prompt: str | None = None
@@ -186,12 +200,14 @@ def render_html(data: ReportData) -> str:
         titles=texts()["verdict"]["titles"],
         grid=_grid(data.rows),
         prompts=_prompts(data),
-        panels=_panels(data.scores),
+        panels=_panels(data.scores, lambda measure: measure not in SHARES),
+        shares=_panels(data.scores, SHARES.__contains__),
         gains=_gain_panels(data.scores),
         curve=_curve(data.training_log),
         looks=[(step, data_uri(sheet), _similarity_at(data.training_log, step)) for step, sheet in data.looks],
         deciding=(AFTER, BEFORE, SPLIT),
         min_products=MIN_PRODUCTS,
+        recognised=RECOGNISED,
         run_url=_safe_link(data.lineage.run_url),
     )
 
@@ -220,16 +236,16 @@ class _Panel:
     marks: list[_Mark]
 
 
-def _panels(scores: pa.Table | None) -> list[_Panel]:
+def _panels(scores: pa.Table | None, wanted: Callable[[str], bool]) -> list[_Panel]:
     if scores is None:
         return []
     cells = dict(_cells(scores))
     anchored = {key: interval.mean for key, interval in _cells(scores, "anchored")}
     panels = []
     for split in SPLITS:
-        for measure in measures_of(scores):
+        for measure in filter(wanted, measures_of(scores)):
             own = {key: cell for key, cell in cells.items() if key[2:] == (measure, split)}
-            axis = _axis(own.values())
+            axis = (0.0, 1.0) if measure in SHARES else _axis(own.values())
             marks = [_Mark(Condition(*key[:2]), None, cell, axis, anchored.get(key)) for key, cell in own.items()]
             panels.append(_Panel(measure, split, marks))
     return [panel for panel in panels if panel.marks]
@@ -242,6 +258,8 @@ def _gain_panels(scores: pa.Table | None) -> list[_Panel]:
     panels = []
     for split in SPLITS:
         for measure in measures_of(scores):
+            if measure in SHARES:
+                continue
             own = [gain for gain in gains if gain[2:4] == (measure, split)]
             axis = _axis([gain[4] for gain in own], include=0.0)
             panels.append(_Panel(measure, split, [_Mark(after, before, gain, axis) for after, before, *_, gain in own]))

@@ -2,11 +2,20 @@ import numpy as np
 import pytest
 
 from fashion_pipeline.core.evaluation.verdicts import MIN_PRODUCTS, decide
+from fashion_pipeline.core.features.shuffling import Sight
 from fashion_pipeline.core.tables import rows_to_table
 
 
-def scores(encoder: float, judge: float, n: int = 60, split: str = "dev", noise: float = 0.3):
-    """Gains in standard deviations of the original's scores over products."""
+def scores(
+    encoder: float,
+    judge: float,
+    n: int = 60,
+    split: str = "dev",
+    noise: float = 0.3,
+    recognised: tuple[float, float] | None = None,
+    garment: tuple[float, float] | None = None,
+):
+    """Gains in standard deviations of the original's scores over products; shares of original and specialised."""
     rng = np.random.default_rng(0)
     rows = []
     for role, gain, mean, sd in (("encoder", encoder, 0.6, 0.04), ("judge", judge, 0.3, 0.10)):
@@ -19,7 +28,17 @@ def scores(encoder: float, judge: float, n: int = 60, split: str = "dev", noise:
                 | {"scope": "product", "value": value}
                 for i, value in enumerate(values)
             ]
+    for measure, shares in (("recognised", recognised), ("garment", garment)):
+        for model, share in zip(("original", "specialised"), shares or (), strict=False):
+            rows += [
+                {"model": model, "prompt": "plain", "measure": measure, "split": split, "product_group": f"p{i}"}
+                | {"scope": "product", "value": float(i < round(share * n))}
+                for i in range(n)
+            ]
     return rows_to_table("scores", rows)
+
+
+SEES, BLIND = Sight(0.98, 120), Sight(0.5, 120)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +46,7 @@ def scores(encoder: float, judge: float, n: int = 60, split: str = "dev", noise:
     [
         (0.5, 0.5, "better", "closer to photos it never saw"),
         (0.5, 0.3, "better", "60 products"),
+        (0.15, 0.15, "no evidence", "too little to be worth another model: the smaller of both gains is 0.15"),
         (-0.5, -0.5, "worse", "further from the photos"),
         (-0.5, 0.0, "worse", "further"),
         (0.0, -0.5, "worse", "further"),
@@ -65,3 +85,37 @@ def test_the_test_split_never_decides():
 
 def test_no_scores_at_all_are_no_evidence():
     assert decide(rows_to_table("scores", [])).name == "no evidence"
+
+
+@pytest.mark.parametrize(
+    ("shares", "name", "reason"),
+    [
+        ({"recognised": (0.9, 0.8), "garment": (0.5, 0.6)}, "better", "closer"),
+        ({"recognised": (0.9, 0.2)}, "broken", "20% of the samples of the specialised model"),
+        ({"recognised": (0.1, 0.2)}, "no evidence", "only 20% of its samples look more like the photos"),
+        ({"recognised": (0.9, 0.7)}, "better", "closer"),
+        ({"garment": (0.8, 0.4)}, "worse", "shows the garment of its photo less often than the original model"),
+        ({"garment": (0.1, 0.1)}, "better", "closer"),
+    ],
+)
+def test_a_score_counts_only_where_the_pictures_show_the_garment(shares, name, reason):
+    verdict = decide(scores(2.0, 2.0, **shares))
+    assert verdict.name == name, verdict.reason
+    assert reason in verdict.reason
+
+
+@pytest.mark.parametrize(("encoder", "judge"), [(BLIND, SEES), (SEES, BLIND), (BLIND, BLIND)])
+@pytest.mark.parametrize("gain", [2.0, -2.0])
+def test_nothing_is_said_where_encoder_or_judge_does_not_see_the_garments(encoder, judge, gain):
+    verdict = decide(scores(gain, gain), sight={"encoder": encoder, "judge": judge})
+    assert verdict.name == "no evidence"
+    blind = [role for role, sight in (("encoder", encoder), ("judge", judge)) if not sight.believed]
+    assert f"by {' and '.join(blind)}, only {' and '.join(['50%'] * len(blind))} of the photos" in verdict.reason
+
+
+def test_encoders_that_see_the_garments_are_believed():
+    assert decide(scores(2.0, 2.0), sight={"encoder": SEES, "judge": SEES}).name == "better"
+
+
+def test_pictures_that_fell_apart_are_called_so_even_where_the_encoder_is_blind():
+    assert decide(scores(2.0, 2.0, recognised=(0.7, 0.2)), sight={"encoder": BLIND}).name == "broken"

@@ -1,0 +1,82 @@
+"""Stage 8, whether samples show something, and the garment that the photos show."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fashion_pipeline.core.evaluation.scores import sample_scores
+from fashion_pipeline.core.evaluation.verdicts import GARMENT_MEASURE, RECOGNISED_MEASURE
+from fashion_pipeline.core.features.attributes import GARMENT, answer, ensemble
+from fashion_pipeline.core.features.embeddings import FeatureIndex
+from fashion_pipeline.core.features.shuffling import Sight, recognised, shuffled_id
+from fashion_pipeline.core.rows import Role, Sample, Score
+from fashion_pipeline.stages.drawing import Embedder, Report
+from fashion_pipeline.stages.features import control_photos
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.store.records import Record
+from fashion_pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from fashion_pipeline.ml.encoders import ClipEncoder
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What samples show."""
+
+    scores: list[Score]
+    """Measures `recognised` and, where the vocabulary has the facet, `garment`."""
+    sight: Mapping[str, Sight]
+    """Role → whether it sees the garments in the photos."""
+
+
+def recognise(store: Store, models: Models, catalog: Record, samples: Sequence[Sample], report: Report) -> Recognised:
+    """Look whether each sample is closer to whole photos than to their pieces, and shows the garment of its photo."""
+    style, photos = catalog.style, store.photos(catalog)
+    control = {photo.id: photo.path for photo in control_photos(photos)}
+    wanted = {sample.reference for sample in samples}
+    references = {photo.id: photo.path for photo in photos if photo.id in wanted}
+    drawn = {sample.id: str(store.samples.path(sample.id)) for sample in samples}
+    shown = dict.fromkeys(drawn, True)
+    sight: dict[str, Sight] = {}
+    with models.encoder() as encoder, models.judge() as judge:
+        for role, model in ((Role.ENCODER, encoder), (Role.JUDGE, judge)):
+            embedder = Embedder(store.features, style, role, model, report)
+            embedder.embed(references | control)
+            real = embedder.embed_shuffled(control)
+            made = Embedder(store.sample_features, style, role, model, report).embed(drawn)
+            whole, pieces = real.rows(list(control)), real.rows([shuffled_id(id_) for id_ in control])
+            sight[role] = Sight.of(whole, pieces)
+            if drawn and control:
+                closer = recognised(made.rows(list(drawn)), whole, pieces)
+                shown = {id_: shown[id_] and bool(each) for id_, each in zip(drawn, closer, strict=True)}
+            if role == Role.ENCODER:
+                garments = _garments(models, encoder, [(real, list(references)), (made, list(drawn))])
+    same = {
+        sample.id: float(garments[sample.id] == garments[sample.reference])
+        for sample in samples
+        if sample.id in garments
+    }
+    return Recognised(
+        sample_scores(samples, {id_: float(each) for id_, each in shown.items()}, RECOGNISED_MEASURE)
+        + sample_scores(samples, same, GARMENT_MEASURE),
+        sight,
+    )
+
+
+def _garments(
+    models: Models, encoder: "ClipEncoder", images: Sequence[tuple[FeatureIndex, Sequence[str]]]
+) -> dict[str, str]:
+    """Photo or sample → its likeliest garment; empty where the vocabulary does not ask for garments."""
+    questions = [question for question in models.vocabulary().questions() if question.facet == GARMENT]
+    if not questions:
+        return {}
+    texts = ensemble(
+        encoder.embed_texts([text for question in questions for text in question.texts]),
+        [len(question.texts) for question in questions],
+    )
+    found: dict[str, str] = {}
+    for index, ids in images:
+        for row in answer(ids, index.rows(ids), questions, texts, encoder.logit_scale) if ids else ():
+            found.setdefault(str(row["id"]), str(row["value"]))
+    return found
