@@ -19,8 +19,8 @@ import numpy as np
 
 from fashion_pipeline.core.evaluation.scores import product_scores
 from fashion_pipeline.core.evaluation.statistics import Condition, Interval, paired, paired_scores
+from fashion_pipeline.core.prompts.formats import write
 from fashion_pipeline.core.prompts.planning import photos_of, plan
-from fashion_pipeline.core.prompts.strategies import write
 from fashion_pipeline.core.rows import Model, Origin, Pair, Role, Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.settings import read_settings

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 Mode = Literal["prompt", "finetune", "full"]
 JOBS: dict[Mode, str] = {"prompt": "prompt_optimization", "finetune": "finetuning", "full": "full_pipeline"}
 
-_PROMPT_OPS, _FINETUNE_OPS = {"generated_samples"}, {"curated_subset", "lora_weights", "evaluation_report"}
+_PROMPT_OPS = {"prompt_candidates", "generated_samples"}
+_FINETUNE_OPS = {"curated_subset", "lora_weights", "evaluation_report"}
 OPS: dict[Mode, set[str]] = {
     "prompt": _PROMPT_OPS,
     "finetune": _FINETUNE_OPS,
@@ -114,9 +115,21 @@ def run(
     return ended.run_id
 
 
-def optimize_prompts(style: str, source: str | Path | None = None, budget: int | None = None) -> dict[str, Any]:
-    """Find the prompt that comes closest to the style, within a budget of images; returns the prompt report."""
-    run(style, "prompt", source, {"generated_samples": {"budget": budget}} if budget else {})
+def optimize_prompts(
+    style: str,
+    source: str | Path | None = None,
+    budget: int | None = None,
+    prompts: Sequence[str] = (),
+    rounds: int | None = None,
+) -> dict[str, Any]:
+    """Find the prompt that comes closest to the style, within a budget of images; returns the prompt report.
+
+    `prompts` are your own, which compete as they are. With `rounds` a call goes one round further, up to that number.
+    """
+    written: dict[str, Any] = {"prompts": list(prompts)} if prompts else {}
+    written |= {"rounds": rounds} if rounds else {}
+    config = {"prompt_candidates": written, "generated_samples": {"budget": budget} if budget else {}}
+    run(style, "prompt", source, {op: values for op, values in config.items() if values})
     return _latest_report("prompt_report", style)
 
 

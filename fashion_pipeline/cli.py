@@ -24,6 +24,9 @@ from fashion_pipeline.settings import TEMPLATES, SettingsError, enter, read_sett
 if TYPE_CHECKING:
     from fashion_pipeline.launching import Event
 
+SIMILARITY = ("encoder", "judge")
+"""Measures of the table that `run` and `report` print; the page has the others."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -61,7 +64,14 @@ def run(
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps instead of the profile's.")] = None,
     budget: Annotated[
         int | None,
-        typer.Option(min=2, help="Images that the prompt search may draw: four or more for each prompt that competes."),
+        typer.Option(min=2, help="Images that the prompt search may draw; 8 or more. It pays for the best by text."),
+    ] = None,
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", help="A prompt of your own that competes; may be repeated.")
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rounds of prompt search; each run starts one from the winners of the last."),
     ] = None,
     products: Annotated[
         int | None,
@@ -78,7 +88,7 @@ def run(
     Steps, budget, products and knobs are remembered for the style, also for runs of the schedule and the sensor.
     """
     with _errors():
-        config = _config(steps, budget, products, knobs or [])
+        config = _config(steps, budget, products, knobs or [], prompts or [], rounds)
         with _progress(style_slug(style)) as follow:
             api.run(style, mode.value, source, config, follow, forget=defaults)
         _show_report(style)
@@ -285,11 +295,19 @@ def _progress(asked: str) -> Iterator[api.Follow]:
         yield follow
 
 
-def _config(steps: int | None, budget: int | None, products: int | None, knobs: list[str]) -> dict[str, Any]:
+def _config(
+    steps: int | None,
+    budget: int | None,
+    products: int | None,
+    knobs: list[str],
+    prompts: list[str],
+    rounds: int | None,
+) -> dict[str, Any]:
     """Step → its configuration, from the options of `run`."""
     training = dict(_knob(text) for text in knobs) | ({"steps": steps} if steps else {})
     search = {"budget": budget, "held_out_products": products}
     config = {
+        "prompt_candidates": {name: value for name, value in (("prompts", prompts), ("rounds", rounds)) if value},
         "generated_samples": {name: value for name, value in search.items() if value},
         "lora_weights": training,
         "evaluation_report": {"products": products} if products else {},
@@ -321,6 +339,7 @@ def _show_report(style: str) -> None:
             "products": score["n"],
         }
         for score in found["scores"]
+        if score["measure"] in SIMILARITY
     ]
     out.print(_table(rows))
     out.print(f"best prompt: {found['optimized_prompt']}  ({found['strategy']})", markup=False)

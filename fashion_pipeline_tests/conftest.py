@@ -27,7 +27,7 @@ PHOTOS = 48
 STYLES = ("bag", "coat")
 SMALL = {
     "ops": {
-        "generated_samples": {"config": {"budget": 16, "held_out_products": 3}},
+        "generated_samples": {"config": {"budget": 64, "held_out_products": 3}},
         "lora_weights": {"config": {"steps": 6}},
         "evaluation_report": {"config": {"products": 3}},
     }

@@ -163,13 +163,15 @@ def test_the_doctor_says_so_when_the_data_root_cannot_be_made(tmp_path: Path, mo
 
 
 def test_options_of_a_run_become_the_configuration_of_its_steps() -> None:
-    assert _config(None, None, None, []) == {}
-    assert _config(30, 48, 9, ["rank=8", "caption_dropout=0.2", "horizontal_flip=false", "precision=fp32"]) == {
+    assert _config(None, None, None, [], [], None) == {}
+    knobs = ["rank=8", "caption_dropout=0.2", "horizontal_flip=false", "precision=fp32"]
+    assert _config(30, 48, 9, knobs, ["my own coat"], 2) == {
+        "prompt_candidates": {"prompts": ["my own coat"], "rounds": 2},
         "generated_samples": {"budget": 48, "held_out_products": 9},
         "lora_weights": {"rank": 8, "caption_dropout": 0.2, "horizontal_flip": False, "precision": "fp32", "steps": 30},
         "evaluation_report": {"products": 9},
     }
-    assert _config(None, None, None, ['layers=["attention"]'])["lora_weights"] == {"layers": ["attention"]}
+    assert _config(None, None, None, ['layers=["attention"]'], [], None)["lora_weights"] == {"layers": ["attention"]}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Stage 2, features: what encoder and judge see in each photo, and the attributes that the encoder reads off it."""
 
 from collections import Counter
+from dataclasses import asdict
 
 import dagster as dg
 
@@ -35,6 +36,9 @@ def clip_features(
     metadata = {
         "dagster/row_count": 2 * made.photos,
         "embeddings computed": made.computed,
+        "calibration": markdown([{"facet": facet, **asdict(each)} for facet, each in made.calibrations.items()])
+        if made.calibrations
+        else "none: fewer than 50 search photos came with an answer that the vocabulary knows",
         "attributes": markdown(_most_frequent(made.attributes.to_pylist())),
     }
     figures = [

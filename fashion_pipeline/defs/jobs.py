@@ -8,7 +8,7 @@ from fashion_pipeline.defs.catalog import raw_images
 from fashion_pipeline.defs.curation import CurationConfig, curated_subset
 from fashion_pipeline.defs.evaluation import EvaluationConfig, evaluation_report
 from fashion_pipeline.defs.features import clip_features
-from fashion_pipeline.defs.prompts import prompt_candidates
+from fashion_pipeline.defs.prompts import PromptConfig, prompt_candidates
 from fashion_pipeline.defs.publishing import published_model, style_leaderboard
 from fashion_pipeline.defs.samples import SearchConfig, generated_samples
 from fashion_pipeline.defs.similarity import prompt_report, similarity_table
@@ -50,6 +50,7 @@ JOBS = (catalog_job, prompt_optimization_job, finetuning_job, full_pipeline_job)
 def step_fields() -> dict[str, set[str]]:
     """Step → what can be configured of it."""
     configs: dict[str, type[dg.Config]] = {
+        "prompt_candidates": PromptConfig,
         "generated_samples": SearchConfig,
         "curated_subset": CurationConfig,
         "lora_weights": TrainingConfig,

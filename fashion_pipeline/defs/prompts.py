@@ -1,12 +1,27 @@
 """Stage 3, prompts: the candidates that each strategy writes for the style."""
 
+from typing import Any
+
 import dagster as dg
+from pydantic import Field
 
 from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.metadata import check, checks, column_schema, common, markdown, result, row_count
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.prompts import write_candidates
 from fashion_pipeline.store.store import Store
+
+
+class PromptConfig(dg.Config):
+    """What competes beside what the strategies write."""
+
+    prompts: list[str] = Field(default=[], description="Prompts of your own that compete as they are.")
+    rounds: int = Field(
+        default=1,
+        ge=1,
+        description="Rounds of search. From the second on, a run starts from the winners of the one before, and draws "
+        "none of its images again; each run goes one round further, up to this number.",
+    )
 
 
 @dg.asset(
@@ -20,14 +35,24 @@ from fashion_pipeline.store.store import Store
     ),
 )
 def prompt_candidates(
-    context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
+    context: dg.AssetExecutionContext,
+    config: PromptConfig,
+    store: dg.ResourceParam[Store],
+    models: dg.ResourceParam[Models],
 ) -> dg.MaterializeResult:
     """Prompts by every strategy, from the attributes of the style's search photos."""
-    made = write_candidates(store, models, context.partition_key, context.run.run_id)
+    asked: dict[str, Any] = {"prompts": config.prompts, "rounds": config.rounds}
+    made = write_candidates(store, models, context.partition_key, **asked, run=context.run.run_id)
     table = made.record.table("candidates")
     metadata = {
         **row_count(table),
-        "candidates": markdown(table.select(["strategy", "prompt", "text_similarity"]).to_pylist()),
+        "round": made.round,
+        "what the style is not": made.negative or "unknown: no other style was described",
+        "candidates": markdown(
+            table.select(["strategy", "prompt", "negative_prompt", "text_similarity"])
+            .sort_by([("text_similarity", "descending")])
+            .to_pylist()
+        ),
         "attributes of the style": markdown([vars(attribute) for attribute in made.attributes]),
     }
     figures = [

@@ -25,7 +25,7 @@ class SearchConfig(dg.Config):
     **common("samples", "pytorch", "png", "parquet"),
     deps=[prompt_candidates],
     pool=POOL,
-    metadata=column_schema("samples", "leaderboard"),
+    metadata=column_schema("samples", "leaderboard", "formats"),
     check_specs=checks(
         "generated_samples",
         blocking={"every_image_exists": "Every row has its PNG, and it can be read."},
@@ -49,8 +49,11 @@ def generated_samples(
         "images found": len({sample.id for sample in made.samples}) - made.drawn,
         "best prompt": made.best.prompt,
         "leaderboard": markdown(
-            leaderboard.select(["strategy", "prompt", "images", "products", "mean", "low", "high"]).to_pylist()
+            leaderboard.select(
+                ["strategy", "prompt", "negative_prompt", "images", "products", "mean", "low", "high"]
+            ).to_pylist()
         ),
+        "formats": markdown(made.record.table("formats").to_pylist()),
         "samples": _shown(store, made),
     }
     figures = [

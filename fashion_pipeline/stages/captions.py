@@ -3,7 +3,7 @@
 from typing import Any
 
 from fashion_pipeline.core.features.attributes import of_photo
-from fashion_pipeline.core.prompts.strategies import FORMATS, write
+from fashion_pipeline.core.prompts.formats import FORMATS, Candidate, write
 from fashion_pipeline.core.training.curation import captions
 from fashion_pipeline.stages.features import attributes_believed
 from fashion_pipeline.stages.models import Models
@@ -19,23 +19,30 @@ def caption_format(searched: Record | None) -> str:
 
     The plain prompt is no format: captions that are all alike invite learning the photos by heart.
     """
-    ranked = [str(row["strategy"]) for row in searched.table("leaderboard").to_pylist()] if searched else []
+    ranked = [str(row["format"]) for row in searched.table("formats").to_pylist()] if searched else []
     return next((name for name in ranked if name in FORMATS and name != "plain"), DEFAULT_FORMAT)
 
 
-def photo_captions(store: Store, models: Models, features: Record, strategy: str) -> dict[str, tuple[str, ...]]:
-    """Photo → its captions, by the strategy from the photo's own attributes, if these may be believed."""
-    subject, vocabulary = store.sources.subject(features.style), models.vocabulary()
-    fits = models.prompt_fits()
-    plain = write("plain", subject, [], fits).prompt
+def own_prompts(store: Store, models: Models, features: Record, strategy: str) -> dict[str, Candidate]:
+    """Photo → the prompt that a format writes from its own attributes, if these may be believed."""
+    subject, vocabulary, fits = store.sources.subject(features.style), models.vocabulary(), models.prompt_fits()
     answers: dict[str, list[dict[str, Any]]] = {}
     for row in features.table("attributes").to_pylist() if attributes_believed(features) else ():
         answers.setdefault(row["id"], []).append(row)
     return {
+        photo.id: write(strategy, subject, of_photo(answers.get(photo.id, ()), vocabulary), fits)
+        for photo in store.photos(store.records.input(features, "catalog"))
+    }
+
+
+def photo_captions(store: Store, models: Models, features: Record, strategy: str) -> dict[str, tuple[str, ...]]:
+    """Photo → its captions: its own one if there is one that fits, else by the format; and the plain prompt."""
+    fits = models.prompt_fits()
+    plain = write("plain", store.sources.subject(features.style), [], fits).prompt
+    written = own_prompts(store, models, features, strategy)
+    return {
         photo.id: captions(
-            photo.caption if photo.caption and fits(photo.caption) else None,
-            write(strategy, subject, of_photo(answers.get(photo.id, ()), vocabulary), fits).prompt,
-            plain,
+            photo.caption if photo.caption and fits(photo.caption) else None, written[photo.id].prompt, plain
         )
         for photo in store.photos(store.records.input(features, "catalog"))
     }

@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from fashion_pipeline.core.evaluation.scores import product_scores
 from fashion_pipeline.core.evaluation.verdicts import CHAMPION, Verdict, decide
+from fashion_pipeline.core.prompts.formats import Candidate, write
 from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
-from fashion_pipeline.core.prompts.strategies import Candidate, write
 from fashion_pipeline.core.reports.report import summary
 from fashion_pipeline.core.rows import Model, Photo, Role, Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table

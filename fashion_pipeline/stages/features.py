@@ -3,11 +3,22 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from fashion_pipeline.core.features.attributes import Attribute, answer, ensemble, of_photo
+from fashion_pipeline.core.features.attributes import (
+    Attribute,
+    Question,
+    answer,
+    by_facet,
+    ensemble,
+    facet_logits,
+    values_of,
+)
+from fashion_pipeline.core.features.calibration import Calibration, calibrate, known_answers
 from fashion_pipeline.core.features.shuffling import MOST_PHOTOS, Sight, shuffled_id
 from fashion_pipeline.core.prompts.planning import photos_of
 from fashion_pipeline.core.rows import Photo, Role, Split
@@ -16,6 +27,9 @@ from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.files import StorageError
 from fashion_pipeline.store.records import MissingRecordError, Record
 from fashion_pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from fashion_pipeline.ml.encoders import ClipEncoder
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,8 @@ class Described:
     """Different embeddings by the encoder."""
     sight: Mapping[str, Sight]
     """Role → whether it sees the garments in the photos."""
+    calibrations: Mapping[str, Calibration]
+    """Facet → what was fitted on the photos whose answer came with them."""
 
 
 def describe(store: Store, models: Models, style: str, report: Report, run: str = "") -> Described:
@@ -51,17 +67,22 @@ def describe(store: Store, models: Models, style: str, report: Report, run: str 
         sight = {
             role.value: _sight(embedder, control) for role, embedder in zip(Role, embedders, strict=True) if control
         }
-        texts = encoder.embed_texts([text for question in questions for text in question.texts])
+        texts = embed_questions(encoder, questions)
         scale, used = encoder.logit_scale, {"encoder": encoder.fingerprint, "judge": judge.fingerprint}
-    sizes = [len(question.texts) for question in questions]
-    answers = answer(ids, rows[0], questions, ensemble(texts, sizes), scale)
+    calibrations = _calibrations(photos, rows[0], questions, texts, scale)
+    temperatures = {facet: each.temperature for facet, each in calibrations.items()}
     asked = hashlib.sha256(repr(questions).encode()).hexdigest()[:16]
     record = store.records.add(
         "features",
         style,
         inputs={"catalog": catalog},
-        made_of=used | {"vocabulary": asked, "sight": {role: asdict(each) for role, each in sight.items()}},
-        tables={"attributes": answers},
+        made_of=used
+        | {
+            "vocabulary": asked,
+            "temperatures": temperatures,
+            "sight": {role: asdict(each) for role, each in sight.items()},
+        },
+        tables={"attributes": answer(ids, rows[0], questions, texts, scale, temperatures)},
         run=run,
     )
     return Described(
@@ -72,7 +93,34 @@ def describe(store: Store, models: Models, style: str, report: Report, run: str 
         max(float(np.abs(np.linalg.norm(matrix, axis=1) - 1).max()) for matrix in rows),
         len(np.unique(rows[0].round(4), axis=0)),
         sight,
+        calibrations,
     )
+
+
+def embed_questions(encoder: "ClipEncoder", questions: Sequence[Question]) -> NDArray[np.float32]:
+    """(len(questions), d) unit rows: the mean direction of each question's texts."""
+    texts = encoder.embed_texts([text for question in questions for text in question.texts])
+    return ensemble(texts, [len(question.texts) for question in questions])
+
+
+def _calibrations(
+    photos: Sequence[Photo],
+    images: NDArray[np.float32],
+    questions: Sequence[Question],
+    texts: NDArray[np.float32],
+    scale: float,
+) -> dict[str, Calibration]:
+    """A temperature for each facet that enough search photos brought an answer to."""
+    usable = [at for at, photo in enumerate(photos) if photo.split == Split.SEARCH]
+    found: dict[str, Calibration] = {}
+    for facet, places in by_facet(questions).items():
+        values = [questions[place].value for place in places]
+        known, truths = known_answers([photos[at].attributes for at in usable], facet, values)
+        rows = [usable[at] for at in known]
+        logits = facet_logits(images[rows], texts[places], scale)
+        if made := calibrate(logits, truths, [photos[at].product_group for at in rows]):
+            found[facet] = made
+    return found
 
 
 def control_photos(photos: Sequence[Photo]) -> list[Photo]:
@@ -129,9 +177,25 @@ def style_attributes(store: Store, models: Models, features: Record) -> list[Att
 
     None where the encoder does not see the garments: its answers would be guesses from colours and backgrounds.
     """
+    first: dict[str, Attribute] = {}
+    for value in style_values(store, models, features):
+        first.setdefault(value.facet, value)
+    return list(first.values())
+
+
+def style_values(store: Store, models: Models, features: Record) -> list[Attribute]:
+    """Every value found in a style's search photos with its mean probability, likeliest first; likewise."""
     if not attributes_believed(features):
         return []
+    answers = search_answers(store, features)
+    return values_of([row for rows in answers.values() for row in rows], models.vocabulary())
+
+
+def search_answers(store: Store, features: Record) -> dict[str, list[dict[str, Any]]]:
+    """Search photo → its rows of table `attributes`."""
     photos = store.photos(store.records.input(features, "catalog"))
-    allowed = {photo.id for photo in photos if photo.split == Split.SEARCH}
-    rows = [row for row in features.table("attributes").to_pylist() if row["id"] in allowed]
-    return of_photo(rows, models.vocabulary())
+    answers: dict[str, list[dict[str, Any]]] = {photo.id: [] for photo in photos if photo.split == Split.SEARCH}
+    for row in features.table("attributes").to_pylist():
+        if row["id"] in answers:
+            answers[row["id"]].append(row)
+    return answers

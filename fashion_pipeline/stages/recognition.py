@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from fashion_pipeline.core.evaluation.scores import sample_scores
 from fashion_pipeline.core.evaluation.verdicts import GARMENT_MEASURE, RECOGNISED_MEASURE
-from fashion_pipeline.core.features.attributes import GARMENT, answer, ensemble
+from fashion_pipeline.core.features.attributes import GARMENT, answer
 from fashion_pipeline.core.features.embeddings import FeatureIndex
 from fashion_pipeline.core.features.shuffling import Sight, recognised, shuffled_id
 from fashion_pipeline.core.rows import Role, Sample, Score
 from fashion_pipeline.stages.drawing import Embedder, Report
-from fashion_pipeline.stages.features import control_photos
+from fashion_pipeline.stages.features import control_photos, embed_questions
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -71,10 +71,7 @@ def _garments(
     questions = [question for question in models.vocabulary().questions() if question.facet == GARMENT]
     if not questions:
         return {}
-    texts = ensemble(
-        encoder.embed_texts([text for question in questions for text in question.texts]),
-        [len(question.texts) for question in questions],
-    )
+    texts = embed_questions(encoder, questions)
     found: dict[str, str] = {}
     for index, ids in images:
         for row in answer(ids, index.rows(ids), questions, texts, encoder.logit_scale) if ids else ():

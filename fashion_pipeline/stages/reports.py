@@ -1,7 +1,7 @@
 """What the HTML pages and JSON reports show, collected from records; a page belongs to one record."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
@@ -177,16 +177,17 @@ def _search_data(store: Store, searched: Record) -> dict[str, Any]:
         "negative_prompt": best["negative_prompt"],
         "strategy": best["strategy"],
         "leaderboard": leaderboard,
-        "thumbnails": _thumbnails(store, searched),
+        **{name: searched.table(name) for name in ("formats", "phrases", "progress")},
+        "thumbnails": _thumbnails(store, searched, leaderboard["candidate"].to_pylist()),
     }
 
 
-def _thumbnails(store: Store, searched: Record) -> dict[str, list[Image.Image]]:
+def _thumbnails(store: Store, searched: Record, candidates: Sequence[str]) -> dict[str, list[Image.Image]]:
     """Candidate → its images of the first photos that were drawn for all."""
-    found: dict[str, list[Image.Image]] = {}
+    found: dict[str, list[Image.Image]] = {candidate: [] for candidate in candidates}
     for sample in Sample.read(searched.table("samples")):
-        shown = found.setdefault(sample.candidate, [])
-        if sample.purpose == Split.SEARCH and len(shown) < THUMBNAILS:
+        shown = found.get(sample.candidate)
+        if shown is not None and sample.purpose == Split.SEARCH and len(shown) < THUMBNAILS:
             shown.append(Image.open(store.samples.path(sample.id)))
     return found
 

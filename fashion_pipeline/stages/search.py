@@ -1,22 +1,49 @@
-"""Stage 4: the search spends its budget of images, and the winner is drawn anew for photos it never saw."""
+"""Stage 4: the search spends its budget of images, and the winner is drawn anew for photos it never saw.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+Two questions share the budget. Which single prompt stands for the style? And which format writes the best prompt for
+each photo by itself? The first is what people type, the second writes the training captions.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
 
 from fashion_pipeline.core.evaluation.statistics import bootstrap
+from fashion_pipeline.core.features.embeddings import FeatureIndex
 from fashion_pipeline.core.features.similarity import paired_cosines
+from fashion_pipeline.core.prompts.formats import FORMATS, Candidate
+from fashion_pipeline.core.prompts.lessons import phrase_effects, progress
 from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
-from fashion_pipeline.core.prompts.search import Standing, Trial, require_budget, successive_halving
-from fashion_pipeline.core.prompts.strategies import Candidate
+from fashion_pipeline.core.prompts.search import (
+    MIN_RUNG_PRODUCTS,
+    Standing,
+    Trial,
+    affordable,
+    require_budget,
+    seed_for,
+    shortlist,
+    successive_halving,
+)
 from fashion_pipeline.core.rows import Model, Photo, Role, Sample, Split, rows_of
+from fashion_pipeline.stages.captions import own_prompts
 from fashion_pipeline.stages.drawing import Embedder, Report, Studio
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.prompts import read_candidates
+from fashion_pipeline.stages.prompts import earlier_search, read_candidates
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
 PLAIN = "plain"
 BEST = "best"
+
+FORMATS_SHARE = 4
+"""One image of so many is spent on the formats."""
+
+LEFT_BEHIND = -1
+"""Rung of a candidate that only earlier rounds drew."""
+
+PARENTS = 2
+"""Winners of the round before that compete in any case."""
 
 
 @dataclass(frozen=True)
@@ -25,45 +52,48 @@ class Searched:
 
     record: Record
     samples: list[Sample]
+    """Of this round, of those before, and of the held-out photos."""
     best: Candidate
     drawn: int
     spent: int
-    """Images that the search itself rests on."""
+    """Images that this round rests on and that no earlier one had drawn."""
 
 
 def search(
     store: Store, models: Models, style: str, *, budget: int, held_out_products: int, report: Report, run: str = ""
 ) -> Searched:
-    """Find the best candidate within a budget of images; draw it and the plain one for photos of dev and test.
+    """Find the best candidate and format within a budget of images; draw best and plain prompt for dev and test.
 
-    Raises BudgetError, before any model is loaded, for a budget that cannot compare the candidates.
+    What earlier rounds drew costs nothing and counts. Raises BudgetError, before any model is loaded, for a budget that
+    cannot compare two prompts.
     """
     written = store.records.latest("candidates", style)
     catalog = store.records.input(written, "catalog")
-    candidates, photos = read_candidates(written), store.photos(catalog)
+    photos = store.photos(catalog)
     references = {photo.id: photo for photo in photos_of(photos, Split.SEARCH)}
-    require_budget(budget, len(candidates), len(references))
+    earlier, candidates = earlier_search(store, written), read_candidates(written)
+    formats = _formats(store, models, written, budget, len(references))
+    for_style = budget - budget // FORMATS_SHARE if formats else budget
+    competing = _competing(written, candidates, earlier, for_style, len(references))
     drawing = models.profile.generation
-    samples: list[Sample] = []
     with models.generator() as generator, models.encoder() as encoder:
         studio = Studio(store, generator, Model.ORIGINAL, drawing, report)
         real = store.features.index(style, Role.ENCODER, encoder.fingerprint)
         embedder = Embedder(store.sample_features, style, Role.ENCODER, encoder, report)
-
-        def draw(trials: Sequence[Trial]) -> Mapping[Trial, float]:
-            drawn = studio.shoot([_shot(trial, candidates, references) for trial in trials])
-            samples.extend(drawn)
-            ids = [sample.id for sample in drawn]
-            embedded = embedder.embed({sample: str(store.samples.path(sample)) for sample in ids})
-            cosines = paired_cosines(embedded.rows(ids), real.rows([trial.reference for trial in trials]))
-            return dict(zip(trials, map(float, cosines), strict=True))
-
-        standings = successive_halving(list(candidates), list(references), budget, draw)
-        spent = len(samples)
+        before = _drawn_before(earlier, generator.fingerprint, references)
+        round_ = _Round(store, studio, embedder, real, references, before)
+        standings = round_.hold(competing, lambda trial: candidates[trial.candidate], for_style)
+        by_format = round_.hold(list(formats), lambda t: formats[t.candidate][t.reference], budget - for_style)
         best = candidates[standings[0].candidate]
+        leaderboard = [_row(round_.pooled(each), candidates[each.candidate]) for each in standings]
+        leaderboard += _left_behind(round_, earlier, competing)
+        phrases, steps = _lessons(standings, candidates), _progress(round_, candidates, competing)
         pair = [(PLAIN, plain_candidate(candidates)), (BEST, best)]
-        for split in (Split.DEV, Split.TEST):
-            samples += studio.shoot(plan(pair, photos_of(photos, split, held_out_products), split))
+        held_out = [
+            sample
+            for split in (Split.DEV, Split.TEST)
+            for sample in studio.shoot(plan(pair, photos_of(photos, split, held_out_products), split))
+        ]
         made_of = {
             "budget": budget,
             "held_out_products": held_out_products,
@@ -71,6 +101,7 @@ def search(
             "encoder": encoder.fingerprint,
             "drawing": drawing.model_dump(),
         }
+    samples = [*round_.samples.values(), *held_out]
     record = store.records.add(
         "search",
         style,
@@ -78,30 +109,161 @@ def search(
         made_of=made_of,
         tables={
             "samples": rows_of(samples),
-            "leaderboard": [_row(standing, candidates[standing.candidate]) for standing in standings],
+            "leaderboard": leaderboard,
+            "formats": [{"format": each.candidate, **_figures(each)} for each in by_format],
+            "phrases": phrases,
+            "progress": steps,
         },
         run=run,
     )
-    return Searched(record, samples, best, studio.drawn, spent)
+    return Searched(record, samples, best, studio.drawn, round_.spent)
 
 
 def plain_candidate(candidates: Mapping[str, Candidate]) -> Candidate:
     """The prompt that names nothing but the style."""
-    return next(candidate for candidate in candidates.values() if candidate.strategy == PLAIN)
+    return next(c for c in candidates.values() if c.strategy == PLAIN and not c.negative_prompt)
 
 
-def _shot(trial: Trial, candidates: Mapping[str, Candidate], photos: Mapping[str, Photo]) -> Shot:
-    candidate = candidates[trial.candidate]
-    return Shot(candidate, photos[trial.reference], Split.SEARCH, candidate.strategy, trial.repeat)
+class _Round:
+    """Draws trials with the original model, scores them by the encoder, and keeps what it rests on."""
+
+    def __init__(
+        self,
+        store: Store,
+        studio: Studio,
+        embedder: Embedder,
+        real: FeatureIndex,
+        references: Mapping[str, Photo],
+        before: Sequence[Sample],
+    ) -> None:
+        self._store, self._studio, self._embedder, self._real = store, studio, embedder, real
+        self._references = references
+        self.samples: dict[str, Sample] = {sample.id: sample for sample in before}
+        """By id: those of earlier rounds, then those of this one."""
+        self._before = len(self.samples)
+        self._known = {(sample.candidate, sample.reference, sample.seed) for sample in before}
+
+    @property
+    def spent(self) -> int:
+        """Images that no earlier round had drawn."""
+        return len(self.samples) - self._before
+
+    def hold(self, candidates: Sequence[str], prompt: Callable[[Trial], Candidate], budget: int) -> list[Standing]:
+        """Compare candidates within a budget; `prompt` is what a trial draws. Best first; empty without candidates."""
+        if not candidates:
+            return []
+
+        def draw(trials: Sequence[Trial]) -> Mapping[Trial, float]:
+            drawn = self._studio.shoot([self._shot(trial, prompt(trial)) for trial in trials])
+            self.samples |= {sample.id: sample for sample in drawn}
+            return dict(zip(trials, self.cosines(drawn), strict=True))
+
+        def known(trial: Trial) -> bool:
+            seed = seed_for(self._references[trial.reference].product_group, trial.repeat)
+            return (prompt(trial).id, trial.reference, seed) in self._known
+
+        return successive_halving(candidates, list(self._references), budget, draw, known)
+
+    def pooled(self, standing: Standing) -> Standing:
+        """The same with every image of the candidate, also those of earlier rounds."""
+        own = [sample for sample in self.samples.values() if sample.candidate == standing.candidate]
+        scores: dict[str, list[float]] = {}
+        for sample, cosine in zip(own, self.cosines(own), strict=True):
+            scores.setdefault(sample.reference, []).append(cosine)
+        return Standing(standing.candidate, scores, standing.rung)
+
+    def _shot(self, trial: Trial, candidate: Candidate) -> Shot:
+        return Shot(candidate, self._references[trial.reference], Split.SEARCH, candidate.strategy, trial.repeat)
+
+    def cosines(self, samples: Sequence[Sample]) -> list[float]:
+        """The encoder's cosine of each sample to its photo."""
+        ids = [sample.id for sample in samples]
+        drawn = self._embedder.embed({sample: str(self._store.samples.path(sample)) for sample in ids})
+        return list(map(float, paired_cosines(drawn.rows(ids), self._real.rows([s.reference for s in samples]))))
+
+
+def _competing(
+    written: Record, candidates: Mapping[str, Candidate], earlier: Record | None, budget: int, references: int
+) -> list[str]:
+    """The candidates that images are spent on; those with the least similar texts are left out if it cannot pay all."""
+    texts = {row["id"]: row["text_similarity"] for row in written.table("candidates").to_pylist()}
+    ranked = sorted(candidates, key=lambda each: -texts[each])
+    winners = [row["candidate"] for row in earlier.table("leaderboard").to_pylist()] if earlier else []
+    first = [
+        plain_candidate(candidates).id,
+        *(each for each in candidates if candidates[each].strategy == "handwritten"),
+        *[each for each in winners if each in candidates][:PARENTS],
+    ]
+    chosen = shortlist(ranked, first, affordable(budget, len(candidates), references))
+    require_budget(budget, len(chosen), references)
+    return chosen
+
+
+def _formats(
+    store: Store, models: Models, written: Record, budget: int, references: int
+) -> dict[str, dict[str, Candidate]]:
+    """Format → photo → its own prompt; empty where all write the same, or the budget cannot compare them."""
+    features = store.records.input(written, "features")
+    prompts = {name: own_prompts(store, models, features, name) for name in FORMATS}
+    told_apart = len({tuple(each.prompt for each in own.values()) for own in prompts.values()}) > 1
+    paid = budget // FORMATS_SHARE >= len(FORMATS) * min(MIN_RUNG_PRODUCTS, references)
+    return prompts if told_apart and paid else {}
+
+
+def _drawn_before(earlier: Record | None, generator: str, references: Mapping[str, Photo]) -> list[Sample]:
+    """The samples of earlier rounds that were drawn by the same model for photos that are still searched on."""
+    if earlier is None:
+        return []
+    samples = Sample.read(earlier.table("samples"))
+    return [s for s in samples if s.purpose == Split.SEARCH and s.model == generator and s.reference in references]
+
+
+def _left_behind(round_: _Round, earlier: Record | None, competing: Sequence[str]) -> list[dict[str, object]]:
+    """Rows of the candidates that only earlier rounds drew, best first."""
+    found = []
+    for row in earlier.table("leaderboard").to_pylist() if earlier else ():
+        standing = round_.pooled(Standing(row["candidate"], rung=LEFT_BEHIND))
+        if row["candidate"] not in competing and standing.scores:
+            found.append(_row(standing, Candidate(row["strategy"], row["prompt"], row["negative_prompt"])))
+    return sorted(found, key=lambda row: -float(str(row["mean"])))
+
+
+def _lessons(standings: Sequence[Standing], candidates: Mapping[str, Candidate]) -> list[dict[str, object]]:
+    """Rows of table `phrases`; candidates with a negative prompt are left out, since it changes more than a phrase."""
+    scores = {
+        each.candidate: {photo: float(np.mean(cosines)) for photo, cosines in each.scores.items()}
+        for each in standings
+        if not candidates[each.candidate].negative_prompt and candidates[each.candidate].strategy != "handwritten"
+    }
+    effects = phrase_effects(scores, {candidate: candidates[candidate].phrases for candidate in scores})
+    return [
+        {
+            "phrase": effect.phrase,
+            "candidates": effect.candidates,
+            "products": effect.gain.n,
+            "gain": effect.gain.mean,
+            "low": effect.gain.low,
+            "high": effect.gain.high,
+        }
+        for effect in effects
+    ]
+
+
+def _progress(round_: _Round, candidates: Mapping[str, Candidate], competing: Sequence[str]) -> list[dict[str, object]]:
+    """Rows of table `progress`, over the images of all rounds in the order of drawing."""
+    drawn = [sample for sample in round_.samples.values() if sample.candidate in competing]
+    scored = [(s.candidate, s.reference, score) for s, score in zip(drawn, round_.cosines(drawn), strict=True)]
+    return [asdict(step) for step in progress(scored, plain_candidate(candidates).id)]
 
 
 def _row(standing: Standing, candidate: Candidate) -> dict[str, object]:
+    told = {"strategy": candidate.strategy, "prompt": candidate.prompt, "negative_prompt": candidate.negative_prompt}
+    return {"candidate": candidate.id, **told, **_figures(standing)}
+
+
+def _figures(standing: Standing) -> dict[str, object]:
     interval = bootstrap(standing.by_reference)
     return {
-        "candidate": candidate.id,
-        "strategy": candidate.strategy,
-        "prompt": candidate.prompt,
-        "negative_prompt": candidate.negative_prompt,
         "images": standing.images,
         "products": interval.n,
         "mean": standing.mean,

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashion_pipeline.core.prompts.formats import write
 from fashion_pipeline.core.prompts.planning import photos_of, plan
-from fashion_pipeline.core.prompts.strategies import write
 from fashion_pipeline.core.rows import Pair, Split
 from fashion_pipeline.core.training.curation import validation_photos
 from fashion_pipeline.core.training.recipe import Recipe

@@ -48,7 +48,7 @@ def _kept(store: Store) -> set[tuple[str, str, str]]:
     newest = [
         record for kind in KINDS for style in store.records.styles(kind) for record in [_newest(store, kind, style)]
     ]
-    whole = [one for record in newest for one in store.records.ancestry(record).values()]
+    whole = [one for record in newest for one in store.records.ancestors(record)]
     return {(record.kind, record.style, record.key) for record in whole}
 
 

@@ -36,7 +36,7 @@ KINDS: dict[str, Kind] = {
     "catalog": Kind("raw_images", ("images", "rejects")),
     "features": Kind("clip_features", ("attributes",)),
     "candidates": Kind("prompt_candidates", ("candidates",)),
-    "search": Kind("generated_samples", ("samples", "leaderboard")),
+    "search": Kind("generated_samples", ("samples", "leaderboard", "formats", "phrases", "progress")),
     "similarity": Kind("similarity_table", ("similarities",)),
     "prompt_report": Kind("prompt_report"),
     "curation": Kind("curated_subset", ("training_pairs",)),
@@ -188,16 +188,27 @@ class Records:
         return found
 
     def ancestry(self, record: Record) -> dict[str, Record]:
-        """Kind → record, of a record and of all that it was made from and that is still there."""
-        found: dict[str, Record] = {record.kind: record}
+        """Kind → record, of a record and of all that it was made from and that is still there.
+
+        Of several of a kind, as the searches of several rounds, the nearest.
+        """
+        found: dict[str, Record] = {}
+        for ancestor in self.ancestors(record):
+            found.setdefault(ancestor.kind, ancestor)
+        return {kind: found[kind] for kind in KINDS if kind in found}
+
+    def ancestors(self, record: Record) -> list[Record]:
+        """A record and all that it was made from and that is still there, nearest first."""
+        found = {(record.kind, record.key): record}
         waiting = [record]
         while waiting:
-            for kind, key in waiting.pop().inputs.items():
-                parent = self.find(kind, record.style, key)
-                if parent is not None and kind not in found:
-                    found[kind] = parent
+            for kind, key in waiting.pop(0).inputs.items():
+                if (kind, key) in found:
+                    continue
+                if (parent := self.find(kind, record.style, key)) is not None:
+                    found[kind, key] = parent
                     waiting.append(parent)
-        return {kind: found[kind] for kind in KINDS if kind in found}
+        return list(found.values())
 
     def all(self, kind: str, style: str) -> list[Record]:
         """Every record of a kind that can be read, oldest first."""

@@ -1,6 +1,7 @@
 """Zero-shot attributes: a vocabulary of facets and values, and what the encoder answers for each photo."""
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,11 @@ class Attribute:
     value: str
     phrase: str
     probability: float
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Facet and value."""
+        return self.facet, self.value
 
 
 @dataclass(frozen=True)
@@ -109,16 +115,17 @@ def answer(
     questions: Sequence[Question],
     texts: NDArray[np.float32],
     scale: float,
+    temperatures: Mapping[str, float] | None = None,
 ) -> list[dict[str, object]]:
     """Rows of table `attributes`: for each photo and facet the likeliest values with their probabilities.
 
     `images` (n, d) and `texts` (len(questions), d) are unit rows; `scale` is the encoder's logit scale. Probabilities
-    are a softmax over the values of one facet.
+    are a softmax over the values of one facet, at the facet's temperature, which is 1 where none is given.
     """
     rows: list[dict[str, object]] = []
-    for facet in dict.fromkeys(question.facet for question in questions):
-        positions = [index for index, question in enumerate(questions) if question.facet == facet]
-        probabilities = _softmax(np.asarray(scale * images @ texts[positions].T, np.float32))
+    for facet, positions in by_facet(questions).items():
+        temperature = (temperatures or {}).get(facet, 1.0)
+        probabilities = softmax(facet_logits(images, texts[positions], scale) / temperature)
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_VALUES]
         for row, columns in enumerate(best):
             rows += [
@@ -133,31 +140,67 @@ def answer(
     return rows
 
 
-def of_photo(rows: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> list[Attribute]:
-    """The likeliest value of each facet, from the `attributes` rows of one photo or of many.
+def by_facet(questions: Sequence[Question]) -> dict[str, list[int]]:
+    """Facet → the places of its questions, both in their order."""
+    places: dict[str, list[int]] = {}
+    for place, question in enumerate(questions):
+        places.setdefault(question.facet, []).append(place)
+    return places
 
-    For several photos a value's probability is its mean over all of them; a value that is not among a photo's kept
-    answers counts as 0 there. Likeliest first.
+
+def facet_logits(images: NDArray[np.float32], texts: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    """(n, d) images and (k, d) questions of one facet, unit rows → (n, k) logits."""
+    return np.asarray(scale * images @ texts.T, np.float32)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, k) logits → (n, k) probabilities, a row summing to 1."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
+
+
+def values_of(rows: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> list[Attribute]:
+    """Every value with its mean probability over the photos, likeliest first, from `attributes` rows of these photos.
+
+    A value that is not among a photo's kept answers counts as 0 there.
     """
     photos = len({row["id"] for row in rows})
     sums: dict[tuple[str, str], float] = {}
     for row in rows:
         key = (str(row["facet"]), str(row["value"]))
         sums[key] = sums.get(key, 0.0) + float(str(row["probability"])) / photos
+    found = [
+        Attribute(facet, value, vocabulary.phrase(facet, value), min(probability, 1.0))
+        for (facet, value), probability in sums.items()
+    ]
+    return sorted(found, key=lambda attribute: -attribute.probability)
+
+
+def of_photo(rows: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> list[Attribute]:
+    """The likeliest value of each facet, from the `attributes` rows of one photo or of many; likeliest first."""
     best: dict[str, Attribute] = {}
-    for (facet, value), probability in sums.items():
-        if facet not in best or probability > best[facet].probability:
-            best[facet] = Attribute(facet, value, vocabulary.phrase(facet, value), min(probability, 1.0))
-    return sorted(best.values(), key=lambda attribute: -attribute.probability)
+    for attribute in values_of(rows, vocabulary):
+        best.setdefault(attribute.facet, attribute)
+    return list(best.values())
+
+
+def given_values(photos: Sequence[Mapping[str, str]], vocabulary: Vocabulary) -> list[Attribute]:
+    """What came with photos: the most frequent value of each facet with its share of all photos, most frequent first.
+
+    Only facets of the vocabulary; a value that it does not know stands for itself, in small letters.
+    """
+    counts = Counter(
+        (facet, value.strip()) for each in photos for facet, value in each.items() if facet in vocabulary.facets
+    )
+    best: dict[str, Attribute] = {}
+    for (facet, value), count in counts.most_common():
+        if value:
+            best.setdefault(facet, Attribute(facet, value, vocabulary.phrase(facet, value), count / len(photos)))
+    return list(best.values())
 
 
 def _ask(facet: str, template: str, phrase: str) -> str:
     return template.format(with_article(phrase) if facet == GARMENT else phrase)
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
 
 
 def _texts(path: Path, name: str, table: object) -> dict[str, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""How far the encoder's probabilities can be taken at their word: a temperature a facet, and the error before and after.
+"""How far the encoder's probabilities can be taken at their word: a temperature a facet, and what is left of the error.
 
 Contrastive encoders rank answers well and are too sure, or not sure enough, of them. Dividing the logits by one
 temperature leaves the ranking as it is and lets 0.7 mean that about 70 of 100 such answers are right: Guo et al. 2017
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fashion_pipeline.core.features.attributes import softmax
 
 Logits = NDArray[np.float32]
 
@@ -86,12 +88,6 @@ def expected_calibration_error(probabilities: NDArray[np.float32], truths: NDArr
         for number in np.unique(bins)
     ]
     return float(sum(gaps))
-
-
-def softmax(logits: Logits) -> NDArray[np.float32]:
-    """(n, k) logits → (n, k) probabilities, a row summing to 1."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
 
 
 def known_answers(given: Sequence[Mapping[str, str]], facet: str, values: Sequence[str]) -> tuple[list[int], list[int]]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fashion_pipeline.core.prompts.formats import Candidate
 from fashion_pipeline.core.prompts.requests import Drawing, Request
 from fashion_pipeline.core.prompts.search import sample_order, seed_for
-from fashion_pipeline.core.prompts.strategies import Candidate
 from fashion_pipeline.core.rows import Photo, Sample
 
 

@@ -46,6 +46,9 @@ with the published version."""
 SHARES = (RECOGNISED_MEASURE, GARMENT_MEASURE)
 """Measures that are shares of samples, 0 to 1, and have a section of their own."""
 
+ENDS = 5
+"""Phrases shown from either end of the list."""
+
 SPLITS = (Split.DEV.value, Split.TEST.value)
 
 
@@ -100,6 +103,12 @@ class ReportData:
     rows: Sequence[ComparisonRow] = ()
     leaderboard: pa.Table | None = None
     """Table `leaderboard`, best first."""
+    formats: pa.Table | None = None
+    """Table `formats`, best first."""
+    phrases: pa.Table | None = None
+    """Table `phrases`, the most helpful first."""
+    progress: pa.Table | None = None
+    """Table `progress`."""
     thumbnails: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)
     """Candidate id → some of its images."""
     training_log: pa.Table | None = None
@@ -200,6 +209,8 @@ def render_html(data: ReportData) -> str:
         titles=texts()["verdict"]["titles"],
         grid=_grid(data.rows),
         prompts=_prompts(data),
+        words=_words(data),
+        spent=_spent(data.progress),
         panels=_panels(data.scores, lambda measure: measure not in SHARES),
         shares=_panels(data.scores, SHARES.__contains__),
         gains=_gain_panels(data.scores),
@@ -304,6 +315,39 @@ def _prompts(data: ReportData) -> list[dict[str, object]]:
         }
         for row in rows
     ]
+
+
+def _words(data: ReportData) -> list[dict[str, object]]:
+    """Two small tables: what each phrase is worth, the ends of the list only; and how the formats compare."""
+    found: list[dict[str, object]] = []
+    for name, table, label, value in (
+        ("phrases", data.phrases, "phrase", "gain"),
+        ("formats", data.formats, "format", "mean"),
+    ):
+        rows = table.to_pylist() if table is not None else []
+        rows = rows if len(rows) <= 2 * ENDS else [*rows[:ENDS], *rows[-ENDS:]]
+        cells = [Interval(row[value], row["low"], row["high"], row["products"]) for row in rows]
+        axis = _axis(cells, 0.0 if value == "gain" else None)
+        marks = [
+            (row[label], _Mark(Condition("original", "best"), None, cell, axis))
+            for row, cell in zip(rows, cells, strict=True)
+        ]
+        if marks:
+            found.append({"name": name, "marks": marks, "signed": value == "gain"})
+    return found
+
+
+def _spent(table: pa.Table | None) -> dict[str, object] | None:
+    """A line in a square of 100 x 100: the leader's gain over the plain prompt by images."""
+    if table is None or table.num_rows < 2:
+        return None
+    images, gains = table["images"].to_pylist(), table["gain"].to_pylist()
+    bottom, top = min(0.0, *gains), max(*gains, 0.001)
+    points = [
+        (round(100 * count / images[-1], 2), round(96 - 92 * (gain - bottom) / (top - bottom), 2))
+        for count, gain in zip(images, gains, strict=True)
+    ]
+    return {"points": points, "last": images[-1], "top": top, "bottom": bottom, "gain": gains[-1]}
 
 
 def _interval(row: Mapping[str, object]) -> Interval:

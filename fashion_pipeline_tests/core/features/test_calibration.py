@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from fashion_pipeline.core.features.attributes import softmax
 from fashion_pipeline.core.features.calibration import (
     LEAST_PHOTOS,
     calibrate,
     expected_calibration_error,
     fit_temperature,
     known_answers,
-    softmax,
 )
 
 

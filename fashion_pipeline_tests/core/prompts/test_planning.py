@@ -2,9 +2,9 @@
 
 import pytest
 
+from fashion_pipeline.core.prompts.formats import Candidate
 from fashion_pipeline.core.prompts.planning import photos_of, plan, sample_of
 from fashion_pipeline.core.prompts.requests import Drawing, Request, sample_id
-from fashion_pipeline.core.prompts.strategies import Candidate
 from fashion_pipeline.core.rows import Photo, Sample
 
 PLAIN, BEST = Candidate("plain", "a coat"), Candidate("all_attributes", "a green coat", "blurry")

@@ -10,8 +10,11 @@ from fashion_pipeline.core.prompts.search import (
     BudgetError,
     Standing,
     Trial,
+    affordable,
+    require_budget,
     sample_order,
     seed_for,
+    shortlist,
     successive_halving,
 )
 
@@ -141,3 +144,40 @@ def test_a_larger_sample_keeps_the_smaller_one_and_ignores_how_the_ids_were_sort
     assert sample_order(ids, "dev") != sample_order(ids, "test")
     without_last = [p for p in sample_order(ids, "dev") if p != "p39"]
     assert without_last == sample_order(ids[:-1], "dev")
+
+
+def test_a_budget_pays_for_as_many_prompts_as_can_be_compared_and_never_fewer_than_two() -> None:
+    for photos in (1, 3, 40):
+        for candidates in (1, 2, 3, 12, 60):
+            paid = [affordable(budget, candidates, photos) for budget in range(0, 600, 7)]
+            assert paid == sorted(paid) and min(paid) >= min(candidates, 2) and max(paid) <= candidates
+            for budget, n in zip(range(0, 600, 7), paid, strict=True):
+                if n > 2:
+                    require_budget(budget, n, photos)
+    assert affordable(192, 60, 40) == 12
+    assert affordable(10_000, 60, 40) == 60
+
+
+def test_the_shortlist_has_who_must_compete_and_then_the_best_by_text() -> None:
+    assert shortlist(["a", "b", "c", "d"], ["c", "plain", "c"], 4) == ["c", "plain", "a", "b"]
+    assert shortlist(["a"], ["x", "y", "z"], 2) == ["x", "y", "z"]
+
+
+def test_what_an_earlier_round_drew_costs_nothing_and_lets_the_search_look_further() -> None:
+    quality = {f"c{k}": k / 10 for k in range(6)}
+    earlier = Studio(quality, np.random.default_rng(0))
+    successive_halving(list(quality), names("p", 60), 96, earlier)
+    known = set(earlier.trials)
+    again = Studio(quality, np.random.default_rng(0))
+    standings = successive_halving(list(quality), names("p", 60), 96, again, known.__contains__)
+    new = [trial for trial in again.trials if trial not in known]
+    assert len(new) <= 96 and len(again.trials) > 96
+    assert standings[0].candidate == "c5"
+
+
+def test_a_round_in_which_everything_is_known_ends() -> None:
+    quality = {"c0": 0.0, "c1": 1.0}
+    known = {Trial(c, "p0", repeat) for c in quality for repeat in range(5)}
+    studio = Studio(quality, np.random.default_rng(0))
+    successive_halving(list(quality), ["p0"], 8, studio, known.__contains__)
+    assert len([trial for trial in studio.trials if trial not in known]) <= 8

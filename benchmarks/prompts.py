@@ -1,0 +1,244 @@
+"""What the prompt search is worth: its best prompt against the plain one and a smaller search, on held-out photos.
+
+    python -m benchmarks.prompts STYLE … [--budget 192] [--products 128] [--control STYLE] [--exhaustive STYLE]
+
+Needs styles that were described (`fashion-pipeline run --mode prompt`). For each of them the same number of images is
+spent twice: on the prompts of all strategies, and on those of three (`plain`, `all_attributes`,
+`high_confidence_only`), which is what a choice among attributes alone can do. Then the plain and both best prompts are
+drawn for the same products of `dev` and `test` with the same seeds. `--control` compares the plain prompt with itself,
+`--exhaustive` the search with one that draws every candidate for every photo. What was drawn is not drawn again; tables
+go to `prompts/` in the data root.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from fashion_pipeline.core.evaluation.scores import product_scores
+from fashion_pipeline.core.evaluation.statistics import (
+    Condition,
+    Interval,
+    holm,
+    paired,
+    scores_of,
+    sign_flip_test,
+)
+from fashion_pipeline.core.features.similarity import paired_cosines
+from fashion_pipeline.core.prompts import strategies
+from fashion_pipeline.core.prompts.formats import Candidate, write
+from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
+from fashion_pipeline.core.prompts.search import Trial, affordable, successive_halving
+from fashion_pipeline.core.rows import Model, Role, Split, rows_of
+from fashion_pipeline.core.tables import rows_to_table
+from fashion_pipeline.settings import read_settings
+from fashion_pipeline.stages.drawing import Embedder, Studio
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.prompts import read_candidates, write_candidates
+from fashion_pipeline.stages.search import plain_candidate, search
+from fashion_pipeline.stages.similarity import measure
+from fashion_pipeline.store.store import Store
+
+THREE = ("plain", "all_attributes", "high_confidence_only")
+SPLITS = (Split.DEV, Split.TEST)
+RESAMPLES = 200
+REPEATS = 6
+"""Seeds a product of the control."""
+
+
+def main() -> None:
+    """Draw and score what is not there yet, then print the tables."""
+    given = _arguments()
+    settings = read_settings()
+    store, models = Store(settings.data), Models.of(settings)
+    folder = settings.data / "prompts"
+    folder.mkdir(exist_ok=True)
+    found = {}
+    for style in given.styles:
+        file = folder / f"{style}-{given.budget}-{given.products}.json"
+        if not file.exists():
+            _write(file, _compared(store, models, style, given.budget, given.products))
+        found[style] = json.loads(file.read_text(encoding="utf-8"))
+    tables = [_table(found)] if found else []
+    tables += [_control(store, models, given.control, given.products)] if given.control else []
+    tables += [_against_all(store, models, given.exhaustive, given.budget, given.products)] if given.exhaustive else []
+    (folder / "results.md").write_text("\n".join(tables), encoding="utf-8")
+    print("\n".join(tables))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("styles", nargs="*")
+    parser.add_argument("--budget", type=int, default=192)
+    parser.add_argument("--products", type=int, default=128)
+    parser.add_argument("--control")
+    parser.add_argument("--exhaustive")
+    return parser.parse_args()
+
+
+# The comparison
+
+
+def _compared(store: Store, models: Models, style: str, budget: int, products: int) -> dict[str, Any]:
+    """Both searches of a style, and the scores of each product with the plain and both best prompts."""
+    found: dict[str, Any] = {"scores": {}}
+    for name, chosen in (("three", THREE), ("all", tuple(strategies.STRATEGIES))):
+        rules = {rule: strategies.STRATEGIES[rule] for rule in chosen}
+        negative = strategies.negative_prompt if name == "all" else lambda view: ""
+        with (
+            mock.patch.dict(strategies.STRATEGIES, rules, clear=True),
+            mock.patch("fashion_pipeline.stages.prompts.negative_prompt", negative),
+        ):
+            written = write_candidates(store, models, style)
+            limits: dict[str, Any] = {"budget": budget, "held_out_products": products}
+            made = search(store, models, style, **limits, report=lambda text: None)
+        catalog = store.records.input(written.record, "catalog")
+        held_out = [sample for sample in made.samples if sample.purpose in SPLITS]
+        measured = measure(store, models, catalog, held_out, lambda text: None)
+        scores = rows_to_table("scores", rows_of(product_scores(held_out, measured.rows)))
+        winner = {"strategy": made.best.strategy, "prompt": made.best.prompt, "negative": made.best.negative_prompt}
+        found[name] = winner | {"candidates": len(written.candidates), "images": made.spent}
+        for prompt, key in (("plain", "plain"), ("best", name)):
+            for role in Role:
+                for split in SPLITS:
+                    for column in ("value", "anchored"):
+                        cell = Condition(Model.ORIGINAL, prompt)
+                        values = scores_of(scores, cell, measure=role, split=split, column=column)
+                        found["scores"].setdefault(f"{role} {split} {column}", {})[key] = values
+        print(f"{style}, {name}: {made.best.prompt!r} without {made.best.negative_prompt!r}", flush=True)
+    return found
+
+
+def _table(found: dict[str, dict[str, Any]]) -> str:
+    """Two tables in Markdown: what the best prompt gains, and what it gains over the smaller search."""
+    lines = ["| style | best prompt (strategy) | n | plain | best | gain | judge | anchored gain |", "| --- " * 8 + "|"]
+    for style, each in found.items():
+        best, encoder = each["all"], each["scores"]["encoder test value"]
+        without = f" · without {best['negative']}" if best["negative"] else ""
+        cells = [
+            style,
+            f"{best['prompt']}{without} ({best['strategy']})",
+            str(len(encoder["plain"])),
+            f"{np.mean(list(encoder['plain'].values())):.3f}",
+            f"{np.mean(list(encoder['all'].values())):.3f}",
+            _told(_gain(encoder, "all", "plain")),
+            _told(_gain(each["scores"]["judge test value"], "all", "plain")),
+            _told(_gain(each["scores"]["encoder test anchored"], "all", "plain")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| style | best of three (strategy) | encoder, dev | encoder, test | p, Holm | judge, test |"]
+    lines += ["| --- " * 6 + "|"]
+    tests = [sign_flip_test(*_pair(each["scores"]["encoder test value"], "all", "three")) for each in found.values()]
+    for (style, each), p in zip(found.items(), holm(tests), strict=True):
+        three, scores = each["three"], each["scores"]
+        gains = [_gain(scores[f"{by} value"], "all", "three") for by in ("encoder dev", "encoder test", "judge test")]
+        told = [_told(gains[0]), _told(gains[1]), f"{p:.3f}", _told(gains[2])]
+        lines.append(f"| {style} | {three['prompt']} ({three['strategy']}) | {' | '.join(told)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _pair(scores: dict[str, dict[str, float]], after: str, before: str) -> tuple[list[float], list[float]]:
+    common = sorted(scores[after].keys() & scores[before].keys())
+    return [scores[after][key] for key in common], [scores[before][key] for key in common]
+
+
+def _gain(scores: dict[str, dict[str, float]], after: str, before: str) -> Interval | None:
+    pair = _pair(scores, after, before)
+    return paired(*pair) if pair[0] else None
+
+
+# Controls
+
+
+def _control(store: Store, models: Models, style: str, products: int) -> str:
+    """The plain prompt against itself with other seeds: how often the interval of the difference contains zero."""
+    catalog = store.records.latest("catalog", style)
+    photos = photos_of(store.photos(catalog), Split.DEV, products)
+    plain = write("plain", store.sources.subject(style), [], models.prompt_fits())
+    shots = [Shot(plain, photo, Split.DEV, "plain", repeat) for photo in photos for repeat in range(REPEATS)]
+    cosines = np.reshape(_cosines(store, models, style, shots), (len(photos), REPEATS))
+    rng = np.random.default_rng(0)
+    contain = 0
+    for resample in range(RESAMPLES):
+        chosen = np.array([rng.permutation(REPEATS)[:2] for _ in photos])
+        rows = np.arange(len(photos))
+        gain = paired(cosines[rows, chosen[:, 0]], cosines[rows, chosen[:, 1]], seed=resample)
+        contain += not (gain.above(0) or gain.below(0))
+    return (
+        f"A/A on {style}: {len(photos)} products of dev, {REPEATS} seeds each; two of them against each other, "
+        f"{RESAMPLES} times: the interval contains zero in {contain}.\n"
+    )
+
+
+def _against_all(store: Store, models: Models, style: str, budget: int, products: int) -> str:
+    """The search against drawing every candidate it is held with for every search photo."""
+    written = write_candidates(store, models, style)
+    candidates = read_candidates(written.record)
+    texts = {row["id"]: row["text_similarity"] for row in written.record.table("candidates").to_pylist()}
+    catalog = store.records.input(written.record, "catalog")
+    photos = {photo.id: photo for photo in photos_of(store.photos(catalog), Split.SEARCH, 3 * budget // 12)}
+    most = affordable(budget, len(candidates), len(photos))
+    chosen = [plain_candidate(candidates).id, *sorted(candidates, key=lambda each: -texts[each])]
+    chosen = list(dict.fromkeys(chosen))[:most]
+    trials = [Trial(candidate, photo) for candidate in chosen for photo in photos]
+    shots = [
+        Shot(candidates[t.candidate], photos[t.reference], Split.SEARCH, candidates[t.candidate].strategy)
+        for t in trials
+    ]
+    scores = dict(zip(trials, _cosines(store, models, style, shots), strict=True))
+    means = {each: float(np.mean([scores[Trial(each, photo)] for photo in photos])) for each in chosen}
+    spent: set[Trial] = set()
+
+    def draw(asked: Sequence[Trial]) -> dict[Trial, float]:
+        spent.update(asked)
+        return {trial: scores[Trial(trial.candidate, trial.reference)] for trial in asked}
+
+    winner = successive_halving(chosen, list(photos), len(trials) // 3, draw)[0].candidate
+    best = max(means, key=lambda each: means[each])
+    held_out = photos_of(store.photos(catalog), Split.DEV, products)
+    pair = [_dev(store, models, style, candidates[each], held_out) for each in (winner, best)]
+    gain = paired(*pair)
+    error = float(np.std(pair[1], ddof=1) / np.sqrt(len(pair[1])))
+    return (
+        f"Exhaustive search on {style}: {len(chosen)} candidates x {len(photos)} photos = {len(trials)} images, best "
+        f"{candidates[best].prompt!r}, dev {np.mean(pair[1]):.3f} (standard error {error:.3f}). Ours: {len(spent)} "
+        f"images ({len(spent) / len(trials):.0%}), {candidates[winner].prompt!r}, dev {np.mean(pair[0]):.3f}; "
+        f"difference {_told(gain)} on {gain.n} products.\n"
+    )
+
+
+def _dev(store: Store, models: Models, style: str, candidate: Candidate, photos: Sequence[Any]) -> list[float]:
+    return _cosines(store, models, style, plan([("best", candidate)], photos, Split.DEV))
+
+
+def _cosines(store: Store, models: Models, style: str, shots: Sequence[Shot]) -> list[float]:
+    """The encoder's cosine of what each shot draws to its photo."""
+    with models.generator() as generator, models.encoder() as encoder:
+        studio = Studio(store, generator, Model.ORIGINAL, models.profile.generation, lambda text: None)
+        samples = studio.shoot(shots)
+        real = store.features.index(style, Role.ENCODER, encoder.fingerprint)
+        embedder = Embedder(store.sample_features, style, Role.ENCODER, encoder, lambda text: None)
+        made = embedder.embed({sample.id: str(store.samples.path(sample.id)) for sample in samples})
+        ids = [sample.id for sample in samples]
+        return list(map(float, paired_cosines(made.rows(ids), real.rows([s.reference for s in samples]))))
+
+
+def _told(gain: Interval | None) -> str:
+    if gain is None:
+        return ""
+    span = "" if gain.low is None else f" ({gain.low:+.3f} to {gain.high:+.3f})"
+    return f"{gain.mean:+.3f}{span}".replace("-", "−")
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    fresh = file.with_name(f".{file.name}.fresh")
+    fresh.write_text(json.dumps(content), encoding="utf-8")
+    fresh.replace(file)
+
+
+if __name__ == "__main__":
+    main()

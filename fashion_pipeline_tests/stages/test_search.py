@@ -1,0 +1,99 @@
+"""The search on real photos and models: rounds, formats, prompts of one's own, and budgets that are too small."""
+
+from typing import Any
+
+import pytest
+
+from fashion_pipeline.core.prompts.search import BudgetError
+from fashion_pipeline.core.rows import Sample, Split
+from fashion_pipeline.stages.captions import caption_format
+from fashion_pipeline.stages.prompts import Written, write_candidates
+from fashion_pipeline.stages.search import LEFT_BEHIND, Searched, search
+from fashion_pipeline.store.records import Record
+from fashion_pipeline_tests.conftest import STYLES, Chain, make_chain
+
+BUDGET = 72
+
+
+@pytest.fixture(scope="module")
+def searching(described: Chain, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """A data root of its own, since its searches would be another test's earlier rounds."""
+    own = make_chain(tmp_path_factory.mktemp("search") / "data", described.store.root.parent / "photos")
+    for style in STYLES:
+        assert own.materialize(("raw_images", "clip_features"), style).success
+    return own
+
+
+def go(chain: Chain, budget: int = BUDGET, **asked: Any) -> tuple[Written, Searched]:
+    written = write_candidates(chain.store, chain.models, "coat", **asked)
+    limits: dict[str, Any] = {"budget": budget, "held_out_products": 2}
+    return written, search(chain.store, chain.models, "coat", **limits, report=lambda text: None)
+
+
+def searched_on(record: Record) -> set[str]:
+    return {s.id for s in Sample.read(record.table("samples")) if s.purpose == Split.SEARCH}
+
+
+def test_a_second_round_starts_from_the_winners_and_draws_none_of_their_images_again(searching: Chain) -> None:
+    written, first = go(searching)
+    assert written.round == 1 and first.spent <= BUDGET
+    assert not [c for c in written.candidates if c.strategy == "evolved"]
+    again, second = go(searching, rounds=2)
+    assert again.round == 2
+    assert {c.parent for c in again.candidates if c.strategy == "evolved"}
+    assert second.spent <= BUDGET
+    assert searched_on(first.record) < searched_on(second.record)
+    assert second.drawn == len({s.id for s in second.samples} - {s.id for s in first.samples})
+
+    before = {row["candidate"]: row for row in first.record.table("leaderboard").to_pylist()}
+    after = {row["candidate"]: row for row in second.record.table("leaderboard").to_pylist()}
+    assert before.keys() <= after.keys()
+    assert all(after[candidate]["images"] >= row["images"] for candidate, row in before.items())
+    left = [row["rung"] == LEFT_BEHIND for row in second.record.table("leaderboard").to_pylist()]
+    assert left == sorted(left)
+    best = first.record.table("leaderboard").to_pylist()[0]["candidate"]
+    assert after[best]["rung"] != LEFT_BEHIND
+
+
+def test_a_round_that_was_made_is_found_again(searching: Chain) -> None:
+    go(searching)
+    _, second = go(searching, rounds=2)
+    _, again = go(searching, rounds=2)
+    assert again.record.key == second.record.key and again.drawn == 0
+
+
+def test_formats_are_compared_by_what_each_photos_own_prompt_draws(searching: Chain) -> None:
+    _, found = go(searching)
+    formats = found.record.table("formats").to_pylist()
+    assert len(formats) >= 3 and all(row["images"] >= 4 for row in formats)
+    assert caption_format(found.record) == next(row["format"] for row in formats if row["format"] != "plain")
+    own = [s for s in found.samples if s.purpose == Split.SEARCH and s.prompt_name == "all_attributes"]
+    assert len({s.prompt for s in own}) > 1
+
+
+def test_a_prompt_of_ones_own_competes_whatever_its_text_is_worth(searching: Chain) -> None:
+    _, found = go(searching, prompts=["a drawing of a teapot"])
+    row = next(r for r in found.record.table("leaderboard").to_pylist() if r["strategy"] == "handwritten")
+    assert (row["prompt"], row["images"] >= 4) == ("a drawing of a teapot", True)
+
+
+def test_a_small_budget_is_spent_on_the_prompts_with_the_closest_texts(searching: Chain) -> None:
+    written, found = go(searching, budget=8)
+    rows = found.record.table("leaderboard").to_pylist()
+    assert len(rows) == 2 and found.spent <= 8
+    assert found.record.table("formats").num_rows == 0
+    assert "plain" in [row["strategy"] for row in rows]
+    texts = {r["id"]: r["text_similarity"] for r in written.record.table("candidates").to_pylist()}
+    other = next(row for row in rows if row["strategy"] != "plain")
+    assert texts[other["candidate"]] == max(texts.values())
+    with pytest.raises(BudgetError, match="a budget of 7 images cannot compare 2 prompts: allow 8 or more"):
+        go(searching, budget=7)
+
+
+def test_prompts_with_and_without_a_negative_one_compete(searching: Chain) -> None:
+    written, found = go(searching, budget=192)
+    assert written.negative
+    twins = [c for c in written.candidates if c.negative_prompt]
+    assert len(twins) == 3 and {c.negative_prompt for c in twins} == {written.negative}
+    drawn = [s for s in found.samples if s.negative_prompt]
+    assert drawn and {s.negative_prompt for s in drawn} == {written.negative}

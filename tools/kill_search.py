@@ -1,0 +1,116 @@
+"""Kill a prompt search at random moments with SIGKILL, start it again each time, and compare the results.
+
+    python -m tools.kill_search [--kills 10] [--budget 96]
+
+Two sample styles of 64 photos, the embedded models, one thread. Every start goes on with the images that are there.
+Prints after how many images it was killed, how many images the last start still had to draw, and whether the record
+(leaderboard, samples, formats, phrases) is the same; fails if it is not, or if more than a batch was drawn twice.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from fashion_pipeline.core.catalog.listing import SourceSpec
+from fashion_pipeline.core.catalog.sources import read_source
+from fashion_pipeline.settings import read_profile
+from fashion_pipeline.stages.catalog import catalogue
+from fashion_pipeline.stages.features import describe
+from fashion_pipeline.stages.intake import take_in
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.prompts import write_candidates
+from fashion_pipeline.stages.search import search
+from fashion_pipeline.store.store import Store
+
+SAMPLES = Path(__file__).parents[1] / "data" / "samples"
+STYLES = ("coat", "bag")
+PHOTOS = 64
+HELD_OUT = 8
+
+
+def main(kills: int, budget: int) -> int:
+    """Print what happened; returns 1 if the search did not end as the undisturbed one."""
+    with tempfile.TemporaryDirectory() as folder:
+        for style in STYLES:
+            (Path(folder) / "photos" / style).mkdir(parents=True)
+            for photo in sorted((SAMPLES / style).glob("*.png"))[:PHOTOS]:
+                shutil.copy(photo, Path(folder) / "photos" / style)
+        whole, broken = (_described(Path(folder), name) for name in ("undisturbed", "killed"))
+        subprocess.run(_command(whole, budget), check=True, env=_environment())
+        images = len(Store(whole).samples.all())
+        at = sorted(random.Random(0).sample(range(1, images), kills))
+        found = [_kill(broken, budget, count) for count in at]
+        left = images - len(Store(broken).samples.all())
+        ended = subprocess.run(_command(broken, budget), check=True, env=_environment(), capture_output=True, text=True)
+        drawn = int(ended.stdout.split()[-1])
+        same = _record(whole) == _record(broken)
+    twice = drawn - left
+    print(f"{images} images; killed after {', '.join(map(str, found))}; the last start drew {drawn} of {left} missing")
+    print("the same record" if same else "NOT THE SAME RECORD")
+    return int(not same or twice > read_profile("embedded").generation.batch_size)
+
+
+def _described(folder: Path, name: str) -> Path:
+    """A data root with both styles described."""
+    store = Store(folder / name)
+    store.root.mkdir(parents=True)
+    (store.root / "machine").symlink_to(folder / "machine")
+    (folder / "machine").mkdir(exist_ok=True)
+    spec = SourceSpec(str(folder / "photos"))
+    for style in take_in(store, spec, read_source(spec)):
+        catalogue(store, style)
+        describe(store, _models(store.root), style, lambda text: None)
+    return store.root
+
+
+def _kill(root: Path, budget: int, count: int) -> int:
+    """Start the search and kill it once so many images are there; how many there were then."""
+    process = subprocess.Popen(_command(root, budget), env=_environment(), stdout=subprocess.DEVNULL)
+    while process.poll() is None and len(Store(root).samples.all()) < count:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    return len(Store(root).samples.all())
+
+
+def _search(root: Path, budget: int) -> None:
+    """What is killed: the candidates and the search; prints how many images were drawn."""
+    store, models = Store(root), _models(root)
+    write_candidates(store, models, STYLES[0])
+    limits = {"budget": budget, "held_out_products": HELD_OUT}
+    print(search(store, models, STYLES[0], **limits, report=lambda text: None).drawn)
+
+
+def _record(root: Path) -> str:
+    """The key hashes all tables."""
+    return Store(root).records.latest("search", STYLES[0]).key
+
+
+def _models(root: Path) -> Models:
+    return Models("embedded", "cpu", "fp32", root / "machine")
+
+
+def _command(root: Path, budget: int) -> list[str]:
+    return [sys.executable, "-m", "tools.kill_search", "--search", str(root), "--budget", str(budget)]
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--budget", type=int, default=96)
+    parser.add_argument("--search", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.search:
+        _search(given.search, given.budget)
+        sys.exit(0)
+    sys.exit(main(given.kills, given.budget))
