@@ -38,6 +38,8 @@ lint: setup  ## style, import rules and types
 
 bench: setup  ## benchmarks that need nothing but this machine
 	$(BIN)/python -m benchmarks.loading
+	$(BIN)/python -m benchmarks.generation
+	$(BIN)/python -m benchmarks.embedding
 
 clean:  ## remove the environment and all outputs, but not the sample catalog
 	rm -rf $(VENV) build mutants

@@ -343,6 +343,8 @@ def _show_report(style: str) -> None:
     ]
     out.print(_table(rows))
     out.print(f"best prompt: {found['optimized_prompt']}  ({found['strategy']})", markup=False)
+    if on_prompt := found.get("prompt_verdict"):
+        out.print(f"does it help: {on_prompt['verdict']}. {on_prompt['reason']}", markup=False)
     if found["verdict"]:
         out.print(f"verdict: {found['verdict']}. {found['reason']}", markup=False)
     out.print(f"report: {api.report_page(style)}", markup=False, soft_wrap=True)

@@ -53,10 +53,11 @@ def prompt_report(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
 ) -> dg.MaterializeResult:
     """The best prompt, the strategy that wrote it, and what it gains over the plain one on photos never searched on."""
-    made = report_prompts(store, models, context.partition_key, context.run.run_id)
+    made = report_prompts(store, models, context.partition_key, context.log.info, context.run.run_id)
     metadata = {
         "optimized prompt": made.report["optimized_prompt"],
         "strategy": made.report["strategy"],
+        "does it help": "{verdict}: {reason}".format(**made.report["prompt_verdict"]),
         "similarity score": made.report["similarity_score"],
         "scores": markdown(made.report["scores"]),
         "gains": gains(made.report),

@@ -5,7 +5,9 @@ An image's row depends on its neighbours in a batch by float noise only (1e-6).
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,14 +39,22 @@ class JudgeEncoder:
         self.dim = 0
         self.dim = self.embed_images([Image.new("RGB", (32, 32))]).shape[1]
 
+    @property
+    def side(self) -> int:
+        """Pixels of the longer side of what the model sees."""
+        return int(max(side for side in dict(self._processor.size).values() if side))
+
     def embed_images(self, images: Iterable[Image.Image]) -> Rows:
         """n RGB images of any sizes → (n, dim) float32 unit rows."""
         return _embed(images, self._pixels, self._features, self._device, self.dim)
 
     def _pixels(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-        rgb = [image.convert("RGB") for image in images]
-        rgb = [padded(image) for image in rgb] if self._whole else rgb
-        return {"pixel_values": self._processor(images=rgb, return_tensors="pt")["pixel_values"]}
+        with ThreadPoolExecutor(os.cpu_count() or 1) as workers:  # scaling takes longer than a small model
+            return {"pixel_values": torch.cat(list(workers.map(self._pixels_of, images)))}
+
+    def _pixels_of(self, image: Image.Image) -> torch.Tensor:
+        rgb = padded(image.convert("RGB")) if self._whole else image.convert("RGB")
+        return self._processor(images=rgb, return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
 
     def _features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         return self._model(pixel_values=pixel_values).pooler_output  # type: ignore[no-any-return]
@@ -126,11 +136,27 @@ def _embed(
 ) -> Rows:
     rows: list[Rows] = []
     with torch.inference_mode():
-        for batch in _batches(items):
-            inputs = {name: tensor.to(device.name) for name, tensor in prepare(batch).items()}
-            found = features(**inputs).flatten(1).float()
+        for inputs in _ahead(prepare, _batches(items)):
+            placed = {name: tensor.to(device.name) for name, tensor in inputs.items()}
+            found = features(**placed).flatten(1).float()
             rows.append(torch.nn.functional.normalize(found, dim=1).cpu().numpy())
     return np.concatenate(rows) if rows else np.zeros((0, dim), np.float32)
+
+
+def _ahead(
+    prepare: Callable[[Sequence[T]], dict[str, torch.Tensor]], batches: Iterator[Sequence[T]]
+) -> Iterator[dict[str, torch.Tensor]]:
+    """The inputs of each batch; those of the next one are made while the caller computes."""
+
+    def following() -> dict[str, torch.Tensor] | None:
+        batch = next(batches, None)
+        return None if batch is None else prepare(batch)
+
+    with ThreadPoolExecutor(1) as worker:
+        waiting = worker.submit(following)
+        while (inputs := waiting.result()) is not None:
+            waiting = worker.submit(following)
+            yield inputs
 
 
 def _batches(items: Iterable[T]) -> Iterator[Sequence[T]]:

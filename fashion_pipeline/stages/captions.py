@@ -1,11 +1,9 @@
 """What photos are captioned with: the format that the search found, filled with each photo's own attributes."""
 
-from typing import Any
-
 from fashion_pipeline.core.features.attributes import of_photo
 from fashion_pipeline.core.prompts.formats import FORMATS, Candidate, write
 from fashion_pipeline.core.training.curation import captions
-from fashion_pipeline.stages.features import attributes_believed
+from fashion_pipeline.stages.features import answers_of
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -26,9 +24,7 @@ def caption_format(searched: Record | None) -> str:
 def own_prompts(store: Store, models: Models, features: Record, strategy: str) -> dict[str, Candidate]:
     """Photo → the prompt that a format writes from its own attributes, if these may be believed."""
     subject, vocabulary, fits = store.sources.subject(features.style), models.vocabulary(), models.prompt_fits()
-    answers: dict[str, list[dict[str, Any]]] = {}
-    for row in features.table("attributes").to_pylist() if attributes_believed(features) else ():
-        answers.setdefault(row["id"], []).append(row)
+    answers = answers_of(store, models, features)
     return {
         photo.id: write(strategy, subject, of_photo(answers.get(photo.id, ()), vocabulary), fits)
         for photo in store.photos(store.records.input(features, "catalog"))

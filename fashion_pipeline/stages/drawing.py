@@ -1,6 +1,9 @@
 """Drawing and embedding what is not there yet: shared by the search, the table of similarities and the evaluation."""
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -20,6 +23,16 @@ if TYPE_CHECKING:
 
 Report = Callable[[str], None]
 PROGRESS_EVERY = 64
+OVERSIZE = 4
+"""Photos are decoded at so many times the side that the encoder sees: smaller files take a third of the time, and the
+embeddings of everyday photos changed by less than 1e-4 in cosine."""
+
+MAX_SIDE = 1024
+"""But never larger."""
+
+AHEAD = 16
+"""Images decoded ahead of the encoder."""
+
 CHUNK = 64
 """Images embedded between two writes to disk: what a killed run loses at most."""
 
@@ -65,18 +78,23 @@ class Embedder:
 
     def embed(self, locations: Mapping[str, str]) -> FeatureIndex:
         """Embed the images (id → location) that are not known yet. Raises PhotoError that names one that vanished."""
-        return self._embed(locations, "images", lambda ids: _opened([locations[id_] for id_ in ids]))
+        return self._embed(locations, "images", lambda ids: in_threads(self._open, [locations[id_] for id_ in ids]))
 
     def embed_shuffled(self, locations: Mapping[str, str]) -> FeatureIndex:
         """Embed the same images cut into shuffled pieces, under `shuffled_id`."""
         own = {shuffled_id(id_): id_ for id_ in locations}
 
         def pieces(names: Sequence[str]) -> Iterator[Image.Image]:
-            ids = [own[name] for name in names]
-            for id_, image in zip(ids, _opened([locations[id_] for id_ in ids]), strict=True):
-                yield shuffled(image, id_)
+            return in_threads(lambda id_: shuffled(self._open(locations[id_]), id_), [own[name] for name in names])
 
         return self._embed(own, "shuffled images", pieces)
+
+    def _open(self, location: str) -> Image.Image:
+        """The photo, no larger than the encoder can make use of."""
+        try:
+            return open_photo(location, min(MAX_SIDE, OVERSIZE * self._encoder.side))
+        except PhotoError as error:
+            raise PhotoError(f"{location}: {error}; or materialise raw_images again to leave it out") from error
 
     def _embed(
         self, names: Iterable[str], what: str, images: Callable[[Sequence[str]], Iterator[Image.Image]]
@@ -93,9 +111,16 @@ class Embedder:
         return self.index
 
 
-def _opened(locations: Sequence[str]) -> Iterator[Image.Image]:
-    for location in locations:
-        try:
-            yield open_photo(location)
-        except PhotoError as error:
-            raise PhotoError(f"{location}: {error}; or materialise raw_images again to leave it out") from error
+def in_threads(open_one: Callable[[str], Image.Image], names: Sequence[str]) -> Iterator[Image.Image]:
+    """What a function makes of each name, in order; as many at a time as there are cores, and few ahead of the caller.
+
+    Decoding and scaling give the interpreter up, so that threads are as fast as processes here.
+    """
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        waiting: deque[Future[Image.Image]] = deque()
+        for name in names:
+            waiting.append(pool.submit(open_one, name))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

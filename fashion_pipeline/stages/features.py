@@ -17,6 +17,7 @@ from fashion_pipeline.core.features.attributes import (
     ensemble,
     facet_logits,
     values_of,
+    without_other_garments,
 )
 from fashion_pipeline.core.features.calibration import Calibration, calibrate, known_answers
 from fashion_pipeline.core.features.shuffling import MOST_PHOTOS, Sight, shuffled_id
@@ -185,17 +186,20 @@ def style_attributes(store: Store, models: Models, features: Record) -> list[Att
 
 def style_values(store: Store, models: Models, features: Record) -> list[Attribute]:
     """Every value found in a style's search photos with its mean probability, likeliest first; likewise."""
-    if not attributes_believed(features):
-        return []
-    answers = search_answers(store, features)
-    return values_of([row for rows in answers.values() for row in rows], models.vocabulary())
-
-
-def search_answers(store: Store, features: Record) -> dict[str, list[dict[str, Any]]]:
-    """Search photo → its rows of table `attributes`."""
+    answers = answers_of(store, models, features)
     photos = store.photos(store.records.input(features, "catalog"))
-    answers: dict[str, list[dict[str, Any]]] = {photo.id: [] for photo in photos if photo.split == Split.SEARCH}
-    for row in features.table("attributes").to_pylist():
-        if row["id"] in answers:
-            answers[row["id"]].append(row)
+    search = [photo.id for photo in photos if photo.split == Split.SEARCH]
+    return values_of([row for id_ in search for row in answers.get(id_, ())], models.vocabulary())
+
+
+def answers_of(store: Store, models: Models, features: Record) -> dict[str, list[Mapping[str, Any]]]:
+    """Photo → its rows of table `attributes` that may go into prompts; empty where the encoder sees no garments.
+
+    Left out are garments that the style's name rules out.
+    """
+    answers: dict[str, list[Mapping[str, Any]]] = {}
+    if attributes_believed(features):
+        rows = features.table("attributes").to_pylist()
+        for row in without_other_garments(rows, store.sources.subject(features.style), models.vocabulary()):
+            answers.setdefault(row["id"], []).append(row)
     return answers

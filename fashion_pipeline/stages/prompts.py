@@ -14,10 +14,10 @@ from fashion_pipeline.core.prompts.formats import Candidate
 from fashion_pipeline.core.prompts.strategies import StyleView, negative_prompt, with_negative, write_all
 from fashion_pipeline.core.rows import Photo, Role, Split
 from fashion_pipeline.stages.features import (
+    answers_of,
     attributes_believed,
     features_of,
     neighbours,
-    search_answers,
     style_attributes,
     style_values,
 )
@@ -135,7 +135,7 @@ def _view(
 ) -> StyleView:
     """What strategies may look at."""
     vocabulary, photos = models.vocabulary(), search_photos(store, store.records.input(features, "catalog"))
-    answers = search_answers(store, features)
+    answers = answers_of(store, models, features)
     groups = clusters(rows) if attributes_believed(features) else []
     others, _ = neighbours(store, features.style)
     return StyleView(
@@ -145,7 +145,9 @@ def _view(
         values=style_values(store, models, features),
         others={other.style: style_values(store, models, other) for other in others if attributes_believed(other)},
         given=given_values([photo.attributes for photo in photos], vocabulary),
-        clusters=[of_photo([row for at in group for row in answers[photos[at].id]], vocabulary) for group in groups],
+        clusters=[
+            of_photo([row for at in group for row in answers.get(photos[at].id, ())], vocabulary) for group in groups
+        ],
         handwritten=prompts,
         parents=_parents(store, earlier) if earlier else [],
         closeness=closeness,

@@ -14,7 +14,7 @@ from PIL import Image
 from fashion_pipeline.core.catalog.photos import PhotoError, open_photo
 from fashion_pipeline.core.evaluation.scores import product_scores
 from fashion_pipeline.core.evaluation.statistics import Condition
-from fashion_pipeline.core.evaluation.verdicts import Verdict, unseen
+from fashion_pipeline.core.evaluation.verdicts import BEFORE, BEST_PROMPT, Verdict, decide, unseen
 from fashion_pipeline.core.features.shuffling import Sight
 from fashion_pipeline.core.reports import pictures
 from fashion_pipeline.core.reports.report import (
@@ -28,8 +28,10 @@ from fashion_pipeline.core.reports.report import (
 from fashion_pipeline.core.rows import Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.stages.drawing import Report
 from fashion_pipeline.stages.features import sight_of
 from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.recognition import recognise
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -49,13 +51,20 @@ class Reported:
     report: dict[str, Any]
 
 
-def report_prompts(store: Store, models: Models, style: str, run: str = "") -> Reported:
-    """The best prompt of the newest search, and what it gains over the plain one on photos never searched on."""
+def report_prompts(store: Store, models: Models, style: str, report: Report, run: str = "") -> Reported:
+    """The best prompt of the newest search, and what it gains over the plain one on photos never searched on.
+
+    Whether that helped is decided by the same rules as for a model.
+    """
     similarity = store.records.latest("similarity", style)
     searched = store.records.input(similarity, "search")
     samples = Sample.read(searched.table("samples"))
     best = searched.table("leaderboard").slice(0, 1).to_pylist()[0]
-    scores = rows_to_table("scores", rows_of(product_scores(samples, similarity.table("similarities").to_pylist())))
+    catalog = store.records.input(searched, "catalog")
+    seen = recognise(store, models, catalog, [s for s in samples if s.purpose != Split.SEARCH], report)
+    similarities = similarity.table("similarities").to_pylist()
+    scores = rows_to_table("scores", rows_of([*product_scores(samples, similarities), *seen.scores]))
+    verdict = decide(scores, BEFORE, seen.sight, after=BEST_PROMPT)
     content = summary(
         scores,
         style=style,
@@ -64,13 +73,15 @@ def report_prompts(store: Store, models: Models, style: str, run: str = "") -> R
         strategy=best["strategy"],
         verdict=None,
     )
-    inputs = {"similarity": similarity, "search": searched, "catalog": store.records.input(searched, "catalog")}
+    content |= {"prompt_verdict": {"verdict": verdict.name, "reason": verdict.reason}}
+    inputs = {"similarity": similarity, "search": searched, "catalog": catalog}
 
     def page(path: Path) -> None:
-        data = _search_data(store, searched)
+        data = _search_data(store, searched) | {"note": _unless(verdict.reason, unseen(seen.sight))}
         rows = comparison_rows(store, inputs["catalog"], samples)
         lineage = _lineage(models, inputs, run)
-        _write(path, ReportData(style, models.profile.name, scores=scores, rows=rows, lineage=lineage, **data))
+        told = {"scores": scores, "rows": rows, "lineage": lineage, "prompt_verdict": verdict}
+        _write(path, ReportData(style, models.profile.name, **told, **data))
 
     record = store.records.add(
         "prompt_report", style, inputs=inputs, made_of={"report": content}, files={REPORT: content, PAGE: page}, run=run

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fashion_pipeline.core.evaluation.verdicts import VerdictName
-from fashion_pipeline.core.features.attributes import of_photo
+from fashion_pipeline.core.features.attributes import of_photo, without_other_garments
 from fashion_pipeline.core.features.similarity import anchors, within_similarity
 from fashion_pipeline.core.rows import Pair, Sample, Split
 from fashion_pipeline.core.tables import TABLES
@@ -270,8 +270,8 @@ def test_attributes_of_search_photos_alone_shape_a_prompt(described: Chain) -> N
     store = described.store
     features = store.records.latest("features", "coat")
     search = {p.id for p in store.photos(store.records.latest("catalog", "coat")) if p.split == "search"}
-    rows = features.table("attributes").to_pylist()
     vocabulary = described.models.vocabulary()
+    rows = without_other_garments(features.table("attributes").to_pylist(), "coat", vocabulary)
     expected = of_photo([row for row in rows if row["id"] in search], vocabulary)
     assert style_attributes(store, described.models, features) == expected != of_photo(rows, vocabulary)
 

@@ -8,7 +8,9 @@ from fashion_pipeline.core.prompts.search import BudgetError
 from fashion_pipeline.core.rows import Sample, Split
 from fashion_pipeline.stages.captions import caption_format
 from fashion_pipeline.stages.prompts import Written, write_candidates
+from fashion_pipeline.stages.reports import report_prompts
 from fashion_pipeline.stages.search import LEFT_BEHIND, Searched, search
+from fashion_pipeline.stages.similarity import compare_samples
 from fashion_pipeline.store.records import Record
 from fashion_pipeline_tests.conftest import STYLES, Chain, make_chain
 
@@ -97,3 +99,14 @@ def test_prompts_with_and_without_a_negative_one_compete(searching: Chain) -> No
     assert len(twins) == 3 and {c.negative_prompt for c in twins} == {written.negative}
     drawn = [s for s in found.samples if s.negative_prompt]
     assert drawn and {s.negative_prompt for s in drawn} == {written.negative}
+
+
+def test_a_report_says_whether_the_best_prompt_helps_by_the_rules_of_a_model(searching: Chain) -> None:
+    go(searching)
+    compare_samples(searching.store, searching.models, "coat", lambda text: None)
+    made = report_prompts(searching.store, searching.models, "coat", lambda text: None)
+    told = made.report["prompt_verdict"]
+    assert told["verdict"] == "no evidence" and "Only 2 dev products" in told["reason"]
+    assert {score["measure"] for score in made.report["scores"]} == {"encoder", "judge", "recognised", "garment"}
+    page = made.record.path("report.html").read_text(encoding="utf-8")
+    assert "The best prompt: no evidence." in page and "Which words help" in page and "What the images" in page

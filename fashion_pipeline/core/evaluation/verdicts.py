@@ -52,6 +52,9 @@ AFTER = Condition(Model.SPECIALISED, "plain")
 BEFORE = Condition(Model.ORIGINAL, "plain")
 """What it is compared with, product by product, with the same seeds."""
 
+BEST_PROMPT = Condition(Model.ORIGINAL, "best")
+"""What is judged where only prompts were searched."""
+
 CHAMPION = Condition(Model.CHAMPION, "plain")
 """What it must beat as well, where a version is published."""
 
@@ -80,7 +83,7 @@ class Evidence:
     """In the share of samples that show the garment of their photo."""
     unseen: str | None
     """Says so where encoder or judge does not see the garments in the photos."""
-    before: Condition = BEFORE
+    compared: tuple[Condition, Condition] = (AFTER, BEFORE)
 
     @property
     def n(self) -> int:
@@ -101,24 +104,26 @@ class Evidence:
 
     def said(self, key: str, **figures: object) -> str:
         """A sentence with both models' names and the gains."""
-        names = {
-            name: text(f"models.{model}") for name, model in (("after", AFTER.model), ("before", self.before.model))
-        }
+        after, before = self.compared
+        by = "models" if after.model != before.model else "prompts"
+        names = {"after": text(f"{by}.{after[by == 'prompts']}"), "before": text(f"{by}.{before[by == 'prompts']}")}
         return text(f"verdict.{key}", **names, evidence=self.in_words, **figures)
 
 
-def decide(scores: pa.Table, before: Condition = BEFORE, sight: Mapping[str, Sight] | None = None) -> Verdict:
+def decide(
+    scores: pa.Table, before: Condition = BEFORE, sight: Mapping[str, Sight] | None = None, after: Condition = AFTER
+) -> Verdict:
     """The verdict on a table `scores`: the first rule that applies, in the order of `_RULES`.
 
-    `sight` has what the shuffle control says of encoder and judge. The measures `recognised` and `garment` count where
-    the table has them.
+    It is on `after`, compared with `before`: on a model, or on a prompt. `sight` has what the shuffle control says of
+    encoder and judge. The measures `recognised` and `garment` count where the table has them.
     """
-    pairs = {role: paired_scores(scores, AFTER, before, measure=role, split=SPLIT) for role in Role}
+    pairs = {role: paired_scores(scores, after, before, measure=role, split=SPLIT) for role in Role}
     n = min(len(after) for after, _ in pairs.values())
     if n < MIN_PRODUCTS:
         figures = {"n": n, "split": SPLIT.value, "needed": MIN_PRODUCTS, "missing": MIN_PRODUCTS - n}
         return Verdict("no evidence", text("verdict.too_few", **figures))
-    evidence = _evidence(scores, pairs, before, sight or {})
+    evidence = _evidence(scores, pairs, (after, before), sight or {})
     for name, rule in _RULES:
         if reason := rule(evidence):
             return Verdict(name, reason)
@@ -134,10 +139,13 @@ def unseen(sight: Mapping[str, Sight]) -> str | None:
 
 
 def _evidence(
-    scores: pa.Table, pairs: Mapping[Role, tuple[Floats, Floats]], before: Condition, sight: Mapping[str, Sight]
+    scores: pa.Table,
+    pairs: Mapping[Role, tuple[Floats, Floats]],
+    compared: tuple[Condition, Condition],
+    sight: Mapping[str, Sight],
 ) -> Evidence:
     shares = {
-        measure: paired_scores(scores, AFTER, before, measure=measure, split=SPLIT)
+        measure: paired_scores(scores, *compared, measure=measure, split=SPLIT)
         for measure in (RECOGNISED_MEASURE, GARMENT_MEASURE)
     }
     gains = {measure: paired(*pair) for measure, pair in shares.items() if len(pair[0])}
@@ -151,7 +159,7 @@ def _evidence(
         recognised_gain=gains.get(RECOGNISED_MEASURE),
         garment_gain=gains.get(GARMENT_MEASURE),
         unseen=unseen(sight),
-        before=before,
+        compared=compared,
     )
 
 

@@ -2,9 +2,10 @@
 
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ GARMENT = "garment"
 
 TOP_VALUES = 3
 """Answers kept for each photo and facet."""
+
+_NO_GARMENT = ("wear", "clothing", "clothe", "style", "fashion", "outfit", "look", "collection")
+"""Last words of style names, in the singular, that say nothing about the garment."""
 
 _PLURALS = ("denim", "hosiery", "footwear", "outerwear", "knitwear", "underwear", "clothing", "wear")
 
@@ -157,6 +161,36 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """(n, k) logits → (n, k) probabilities, a row summing to 1."""
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), np.float32)
+
+
+def garments_named(subject: str, vocabulary: Vocabulary) -> set[str]:
+    """The garments that a style's name stands for, such as all kinds of bag for "bag"; empty where it names none.
+
+    A value counts where one of its phrases ends with the last word of the name, singular or plural.
+    """
+    noun = _singular(subject.split()[-1].lower())
+    if len(noun) < 3 or noun in _NO_GARMENT:
+        return set()
+    return {
+        value
+        for value, phrases in vocabulary.facets.get(GARMENT, {}).items()
+        if any(_singular(phrase).endswith(noun) for phrase in phrases)
+    }
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
+
+
+def without_other_garments(
+    rows: Iterable[Mapping[str, Any]], subject: str, vocabulary: Vocabulary
+) -> list[Mapping[str, Any]]:
+    """`attributes` rows without the garments that a style's name rules out: a coat is no backpack.
+
+    All rows where the name stands for no garment of the vocabulary.
+    """
+    named = garments_named(subject, vocabulary)
+    return [row for row in rows if not named or row["facet"] != GARMENT or row["value"] in named]
 
 
 def values_of(rows: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> list[Attribute]:

@@ -92,6 +92,8 @@ class ReportData:
     profile: str | None = None
     verdict: Verdict | None = None
     """None where no specialised model exists."""
+    prompt_verdict: Verdict | None = None
+    """On the best prompt against the plain one, where no model was trained."""
     note: str | None = None
     """What must be known before any figure is read, such as that the encoder does not see the garments."""
     plain_prompt: str | None = None

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fashion_pipeline.core.evaluation.verdicts import MIN_PRODUCTS, decide
+from fashion_pipeline.core.evaluation.verdicts import BEST_PROMPT, MIN_PRODUCTS, decide
 from fashion_pipeline.core.features.shuffling import Sight
 from fashion_pipeline.core.tables import rows_to_table
 
@@ -46,7 +46,7 @@ SEES, BLIND = Sight(0.98, 120), Sight(0.5, 120)
     [
         (0.5, 0.5, "better", "closer to photos it never saw"),
         (0.5, 0.3, "better", "60 products"),
-        (0.15, 0.15, "no evidence", "too little to be worth another model: the smaller of both gains is 0.15"),
+        (0.15, 0.15, "no evidence", "too little to matter: the smaller of both gains is 0.15"),
         (-0.5, -0.5, "worse", "further from the photos"),
         (-0.5, 0.0, "worse", "further"),
         (0.0, -0.5, "worse", "further"),
@@ -119,3 +119,11 @@ def test_encoders_that_see_the_garments_are_believed():
 
 def test_pictures_that_fell_apart_are_called_so_even_where_the_encoder_is_blind():
     assert decide(scores(2.0, 2.0, recognised=(0.7, 0.2)), sight={"encoder": BLIND}).name == "broken"
+
+
+def test_a_prompt_is_judged_by_the_same_rules_and_named_as_one():
+    table = scores(0.5, 0.5).to_pylist()
+    best = {"specialised": "best", "original": "plain"}
+    renamed = [row | {"model": "original", "prompt": best[row["model"]]} for row in table]
+    verdict = decide(rows_to_table("scores", renamed), after=BEST_PROMPT)
+    assert verdict.name == "better" and "The best prompt comes closer" in verdict.reason

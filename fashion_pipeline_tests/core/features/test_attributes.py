@@ -12,9 +12,12 @@ from fashion_pipeline.core.features.attributes import (
     VocabularyError,
     answer,
     ensemble,
+    garments_named,
+    given_values,
     of_photo,
     read_vocabulary,
     with_article,
+    without_other_garments,
 )
 from fashion_pipeline.settings import profile_names, read_profile
 
@@ -138,3 +141,48 @@ def test_one_confident_photo_does_not_decide_for_the_style() -> None:
 
 def test_a_style_without_photos_has_no_attributes() -> None:
     assert of_photo([], Vocabulary({}, {})) == []
+
+
+GARMENTS = Vocabulary(
+    {
+        "garment": {
+            "Jackets": ("jacket", "coat", "zip jacket"),
+            "Backpacks": ("backpack", "school bag"),
+            "Handbags": ("handbag", "purse"),
+            "Casual Shoes": ("casual shoe", "casual sneakers"),
+            "Dresses": ("dress", "gown"),
+            "Shirts": ("shirt", "dress shirt"),
+            "Sweaters": ("sweater", "knitwear"),
+        },
+        "colour": {"Red": ("red",), "Blue": ("blue",)},
+    },
+    {},
+)
+
+
+@pytest.mark.parametrize(
+    ("subject", "garments"),
+    [
+        ("coat", {"Jackets"}),
+        ("winter coats", {"Jackets"}),
+        ("bag", {"Backpacks", "Handbags"}),
+        ("sneaker", {"Casual Shoes"}),
+        ("dress", {"Dresses"}),
+        ("ethnic wear", set()),
+        ("my 2024 line", set()),
+    ],
+)
+def test_a_style_that_is_called_after_a_garment_stands_for_it(subject: str, garments: set[str]) -> None:
+    assert garments_named(subject, GARMENTS) == garments
+
+
+def test_a_coat_is_never_called_a_backpack_whatever_the_encoder_sees() -> None:
+    rows = [row("a", "garment", "Backpacks", 0.9), row("a", "garment", "Jackets", 0.1), row("a", "colour", "Red", 0.6)]
+    assert [r["value"] for r in without_other_garments(rows, "coat", GARMENTS)] == ["Jackets", "Red"]
+    assert without_other_garments(rows, "ethnic wear", GARMENTS) == rows
+
+
+def test_what_came_with_photos_is_counted_over_all_of_them() -> None:
+    given = [{"colour": "Red"}, {"colour": "Red", "shop": "x"}, {"colour": "Blue"}, {}]
+    (found,) = given_values(given, GARMENTS)
+    assert (found.facet, found.phrase, found.probability) == ("colour", "red", 0.5)
