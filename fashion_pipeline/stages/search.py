@@ -185,9 +185,12 @@ class _Round:
 def _competing(
     written: Record, candidates: Mapping[str, Candidate], earlier: Record | None, budget: int, references: int
 ) -> list[str]:
-    """The candidates that images are spent on; those with the least similar texts are left out if it cannot pay all."""
+    """The candidates that images are spent on, where the budget cannot pay all: the formats, then the closest texts.
+
+    Text similarity alone would leave out the prompts that name most, which on `ethnic` draw best.
+    """
     texts = {row["id"]: row["text_similarity"] for row in written.table("candidates").to_pylist()}
-    ranked = sorted(candidates, key=lambda each: -texts[each])
+    ranked = sorted(candidates, key=lambda each: (not _is_format(candidates[each]), -texts[each]))
     winners = [row["candidate"] for row in earlier.table("leaderboard").to_pylist()] if earlier else []
     first = [
         plain_candidate(candidates).id,
@@ -197,6 +200,10 @@ def _competing(
     chosen = shortlist(ranked, first, affordable(budget, len(candidates), references))
     require_budget(budget, len(chosen), references)
     return chosen
+
+
+def _is_format(candidate: Candidate) -> bool:
+    return candidate.strategy in FORMATS and not candidate.negative_prompt
 
 
 def _formats(

@@ -53,9 +53,19 @@ def _files(records: Records, growing: Sequence[Embeddings], tell: Tell) -> dict[
                 tell(f"left out: {error}")
         whole = [record for style in records.styles(kind) for record in records.all(kind, style)]
         for table in made.tables:
-            found[table] = [record.path(f"{table}.parquet") for record in latest]
-            found[f"{table}{HISTORY}"] = [record.path(f"{table}.parquet") for record in whole]
+            found[table] = _there([record.path(f"{table}.parquet") for record in latest], tell)
+            found[f"{table}{HISTORY}"] = _there(
+                [record.path(f"{table}.parquet") for record in whole], lambda text: None
+            )
     return found | {each.table: each.paths(each.styles()) for each in growing}
+
+
+def _there(paths: Sequence[Path], tell: Tell) -> list[Path]:
+    """The files that exist; records that an earlier version of the program made lack the tables that are new."""
+    for path in paths:
+        if not path.exists():
+            tell(f"left out: {path} is missing: the next run that needs it writes it anew")
+    return [path for path in paths if path.exists()]
 
 
 def _is_whole(name: str, path: Path, tell: Tell) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from fashion_pipeline.core.prompts.formats import FORMATS
 from fashion_pipeline.core.prompts.search import BudgetError
 from fashion_pipeline.core.rows import Sample, Split
 from fashion_pipeline.stages.captions import caption_format
@@ -79,15 +80,17 @@ def test_a_prompt_of_ones_own_competes_whatever_its_text_is_worth(searching: Cha
     assert (row["prompt"], row["images"] >= 4) == ("a drawing of a teapot", True)
 
 
-def test_a_small_budget_is_spent_on_the_prompts_with_the_closest_texts(searching: Chain) -> None:
+def test_a_small_budget_is_spent_on_the_formats_and_then_on_the_closest_texts(searching: Chain) -> None:
     written, found = go(searching, budget=8)
-    rows = found.record.table("leaderboard").to_pylist()
-    assert len(rows) == 2 and found.spent <= 8
-    assert found.record.table("formats").num_rows == 0
-    assert "plain" in [row["strategy"] for row in rows]
-    texts = {r["id"]: r["text_similarity"] for r in written.record.table("candidates").to_pylist()}
-    other = next(row for row in rows if row["strategy"] != "plain")
-    assert texts[other["candidate"]] == max(texts.values())
+    assert [row["strategy"] in FORMATS for row in found.record.table("leaderboard").to_pylist()] == [True, True]
+    assert found.spent <= 8 and found.record.table("formats").num_rows == 0
+    _, found = go(searching, budget=100)
+    competed = {row["candidate"] for row in found.record.table("leaderboard").to_pylist()}
+    assert {c.id for c in written.candidates if c.strategy in FORMATS and not c.negative_prompt} < competed
+    texts = {row["id"]: row["text_similarity"] for row in written.record.table("candidates").to_pylist()}
+    left = [c for c in written.candidates if c.id not in competed]
+    others = [c for c in written.candidates if c.id in competed and c.strategy not in FORMATS]
+    assert others and min(texts[c.id] for c in others) >= max(texts[c.id] for c in left)
     with pytest.raises(BudgetError, match="a budget of 7 images cannot compare 2 prompts: allow 8 or more"):
         go(searching, budget=7)
 

@@ -401,3 +401,15 @@ def test_a_champion_whose_folder_vanished_is_named(store: Store, model: Path) ->
     (folder.parent / "champion.json").write_text(json.dumps({"version": "v7"}))
     with pytest.raises(StorageError, match="names version 'v7', which is missing: publish 'coat' again"):
         store.versions.champion("coat")
+
+
+def test_records_of_an_earlier_version_lack_new_tables_and_are_left_out_of_these_alone(store: Store) -> None:
+    sample = dict.fromkeys(("candidate", "strategy", "prompt", "negative_prompt"), "x")
+    row = sample | {"images": 1, "products": 1, "mean": 0.5, "rung": 1}
+    empty: dict[str, list[dict[str, object]]] = {name: [] for name in ("samples", "formats", "phrases", "progress")}
+    record = store.records.add("search", "coat", tables={**empty, "leaderboard": [row]})
+    record.path("formats.parquet").unlink()
+    told: list[str] = []
+    assert store.sql("SELECT prompt FROM leaderboard", told.append).to_pylist() == [{"prompt": "x"}]
+    assert store.sql("SELECT * FROM formats_history", told.append).num_rows == 0
+    assert told and all("formats.parquet is missing" in text for text in told)
