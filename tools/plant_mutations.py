@@ -22,6 +22,8 @@ FAULTS = "fashion_pipeline_tests/stages/test_faults.py"
 FINETUNING = "fashion_pipeline_tests/ml/training"
 TRAINER = "fashion_pipeline_tests/stages/test_trainer.py"
 PUBLISHING = "fashion_pipeline_tests/stages/test_publishing.py"
+EVALUATION = "fashion_pipeline_tests/stages/test_evaluation.py"
+FEATURES = "fashion_pipeline_tests/stages/test_features.py"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,20 @@ class Mutation:
 
 
 MUTATIONS = (
+    Mutation(
+        "pictures that fell apart are judged by their score alone",
+        "core/evaluation/verdicts.py",
+        '    ("broken", _broken),\n',
+        "",
+        (EVALUATION,),
+    ),
+    Mutation(
+        "an encoder that sees no garments is believed",
+        "core/features/shuffling.py",
+        "return bool(self.upper >= SEEN)",
+        "return True",
+        (FEATURES,),
+    ),
     Mutation(
         "each process trains alone",
         "ml/training/processes.py",
@@ -61,8 +77,8 @@ MUTATIONS = (
     Mutation(
         "attributes of dev and test photos shape prompts",
         "stages/features.py",
-        "allowed = {photo.id for photo in photos if photo.split == Split.SEARCH}",
-        "allowed = {photo.id for photo in photos}",
+        "search = [photo.id for photo in photos if photo.split == Split.SEARCH]",
+        "search = [photo.id for photo in photos]",
         (CHAIN,),
     ),
     Mutation(
