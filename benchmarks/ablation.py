@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import told, write_json
 from fashion_pipeline.core.evaluation.scores import product_scores
-from fashion_pipeline.core.evaluation.statistics import Condition, Interval, paired, paired_scores
+from fashion_pipeline.core.evaluation.statistics import Condition, paired, paired_scores
 from fashion_pipeline.core.prompts.formats import write
 from fashion_pipeline.core.prompts.planning import photos_of, plan
 from fashion_pipeline.core.rows import Model, Origin, Pair, Role, Sample, Split, rows_of
@@ -115,7 +116,7 @@ def _scored(
         scores = _compare(store, models, curation, job.output / "model", given.products)
         remove(job.output / "model")
         remove(job.output / "checkpoints")
-        _write(file, {"variant": variant.name, "seed": seed, "pairs": len(pairs), "step": result.step, **scores})
+        write_json(file, {"variant": variant.name, "seed": seed, "pairs": len(pairs), "step": result.step, **scores})
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
@@ -151,24 +152,13 @@ def _table(done: dict[str, list[dict[str, Any]]]) -> str:
         cells = [name, str(runs[0]["pairs"]), ", ".join(str(run["step"]) for run in runs)]
         for role in ("encoder dev", "judge dev"):
             ours, theirs = _mean(runs, role, "variant"), _mean(runs, role, "original")
-            cells += [f"{ours.mean():.3f}", _told(paired(ours, theirs))]
+            cells += [f"{ours.mean():.3f}", told(paired(ours, theirs))]
         rows.append(f"| {' | '.join(cells)} |")
     return head + "\n".join(rows) + "\n"
 
 
 def _mean(runs: Sequence[dict[str, Any]], measure: str, whose: str) -> Any:
     return np.mean([run[measure][whose] for run in runs], axis=0)
-
-
-def _told(gain: Interval) -> str:
-    span = "" if gain.low is None else f" ({gain.low:+.3f} to {gain.high:+.3f})"
-    return f"{gain.mean:+.3f}{span}"
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    fresh = file.with_name(f".{file.name}.fresh")
-    fresh.write_text(json.dumps(content), encoding="utf-8")
-    fresh.replace(file)
 
 
 if __name__ == "__main__":

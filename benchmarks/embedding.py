@@ -15,8 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel
 
+from benchmarks.common import timed
 from fashion_pipeline.core.rows import Role
 from fashion_pipeline.settings import PACKAGE
 from fashion_pipeline.stages.drawing import Embedder
@@ -59,7 +59,7 @@ def main(photos: int, runs: int, source: Path | None) -> None:
                 def theirs(run: int = run) -> None:
                     rows[1:] = [_plain(peer, processor, files, Path(folder) / f"plain{run}.parquet")]
 
-                pairs.append((_timed(ours), _timed(theirs)))
+                pairs.append((timed(ours), timed(theirs)))
     ours_s, theirs_s = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratio = statistics.median(b / a for a, b in pairs)
     apart = float(np.abs(1 - np.einsum("nd,nd->n", rows[0], rows[1])).max())
@@ -118,12 +118,6 @@ def _plain(model: Any, processor: Any, files: Sequence[Path], output: Path) -> A
             rows.append(torch.nn.functional.normalize(found, dim=1)[0].numpy())
     pq.write_table(pa.table({"id": [str(file) for file in files], "embedding": [list(row) for row in rows]}), output)
     return np.stack(rows)
-
-
-def _timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

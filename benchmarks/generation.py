@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
+from benchmarks.common import timed
 from fashion_pipeline.core.prompts.requests import Request
 from fashion_pipeline.core.prompts.search import seed_for
 from fashion_pipeline.ml.diffusion import Generator
@@ -43,7 +44,7 @@ def main(images: int, runs: int) -> None:
             _ours(generator, requests[: generator.batch_size])
             _peer(peer, requests[:2])
             pairs = [
-                (_timed(lambda: _ours(generator, requests)), _timed(lambda: _peer(peer, requests[: images // 4])) * 4)
+                (timed(lambda: _ours(generator, requests)), timed(lambda: _peer(peer, requests[: images // 4])) * 4)
                 for _ in range(runs)
             ]
             outside = _outside(generator, requests)
@@ -105,16 +106,10 @@ def _outside(generator: Generator, requests: list[Request]) -> float:
     forward, decode = pipeline.unet.forward, pipeline.vae.decode
     pipeline.unet.forward, pipeline.vae.decode = measured(forward), measured(decode)
     try:
-        whole = _timed(lambda: _ours(generator, requests))
+        whole = timed(lambda: _ours(generator, requests))
     finally:
         pipeline.unet.forward, pipeline.vae.decode = forward, decode
     return 1 - spent[0] / whole
-
-
-def _timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ go to `prompts/` in the data root.
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
+from benchmarks.common import told, write_json
 from fashion_pipeline.core.evaluation.scores import product_scores
 from fashion_pipeline.core.evaluation.statistics import (
     Condition,
@@ -61,7 +61,7 @@ def main() -> None:
     for style in given.styles:
         file = folder / f"{style}-{given.budget}-{given.products}.json"
         if not file.exists():
-            _write(file, _compared(store, models, style, given.budget, given.products))
+            write_json(file, _compared(store, models, style, given.budget, given.products))
         found[style] = json.loads(file.read_text(encoding="utf-8"))
     tables = [_table(found)] if found else []
     tables += [_control(store, models, given.control, given.products)] if given.control else []
@@ -125,9 +125,9 @@ def _table(found: dict[str, dict[str, Any]]) -> str:
             str(len(encoder["plain"])),
             f"{np.mean(list(encoder['plain'].values())):.3f}",
             f"{np.mean(list(encoder['all'].values())):.3f}",
-            _told(_gain(encoder, "all", "plain")),
-            _told(_gain(each["scores"]["judge test value"], "all", "plain")),
-            _told(_gain(each["scores"]["encoder test anchored"], "all", "plain")),
+            told(_gain(encoder, "all", "plain")),
+            told(_gain(each["scores"]["judge test value"], "all", "plain")),
+            told(_gain(each["scores"]["encoder test anchored"], "all", "plain")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| style | best of three (strategy) | encoder, dev | encoder, test | p, Holm | judge, test |"]
@@ -136,8 +136,8 @@ def _table(found: dict[str, dict[str, Any]]) -> str:
     for (style, each), p in zip(found.items(), holm(tests), strict=True):
         three, scores = each["three"], each["scores"]
         gains = [_gain(scores[f"{by} value"], "all", "three") for by in ("encoder dev", "encoder test", "judge test")]
-        told = [_told(gains[0]), _told(gains[1]), f"{p:.3f}", _told(gains[2])]
-        lines.append(f"| {style} | {three['prompt']} ({three['strategy']}) | {' | '.join(told)} |")
+        cells = [told(gains[0]), told(gains[1]), f"{p:.3f}", told(gains[2])]
+        lines.append(f"| {style} | {three['prompt']} ({three['strategy']}) | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -207,7 +207,7 @@ def _against_all(store: Store, models: Models, style: str, budget: int, products
         f"Exhaustive search on {style}: {len(chosen)} candidates x {len(photos)} photos = {len(trials)} images, best "
         f"{candidates[best].prompt!r}, dev {np.mean(pair[1]):.3f} (standard error {error:.3f}). Ours: {len(spent)} "
         f"images ({len(spent) / len(trials):.0%}), {candidates[winner].prompt!r}, dev {np.mean(pair[0]):.3f}; "
-        f"difference {_told(gain)} on {gain.n} products.\n"
+        f"difference {told(gain)} on {gain.n} products.\n"
     )
 
 
@@ -225,19 +225,6 @@ def _cosines(store: Store, models: Models, style: str, shots: Sequence[Shot]) ->
         made = embedder.embed({sample.id: str(store.samples.path(sample.id)) for sample in samples})
         ids = [sample.id for sample in samples]
         return list(map(float, paired_cosines(made.rows(ids), real.rows([s.reference for s in samples]))))
-
-
-def _told(gain: Interval | None) -> str:
-    if gain is None:
-        return ""
-    span = "" if gain.low is None else f" ({gain.low:+.3f} to {gain.high:+.3f})"
-    return f"{gain.mean:+.3f}{span}".replace("-", "−")
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    fresh = file.with_name(f".{file.name}.fresh")
-    fresh.write_text(json.dumps(content), encoding="utf-8")
-    fresh.replace(file)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("reason", pa.string(), "what is wrong with it and how to mend it"),
     ),
     "features": (
-        Column("id", pa.string(), "photo"),
+        Column("id", pa.string(), "photo, or photo:shuffled-4 for its shuffled pieces"),
         Column("role", pa.string(), "encoder (chooses) or judge (only evaluates)"),
         Column("model", pa.string(), "fingerprint of the model that made the embedding"),
         Column("embedding", _EMBEDDING, "unit vector"),
@@ -155,7 +155,9 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     "scores": (
         Column("model", pa.string(), "original, specialised or champion"),
         Column("prompt", pa.string(), "plain or best"),
-        Column("measure", pa.string(), "encoder or judge: similarity of the product's samples to its photo"),
+        Column(
+            "measure", pa.string(), "encoder or judge: cosine to the photo; recognised or garment: share of samples"
+        ),
         Column("scope", pa.string(), "product, or set for a measure of all samples together"),
         Column("split", pa.string(), "dev or test"),
         Column("product_group", pa.string(), "the product; none for a set", nullable=True),

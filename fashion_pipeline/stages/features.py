@@ -16,6 +16,7 @@ from fashion_pipeline.core.features.attributes import (
     by_facet,
     ensemble,
     facet_logits,
+    one_a_facet,
     values_of,
     without_other_garments,
 )
@@ -176,12 +177,9 @@ def attributes_believed(features: Record) -> bool:
 def style_attributes(store: Store, models: Models, features: Record) -> list[Attribute]:
     """What is typical of a style's search photos: one attribute a facet, likeliest first.
 
-    None where the encoder does not see the garments: its answers would be guesses from colours and backgrounds.
+    Empty where the encoder does not see the garments: its answers would be guesses from colours and backgrounds.
     """
-    first: dict[str, Attribute] = {}
-    for value in style_values(store, models, features):
-        first.setdefault(value.facet, value)
-    return list(first.values())
+    return one_a_facet(style_values(store, models, features))
 
 
 def style_values(store: Store, models: Models, features: Record) -> list[Attribute]:

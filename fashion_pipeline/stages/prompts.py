@@ -102,7 +102,7 @@ def earlier_search(store: Store, candidates: Record) -> Record | None:
 
 def round_of(store: Store, searched: Record) -> int:
     """Which round of a style a search was, from 1."""
-    return int(store.records.input(searched, "candidates").made_of["round"])
+    return int(store.records.input(searched, "candidates").made_of.get("round", 1))
 
 
 def search_photos(store: Store, catalog: Record) -> list[Photo]:

@@ -25,6 +25,7 @@ from fashion_pipeline.core.prompts.search import (
     shortlist,
     successive_halving,
 )
+from fashion_pipeline.core.prompts.strategies import MOST_WINNERS
 from fashion_pipeline.core.rows import Model, Photo, Role, Sample, Split, rows_of
 from fashion_pipeline.stages.captions import own_prompts
 from fashion_pipeline.stages.drawing import Embedder, Report, Studio
@@ -41,9 +42,6 @@ FORMATS_SHARE = 4
 
 LEFT_BEHIND = -1
 """Rung of a candidate that only earlier rounds drew."""
-
-PARENTS = 2
-"""Winners of the round before that compete in any case."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +193,7 @@ def _competing(
     first = [
         plain_candidate(candidates).id,
         *(each for each in candidates if candidates[each].strategy == "handwritten"),
-        *[each for each in winners if each in candidates][:PARENTS],
+        *[each for each in winners if each in candidates][:MOST_WINNERS],
     ]
     chosen = shortlist(ranked, first, affordable(budget, len(candidates), references))
     require_budget(budget, len(chosen), references)

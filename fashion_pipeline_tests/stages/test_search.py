@@ -63,6 +63,10 @@ def test_a_round_that_was_made_is_found_again(searching: Chain) -> None:
     _, second = go(searching, rounds=2)
     _, again = go(searching, rounds=2)
     assert again.record.key == second.record.key and again.drawn == 0
+    best = second.record.table("leaderboard").to_pylist()[0]["candidate"]
+    _, third = go(searching, rounds=3)
+    rungs = {row["candidate"]: row["rung"] for row in third.record.table("leaderboard").to_pylist()}
+    assert rungs[best] != LEFT_BEHIND
 
 
 def test_formats_are_compared_by_what_each_photos_own_prompt_draws(searching: Chain) -> None:

@@ -70,14 +70,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The paired gains of the specialised over the original model, and whether its samples show what they should."""
+    """The paired gains of one condition over another, and whether its samples show what they should."""
 
     encoder: Interval
     judge: Interval
     encoder_standardised: Interval | None
     judge_standardised: Interval | None
     recognised: Interval | None
-    """Share of the specialised model's samples that look more like the photos than like shuffled pieces of them."""
+    """Share of the samples of what is judged that look more like the photos than like shuffled pieces of them."""
     recognised_gain: Interval | None
     garment_gain: Interval | None
     """In the share of samples that show the garment of their photo."""
@@ -103,7 +103,7 @@ class Evidence:
         return min((gain.mean for gain in found if gain), default=float("inf"))
 
     def said(self, key: str, **figures: object) -> str:
-        """A sentence with both models' names and the gains."""
+        """A sentence with the names of both models, or of both prompts of one model, and the gains."""
         after, before = self.compared
         by = "models" if after.model != before.model else "prompts"
         names = {"after": text(f"{by}.{after[by == 'prompts']}"), "before": text(f"{by}.{before[by == 'prompts']}")}

@@ -212,10 +212,15 @@ def values_of(rows: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> l
 
 def of_photo(rows: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> list[Attribute]:
     """The likeliest value of each facet, from the `attributes` rows of one photo or of many; likeliest first."""
-    best: dict[str, Attribute] = {}
-    for attribute in values_of(rows, vocabulary):
-        best.setdefault(attribute.facet, attribute)
-    return list(best.values())
+    return one_a_facet(values_of(rows, vocabulary))
+
+
+def one_a_facet(values: Iterable[Attribute]) -> list[Attribute]:
+    """The first value of each facet."""
+    first: dict[str, Attribute] = {}
+    for value in values:
+        first.setdefault(value.facet, value)
+    return list(first.values())
 
 
 def given_values(photos: Sequence[Mapping[str, str]], vocabulary: Vocabulary) -> list[Attribute]:

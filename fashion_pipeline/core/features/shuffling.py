@@ -58,7 +58,7 @@ class Sight:
     @property
     def upper(self) -> float:
         """Upper end of the share's 95 % interval (Wilson 1927, JASA 22)."""
-        z, p, n = 1.96, self.share, self.n
+        z, p, n = 1.96, self.share, max(self.n, 1)
         spread: float = z * np.sqrt((p * (1 - p) + z**2 / (4 * n)) / n)
         return (p + z**2 / (2 * n) + spread) / (1 + z**2 / n)
 

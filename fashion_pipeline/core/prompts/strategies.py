@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import log
 
-from fashion_pipeline.core.features.attributes import Attribute
+from fashion_pipeline.core.features.attributes import Attribute, one_a_facet
 from fashion_pipeline.core.prompts.formats import FORMATS, Candidate, compose, write
 
 FREQUENT = 0.1
@@ -17,6 +17,9 @@ FREQUENT = 0.1
 
 MOST_PHRASES = 6
 """Phrases that `greedy` names at most."""
+
+MOST_WINNERS = 2
+"""Winners of the round before that compete in any case."""
 
 MOST_PARENTS = 3
 """Winners of earlier rounds that `evolved` starts from."""
@@ -61,7 +64,7 @@ def _by_format(name: str) -> Strategy:
 
 def distinctive(style: StyleView) -> Iterator[Candidate]:
     """What sets the style apart: the values of the highest log-odds against the other styles, one a facet, 2 and 4."""
-    ranked = _one_a_facet(value for value, odds in log_odds(style) if odds > 0 and value.probability >= FREQUENT)
+    ranked = one_a_facet(value for value, odds in log_odds(style) if odds > 0 and value.probability >= FREQUENT)
     for count in (2, 4):
         if ranked:
             yield _composed("distinctive", style, ranked[:count])
@@ -101,6 +104,11 @@ def per_cluster(style: StyleView) -> Iterator[Candidate]:
         yield _composed("per_cluster", style, attributes)
 
 
+def winners(style: StyleView) -> Iterator[Candidate]:
+    """The best of the round before as they were, which no other rule may write again."""
+    yield from style.parents[:MOST_WINNERS]
+
+
 def evolved(style: StyleView) -> Iterator[Candidate]:
     """Children of the best candidates of earlier rounds: two joined, one without a phrase, one with another phrase."""
     known = {value.phrase: value for value in [*style.values, *style.given]}
@@ -111,12 +119,12 @@ def evolved(style: StyleView) -> Iterator[Candidate]:
     ][:MOST_PARENTS]
     for place, (parent, genes) in enumerate(parents):
         for _, others in parents[place + 1 :]:
-            yield _composed("evolved", style, _one_a_facet([*genes, *others]), parent.id)
+            yield _composed("evolved", style, one_a_facet([*genes, *others]), parent.id)
         for gene in genes:
             yield _composed("evolved", style, [value for value in genes if value is not gene], parent.id)
         for value in _frequent(style):
             if value not in genes:
-                yield _composed("evolved", style, _one_a_facet([value, *genes]), parent.id)
+                yield _composed("evolved", style, one_a_facet([value, *genes]), parent.id)
 
 
 def handwritten(style: StyleView) -> Iterator[Candidate]:
@@ -137,6 +145,7 @@ STRATEGIES: dict[str, Strategy] = {
     "greedy": greedy,
     "per_cluster": per_cluster,
     "evolved": evolved,
+    "winners": winners,
 }
 
 
@@ -205,11 +214,3 @@ def _composed(strategy: str, style: StyleView, values: Sequence[Attribute], pare
 
 def _frequent(style: StyleView) -> list[Attribute]:
     return [value for value in style.values if value.probability >= FREQUENT]
-
-
-def _one_a_facet(values: Iterable[Attribute]) -> list[Attribute]:
-    """The first value of each facet."""
-    first: dict[str, Attribute] = {}
-    for value in values:
-        first.setdefault(value.facet, value)
-    return list(first.values())

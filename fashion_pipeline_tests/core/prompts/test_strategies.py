@@ -166,6 +166,11 @@ def test_children_of_earlier_winners_join_lose_and_gain_phrases() -> None:
     assert by("evolved", StyleView("coat", ALL, anything, values=VIEW.values)) == []
 
 
+def test_winners_compete_again_as_they_were_also_those_that_no_rule_would_write_again() -> None:
+    parents = [Candidate("evolved", "a coat, once"), Candidate("greedy", "a coat, twice", "belt"), Candidate("x", "y")]
+    assert by("winners", StyleView("coat", [], anything, parents=parents)) == parents[:2]
+
+
 def test_a_prompt_of_a_person_competes_as_it_is_and_is_never_cut() -> None:
     (found,) = by("handwritten", StyleView("coat", [], anything, handwritten=["my coat, 大衣"]))
     assert found.prompt == "my coat, 大衣"
