@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when a column changes its meaning; stored in every file."""
 
 
@@ -76,10 +76,11 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("probability", pa.float32(), "zero-shot probability among the facet's values, 0 to 1"),
     ),
     "candidates": (
-        Column("id", pa.string(), "hash of prompt and negative prompt"),
+        Column("id", pa.string(), "hash of prompt, negative prompt and guidance"),
         Column("strategy", pa.string(), "the rule that wrote the prompt"),
         Column("prompt", pa.string(), "the prompt"),
         Column("negative_prompt", pa.string(), "the negative prompt; empty for none"),
+        Column("guidance", pa.float64(), "guidance scale; none: as the profile says", nullable=True),
         Column("phrases", _PHRASES, "the attribute phrases in the prompt"),
         Column("dropped", _PHRASES, "phrases left out so that the prompt fits the text encoder"),
         Column("parent", pa.string(), "candidate it was derived from", nullable=True),
@@ -105,6 +106,7 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("strategy", pa.string(), "the rule that wrote the prompt"),
         Column("prompt", pa.string(), "the prompt"),
         Column("negative_prompt", pa.string(), "the negative prompt; empty for none"),
+        Column("guidance", pa.float64(), "guidance scale; none: as the profile says", nullable=True),
         Column("images", pa.int32(), "images the score rests on"),
         Column("products", pa.int32(), "products they were drawn for: the n of the interval"),
         Column("mean", pa.float32(), "mean encoder cosine on search photos"),

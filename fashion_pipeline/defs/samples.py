@@ -50,7 +50,7 @@ def generated_samples(
         "best prompt": made.best.prompt,
         "leaderboard": markdown(
             leaderboard.select(
-                ["strategy", "prompt", "negative_prompt", "images", "products", "mean", "low", "high"]
+                ["strategy", "prompt", "negative_prompt", "guidance", "images", "products", "mean", "low", "high"]
             ).to_pylist()
         ),
         "formats": markdown(made.record.table("formats").to_pylist()),

@@ -15,6 +15,7 @@ from fashion_pipeline.core.rows import Model, Photo, Role, Sample, Split, rows_o
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.stages.drawing import Report, Studio
 from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.prompts import candidate_of
 from fashion_pipeline.stages.recognition import recognise
 from fashion_pipeline.stages.reports import PAGE, REPORT, evaluation_page
 from fashion_pipeline.stages.similarity import Measured, measure
@@ -58,7 +59,7 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
     catalog = store.records.input(training, "catalog")
     champion = store.versions.champion(style)
     champion = champion if champion and champion.name != training.key else None
-    prompts, strategy = _prompts(store, models, style, searched)
+    prompts = _prompts(store, models, style, searched)
     photos = {split: photos_of(store.photos(catalog), split, products) for split in (Split.DEV, Split.TEST)}
     contestants = [
         _Contestant(Model.ORIGINAL, None, prompts),
@@ -75,8 +76,8 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
         scores,
         style=style,
         profile=models.profile.name,
-        optimized_prompt=prompts[-1][1].prompt,
-        strategy=strategy,
+        best=prompts[-1][1],
+        guidance=models.profile.generation.guidance,
         verdict=verdict,
     )
     content |= {
@@ -121,13 +122,11 @@ def _draw(
     return samples, drawn
 
 
-def _prompts(
-    store: Store, models: Models, style: str, searched: Record | None
-) -> tuple[list[tuple[str, Candidate]], str]:
-    """The plain and the best prompt, and the strategy that wrote the latter; plain twice without a search."""
+def _prompts(store: Store, models: Models, style: str, searched: Record | None) -> list[tuple[str, Candidate]]:
+    """The plain and the best prompt; plain twice without a search."""
     plain = write("plain", store.sources.subject(style), [], models.prompt_fits())
     leaders = searched.table("leaderboard").slice(0, 1).to_pylist() if searched else []
     if not leaders:
-        return [("plain", plain), ("best", plain)], "plain"
-    best = Candidate(leaders[0]["strategy"], leaders[0]["prompt"], leaders[0]["negative_prompt"])
-    return [("plain", plain), ("best", best)], best.strategy
+        return [("plain", plain), ("best", plain)]
+    best = candidate_of(leaders[0])
+    return [("plain", plain), ("best", best)]

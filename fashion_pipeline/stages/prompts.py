@@ -1,7 +1,8 @@
 """Stage 3: the candidates that each strategy writes for the style."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +91,7 @@ def read_candidates(record: Record) -> dict[str, Candidate]:
             tuple(row["phrases"]),
             tuple(row["dropped"]),
             row["parent"],
+            row["guidance"],
         )
         for row in record.table("candidates").to_pylist()
     }
@@ -155,15 +157,25 @@ def _view(
 
 
 def _parents(store: Store, searched: Record) -> list[Candidate]:
-    """The candidates of an earlier search, best first, with their phrases."""
+    """The candidates of an earlier search, best first, with their phrases; of the same words at several guidance scales
+    the best alone."""
     known: dict[str, Candidate] = {}
     record: Record | None = searched
     while record is not None:
         written = store.records.input(record, "candidates")
         known = read_candidates(written) | known
         record = earlier_search(store, written)
-    ranked = [row["candidate"] for row in searched.table("leaderboard").to_pylist()]
-    return [known[candidate] for candidate in ranked if candidate in known]
+    best: dict[str, Candidate] = {}
+    for row in searched.table("leaderboard").to_pylist():
+        words = Candidate("", row["prompt"], row["negative_prompt"]).id
+        if words in known:
+            best.setdefault(words, replace(known[words], guidance=row["guidance"]))
+    return list(best.values())
+
+
+def candidate_of(row: Mapping[str, Any]) -> Candidate:
+    """The candidate of a row of table `leaderboard`, without its phrases."""
+    return Candidate(row["strategy"], row["prompt"], row["negative_prompt"], guidance=row["guidance"])
 
 
 def _row(candidate: Candidate, score: float) -> dict[str, object]:
@@ -175,6 +187,7 @@ def _row(candidate: Candidate, score: float) -> dict[str, object]:
         "phrases": list(candidate.phrases),
         "dropped": list(candidate.dropped),
         "parent": candidate.parent,
+        "guidance": candidate.guidance,
         "text_similarity": float(score),
     }
 

@@ -1,5 +1,6 @@
 """Stage 9: a version that anyone can load, only if it is better than the original and than the one in use."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,12 @@ def publish(store: Store, models: Models, style: str) -> Published:
         return Published(None, version, refusal, str(report["verdict"]))
     training = store.records.input(evaluation, "training")
     extras: dict[str, Content] = {
-        "README.md": card(report, base_name(models.profile.generator), lora=training.path(KOHYA_WEIGHTS).exists()),
+        "README.md": card(
+            report,
+            base_name(models.profile.generator),
+            guidance=models.profile.generation.guidance,
+            lora=training.path(KOHYA_WEIGHTS).exists(),
+        ),
         "evaluation_report.json": report,
         PAGE: evaluation.path(PAGE),
         **{name: training.path(name) for name in (WEIGHTS, KOHYA_WEIGHTS) if training.path(name).exists()},
@@ -84,8 +90,11 @@ def base_name(source: str) -> str:
     return f"{path.parent.name}/{path.name}" if path.is_absolute() else source
 
 
-def card(report: dict[str, Any], base: str, *, lora: bool = True) -> str:
-    """The model card; it recommends the prompt that came closer with this model."""
+def card(report: dict[str, Any], base: str, *, guidance: float, lora: bool = True) -> str:
+    """The model card; it recommends the prompt that came closer with this model, drawn as it was in the evaluation.
+
+    `guidance` is the scale that the profile draws the plain prompt with.
+    """
     rows = "\n".join(
         f"| {s['model']} | {s['prompt']} | {s['measure']} | {s['split']} | {s['mean']:.4f} | {_span(s)} | {s['n']} |"
         for s in report["scores"]
@@ -95,7 +104,7 @@ def card(report: dict[str, Any], base: str, *, lora: bool = True) -> str:
         "card.whole",
         style=report["style"],
         base=base,
-        prompt=prompts[_recommended(report)].replace('"', "'"),
+        call=_call(report, prompts[_recommended(report)], guidance),
         profile=report["profile"],
         verdict=report["verdict"],
         reason=report["reason"],
@@ -103,6 +112,14 @@ def card(report: dict[str, Any], base: str, *, lora: bool = True) -> str:
         lora=text("card.lora") if lora else text("card.no_lora"),
         prompts="\n".join(f"| {name} | {prompt} |" for name, prompt in prompts.items()),
     )
+
+
+def _call(report: dict[str, Any], prompt: str, guidance: float) -> str:
+    """The arguments of a pipeline that draws a prompt of the report as the evaluation did."""
+    best = prompt == report["optimized_prompt"]
+    given: dict[str, Any] = {"negative_prompt": report["negative_prompt"]} if best else {}
+    given["guidance_scale"] = report["guidance_scale"] if best else guidance
+    return ", ".join([json.dumps(prompt), *(f"{name}={json.dumps(value)}" for name, value in given.items() if value)])
 
 
 def _recommended(report: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.drawing import Report
 from fashion_pipeline.stages.features import sight_of
 from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.prompts import candidate_of
 from fashion_pipeline.stages.recognition import recognise
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -59,7 +60,7 @@ def report_prompts(store: Store, models: Models, style: str, report: Report, run
     similarity = store.records.latest("similarity", style)
     searched = store.records.input(similarity, "search")
     samples = Sample.read(searched.table("samples"))
-    best = searched.table("leaderboard").slice(0, 1).to_pylist()[0]
+    best = candidate_of(searched.table("leaderboard").slice(0, 1).to_pylist()[0])
     catalog = store.records.input(searched, "catalog")
     seen = recognise(store, models, catalog, [s for s in samples if s.purpose != Split.SEARCH], report)
     similarities = similarity.table("similarities").to_pylist()
@@ -69,8 +70,8 @@ def report_prompts(store: Store, models: Models, style: str, report: Report, run
         scores,
         style=style,
         profile=models.profile.name,
-        optimized_prompt=best["prompt"],
-        strategy=best["strategy"],
+        best=best,
+        guidance=models.profile.generation.guidance,
         verdict=None,
     )
     content |= {"prompt_verdict": {"verdict": verdict.name, "reason": verdict.reason}}
@@ -186,6 +187,7 @@ def _search_data(store: Store, searched: Record) -> dict[str, Any]:
         ),
         "optimized_prompt": best["prompt"],
         "negative_prompt": best["negative_prompt"],
+        "guidance": best["guidance"],
         "strategy": best["strategy"],
         "leaderboard": leaderboard,
         **{name: searched.table(name) for name in ("formats", "phrases", "progress")},

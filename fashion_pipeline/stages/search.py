@@ -1,11 +1,12 @@
 """Stage 4: the search spends its budget of images, and the winner is drawn anew for photos it never saw.
 
-Two questions share the budget. Which single prompt stands for the style? And which format writes the best prompt for
-each photo by itself? The first is what people type, the second writes the training captions.
+Three questions share the budget. Which single prompt stands for the style? At which guidance scale does it draw best?
+And which format writes the best prompt for each photo by itself? The first two are what people ask for, the third
+writes the training captions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -25,12 +26,12 @@ from fashion_pipeline.core.prompts.search import (
     shortlist,
     successive_halving,
 )
-from fashion_pipeline.core.prompts.strategies import MOST_WINNERS
+from fashion_pipeline.core.prompts.strategies import GUIDANCE_FACTORS, MOST_WINNERS, with_guidance
 from fashion_pipeline.core.rows import Model, Photo, Role, Sample, Split, rows_of
 from fashion_pipeline.stages.captions import own_prompts
 from fashion_pipeline.stages.drawing import Embedder, Report, Studio
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.prompts import earlier_search, read_candidates
+from fashion_pipeline.stages.prompts import candidate_of, earlier_search, read_candidates
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -39,6 +40,9 @@ BEST = "best"
 
 FORMATS_SHARE = 4
 """One image of so many is spent on the formats."""
+
+GUIDANCE_SHARE = 6
+"""One image of so many is spent on the guidance scale of the best prompt."""
 
 LEFT_BEHIND = -1
 """Rung of a candidate that only earlier rounds drew."""
@@ -71,7 +75,9 @@ def search(
     references = {photo.id: photo for photo in photos_of(photos, Split.SEARCH)}
     earlier, candidates = earlier_search(store, written), read_candidates(written)
     formats = _formats(store, models, written, budget, len(references))
-    for_style = budget - budget // FORMATS_SHARE if formats else budget
+    for_format = budget // FORMATS_SHARE if formats else 0
+    for_guidance = _for_guidance(budget, len(references))
+    for_style = budget - for_format - for_guidance
     competing = _competing(written, candidates, earlier, for_style, len(references))
     drawing = models.profile.generation
     with models.generator() as generator, models.encoder() as encoder:
@@ -81,11 +87,19 @@ def search(
         before = _drawn_before(earlier, generator.fingerprint, references)
         round_ = _Round(store, studio, embedder, real, references, before)
         standings = round_.hold(competing, lambda trial: candidates[trial.candidate], for_style)
-        by_format = round_.hold(list(formats), lambda t: formats[t.candidate][t.reference], budget - for_style)
+        by_format = round_.hold(list(formats), lambda t: formats[t.candidate][t.reference], for_format)
+        phrases = _lessons(standings, candidates)
+        if for_guidance:
+            leader = candidates[standings[0].candidate]
+            candidates |= {each.id: each for each in (leader, *with_guidance(leader, drawing.guidance))}
+            scales = [each for each in candidates if _words(candidates[each]) == _words(leader)]
+            tried = round_.hold(scales, lambda trial: candidates[trial.candidate], for_guidance)
+            standings = [*_above(tried, standings[0].rung), *(s for s in standings if s.candidate not in scales)]
+            competing = [each.candidate for each in standings]
         best = candidates[standings[0].candidate]
         leaderboard = [_row(round_.pooled(each), candidates[each.candidate]) for each in standings]
         leaderboard += _left_behind(round_, earlier, competing)
-        phrases, steps = _lessons(standings, candidates), _progress(round_, candidates, competing)
+        steps = _progress(round_, candidates, competing)
         pair = [(PLAIN, plain_candidate(candidates)), (BEST, best)]
         held_out = [
             sample
@@ -119,7 +133,7 @@ def search(
 
 def plain_candidate(candidates: Mapping[str, Candidate]) -> Candidate:
     """The prompt that names nothing but the style."""
-    return next(c for c in candidates.values() if c.strategy == PLAIN and not c.negative_prompt)
+    return next(c for c in candidates.values() if c.strategy == PLAIN and not c.is_varied)
 
 
 class _Round:
@@ -154,6 +168,7 @@ class _Round:
         def draw(trials: Sequence[Trial]) -> Mapping[Trial, float]:
             drawn = self._studio.shoot([self._shot(trial, prompt(trial)) for trial in trials])
             self.samples |= {sample.id: sample for sample in drawn}
+            self._known |= {(sample.candidate, sample.reference, sample.seed) for sample in drawn}
             return dict(zip(trials, self.cosines(drawn), strict=True))
 
         def known(trial: Trial) -> bool:
@@ -201,7 +216,22 @@ def _competing(
 
 
 def _is_format(candidate: Candidate) -> bool:
-    return candidate.strategy in FORMATS and not candidate.negative_prompt
+    return candidate.strategy in FORMATS and not candidate.is_varied
+
+
+def _for_guidance(budget: int, references: int) -> int:
+    """Images for the guidance scale; none where they could not compare those that are tried."""
+    share = budget // GUIDANCE_SHARE
+    return share if share >= (1 + len(GUIDANCE_FACTORS)) * min(MIN_RUNG_PRODUCTS, references) else 0
+
+
+def _words(candidate: Candidate) -> tuple[str, str]:
+    return candidate.prompt, candidate.negative_prompt
+
+
+def _above(standings: Sequence[Standing], rung: int) -> list[Standing]:
+    """The same, after as many rounds of halving as their words had survived."""
+    return [replace(standing, rung=rung + standing.rung) for standing in standings]
 
 
 def _formats(
@@ -229,16 +259,16 @@ def _left_behind(round_: _Round, earlier: Record | None, competing: Sequence[str
     for row in earlier.table("leaderboard").to_pylist() if earlier else ():
         standing = round_.pooled(Standing(row["candidate"], rung=LEFT_BEHIND))
         if row["candidate"] not in competing and standing.scores:
-            found.append(_row(standing, Candidate(row["strategy"], row["prompt"], row["negative_prompt"])))
+            found.append(_row(standing, candidate_of(row)))
     return sorted(found, key=lambda row: -float(str(row["mean"])))
 
 
 def _lessons(standings: Sequence[Standing], candidates: Mapping[str, Candidate]) -> list[dict[str, object]]:
-    """Rows of table `phrases`; candidates with a negative prompt are left out, since it changes more than a phrase."""
+    """Rows of table `phrases`; candidates that differ in more than phrases are left out."""
     scores = {
         each.candidate: {photo: float(np.mean(cosines)) for photo, cosines in each.scores.items()}
         for each in standings
-        if not candidates[each.candidate].negative_prompt and candidates[each.candidate].strategy != "handwritten"
+        if not candidates[each.candidate].is_varied and candidates[each.candidate].strategy != "handwritten"
     }
     effects = phrase_effects(scores, {candidate: candidates[candidate].phrases for candidate in scores})
     return [
@@ -262,7 +292,7 @@ def _progress(round_: _Round, candidates: Mapping[str, Candidate], competing: Se
 
 
 def _row(standing: Standing, candidate: Candidate) -> dict[str, object]:
-    told = {"strategy": candidate.strategy, "prompt": candidate.prompt, "negative_prompt": candidate.negative_prompt}
+    told = {name: getattr(candidate, name) for name in ("strategy", "prompt", "negative_prompt", "guidance")}
     return {"candidate": candidate.id, **told, **_figures(standing)}
 
 

@@ -28,6 +28,8 @@ def report(version: str, verdict: str = "better", **more: object) -> dict[str, o
         "against_champion": None,
         "plain_prompt": "a photo of a coat",
         "optimized_prompt": 'a photo of a "black" coat',
+        "negative_prompt": "shoe",
+        "guidance_scale": 5.0,
         "scores": [
             score("original", "plain", 0.4),
             score("specialised", "plain", 0.7),
@@ -120,17 +122,18 @@ def test_a_version_brings_the_weights_of_its_own_evaluation(store: Store) -> Non
 
 
 def test_the_card_recommends_the_prompt_that_scored_higher_with_this_model() -> None:
-    assert "pipeline(\"a photo of a 'black' coat\")" in card(report("v1"), "base")
+    best = r'pipeline("a photo of a \"black\" coat", negative_prompt="shoe", guidance_scale=5.0)'
+    assert best in card(report("v1"), "base", guidance=3.0)
     plain_wins = [score("specialised", "plain", 0.9), score("specialised", "best", 0.8)]
-    told = card(report("v1", scores=plain_wins), "base")
-    assert 'pipeline("a photo of a coat")' in told
+    told = card(report("v1", scores=plain_wins), "base", guidance=3.0)
+    assert 'pipeline("a photo of a coat", guidance_scale=3.0)' in told
     assert "| plain | a photo of a coat |" in told
 
 
 def test_the_card_calls_the_base_by_a_name_that_says_something() -> None:
     assert base_name("stable-diffusion-v1-5/stable-diffusion-v1-5") == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert base_name("/opt/embedded/generator") == "embedded/generator"
-    assert "Made from `embedded/generator`" in card(report("v1"), base_name("/opt/embedded/generator"))
+    assert "Made from `embedded/generator`" in card(report("v1"), base_name("/opt/embedded/generator"), guidance=3.0)
 
 
 def test_the_leaderboard_has_a_row_for_evaluated_styles_only(store: Store) -> None:

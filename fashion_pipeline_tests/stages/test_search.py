@@ -88,7 +88,7 @@ def test_a_small_budget_is_spent_on_the_formats_and_then_on_the_closest_texts(se
     written, found = go(searching, budget=8)
     assert [row["strategy"] in FORMATS for row in found.record.table("leaderboard").to_pylist()] == [True, True]
     assert found.spent <= 8 and found.record.table("formats").num_rows == 0
-    _, found = go(searching, budget=100)
+    _, found = go(searching, budget=128)
     competed = {row["candidate"] for row in found.record.table("leaderboard").to_pylist()}
     assert {c.id for c in written.candidates if c.strategy in FORMATS and not c.negative_prompt} < competed
     texts = {row["id"]: row["text_similarity"] for row in written.record.table("candidates").to_pylist()}
@@ -117,3 +117,18 @@ def test_a_report_says_whether_the_best_prompt_helps_by_the_rules_of_a_model(sea
     assert {score["measure"] for score in made.report["scores"]} == {"encoder", "judge", "recognised", "garment"}
     page = made.record.path("report.html").read_text(encoding="utf-8")
     assert "The best prompt: no evidence." in page and "Which words help" in page and "What the images" in page
+
+
+def test_the_best_words_are_drawn_at_other_guidance_scales_and_the_best_of_them_is_used(searching: Chain) -> None:
+    _, found = go(searching, budget=96)
+    rows = found.record.table("leaderboard").to_pylist()
+    words = (rows[0]["prompt"], rows[0]["negative_prompt"])
+    scales = [row["guidance"] for row in rows if (row["prompt"], row["negative_prompt"]) == words]
+    assert set(scales) == {None, 2.0, 5.0, 7.5} and all(row["images"] >= 4 for row in rows[:4])
+    assert [row["guidance"] for row in rows[4:]] == [None] * (len(rows) - 4)
+    usual = searching.models.profile.generation.guidance
+    for sample in (s for s in found.samples if s.purpose != Split.SEARCH):
+        best = sample.prompt_name == "best"
+        assert sample.guidance == ((scales[0] or usual) if best else usual)
+    _, cheap = go(searching, budget=64)
+    assert {row["guidance"] for row in cheap.record.table("leaderboard").to_pylist()} == {None}

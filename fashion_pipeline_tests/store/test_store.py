@@ -193,7 +193,7 @@ def test_a_damaged_table_is_named_with_the_mend_wherever_it_was_cut_off(store: S
 def test_a_table_of_another_version_is_not_misread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     made = catalog(store, "coat", "a.jpg")
     monkeypatch.setattr(tables, "SCHEMA_VERSION", 99)
-    with pytest.raises(StorageError, match="schema version 2, this program writes 99"):
+    with pytest.raises(StorageError, match="schema version 3, this program writes 99"):
         made.table("rejects")
 
 

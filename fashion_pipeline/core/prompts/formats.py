@@ -22,7 +22,7 @@ Format = Callable[[Sequence[Attribute]], list[Attribute]]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One prompt with where it came from."""
+    """One prompt, and how it is drawn where that differs from the profile, with where it came from."""
 
     strategy: str
     prompt: str
@@ -30,11 +30,19 @@ class Candidate:
     phrases: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     parent: str | None = None
+    guidance: float | None = None
+    """Classifier-free guidance scale; None: as the profile says."""
 
     @property
     def id(self) -> str:
-        """Hash of prompt and negative prompt: equal texts are one candidate, whatever wrote them."""
-        return hashlib.sha256(f"{self.prompt}\0{self.negative_prompt}".encode()).hexdigest()[:16]
+        """Hash of prompt, negative prompt and guidance: equal texts are one candidate, whatever wrote them."""
+        drawn = [self.prompt, self.negative_prompt, *([] if self.guidance is None else [str(self.guidance)])]
+        return hashlib.sha256("\0".join(drawn).encode()).hexdigest()[:16]
+
+    @property
+    def is_varied(self) -> bool:
+        """Whether more than its words differs from what a format writes."""
+        return bool(self.negative_prompt) or self.guidance is not None
 
 
 def plain(attributes: Sequence[Attribute]) -> list[Attribute]:

@@ -26,7 +26,7 @@ class Shot:
             negative_prompt=self.candidate.negative_prompt,
             seed=seed_for(self.photo.product_group, self.repeat),
             steps=drawing.steps,
-            guidance=drawing.guidance,
+            guidance=drawing.guidance if self.candidate.guidance is None else self.candidate.guidance,
             width=drawing.image_size,
             height=drawing.image_size,
         )

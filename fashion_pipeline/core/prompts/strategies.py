@@ -27,6 +27,9 @@ MOST_PARENTS = 3
 NEGATIVES = 3
 """Phrases of a derived negative prompt."""
 
+GUIDANCE_FACTORS = (2 / 3, 5 / 3, 5 / 2)
+"""Guidance scales that the winner is tried with, as multiples of the profile's."""
+
 
 @dataclass(frozen=True)
 class StyleView:
@@ -175,6 +178,12 @@ def negative_prompt(style: StyleView) -> str:
 def with_negative(candidate: Candidate, negative: str) -> Candidate:
     """The same prompt with a negative one, which it is the parent of."""
     return replace(candidate, negative_prompt=negative, parent=candidate.id)
+
+
+def with_guidance(candidate: Candidate, usual: float) -> list[Candidate]:
+    """The same words at other guidance scales, and at the usual one if they have another; each with it as parent."""
+    scales = [None, *(round(factor * usual, 2) for factor in GUIDANCE_FACTORS)]
+    return [replace(candidate, guidance=scale, parent=candidate.id) for scale in scales if scale != candidate.guidance]
 
 
 def log_odds(style: StyleView) -> list[tuple[Attribute, float]]:

@@ -26,6 +26,7 @@ from fashion_pipeline.core.evaluation.verdicts import (
     Verdict,
 )
 from fashion_pipeline.core.features.shuffling import RECOGNISED
+from fashion_pipeline.core.prompts.formats import Candidate
 from fashion_pipeline.core.reports.pictures import data_uri, web_uri
 from fashion_pipeline.core.rows import Model, Role, Split
 from fashion_pipeline.core.texts import texts
@@ -99,6 +100,8 @@ class ReportData:
     plain_prompt: str | None = None
     optimized_prompt: str | None = None
     negative_prompt: str | None = None
+    guidance: float | None = None
+    """Of the best prompt, where it is not the profile's."""
     strategy: str | None = None
     scores: pa.Table | None = None
     """Table `scores`."""
@@ -128,21 +131,24 @@ def summary(
     *,
     style: str,
     profile: str,
-    optimized_prompt: str | None,
-    strategy: str | None,
+    best: Candidate,
+    guidance: float,
     verdict: Verdict | None,
 ) -> dict[str, Any]:
     """The report as JSON-ready values, from a table `scores`; cells without a score are left out.
 
-    `similarity_score` is the raw encoder cosine of the best prompt with the original model on `test`, or None.
+    `best` is the best prompt, `guidance` the scale that the profile draws with. `similarity_score` is the raw encoder
+    cosine of the best prompt with the original model on `test`, or None.
     """
     cells = list(_cells(scores))
     headline = (*Condition("original", "best"), Role.ENCODER.value, Split.TEST.value)
     return {
         "style": style,
         "profile": profile,
-        "optimized_prompt": optimized_prompt,
-        "strategy": strategy,
+        "optimized_prompt": best.prompt,
+        "negative_prompt": best.negative_prompt,
+        "guidance_scale": guidance if best.guidance is None else best.guidance,
+        "strategy": best.strategy,
         "similarity_score": next((interval.mean for key, interval in cells if key == headline), None),
         "scores": [
             dict(zip(("model", "prompt", "measure", "split"), key, strict=True)) | asdict(interval)
@@ -311,11 +317,11 @@ def _prompts(data: ReportData) -> list[dict[str, object]]:
     return [
         row
         | {
-            "best": row["prompt"] == data.optimized_prompt,
+            "best": place == 0,
             "thumbnails": [web_uri(image, 128) for image in data.thumbnails.get(row["candidate"], ())][:4],
             "mark": _Mark(Condition("original", "best"), None, _interval(row), axis),
         }
-        for row in rows
+        for place, row in enumerate(rows)
     ]
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fashion_pipeline.core.evaluation.verdicts import Verdict, decide
+from fashion_pipeline.core.prompts.formats import Candidate
 from fashion_pipeline.core.reports.report import CONDITIONS, ComparisonRow, Lineage, ReportData, render_html, summary
 from fashion_pipeline.core.tables import rows_to_table
 
@@ -171,10 +172,19 @@ def test_empty_tables_render():
 def test_summary_is_json_with_every_cell_and_gain(scores):
     verdict = decide(scores)
     result = summary(
-        scores, style="coat", profile="embedded", optimized_prompt="a coat", strategy="plain", verdict=verdict
+        scores, style="coat", profile="embedded", best=Candidate("plain", "a coat"), guidance=3.0, verdict=verdict
     )
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    assert list(result)[:6] == ["style", "profile", "optimized_prompt", "strategy", "similarity_score", "scores"]
+    assert list(result)[:7] == [
+        "style",
+        "profile",
+        "optimized_prompt",
+        "negative_prompt",
+        "guidance_scale",
+        "strategy",
+        "similarity_score",
+    ]
+    assert (result["optimized_prompt"], result["guidance_scale"]) == ("a coat", 3.0)
     assert len(result["scores"]) == len(result["gains"]) == 16
     assert set(result["scores"][0]) == {"model", "prompt", "measure", "split", "mean", "low", "high", "n"}
     assert result["similarity_score"] == pytest.approx(0.6, abs=0.03)
@@ -186,7 +196,9 @@ def test_summary_is_json_with_every_cell_and_gain(scores):
 
 def test_summary_without_test_scores_has_no_similarity_score(scores):
     dev = scores.filter(pc.equal(scores["split"], "dev"))
-    result = summary(dev, style="coat", profile="embedded", optimized_prompt=None, strategy=None, verdict=None)
+    result = summary(
+        dev, style="coat", profile="embedded", best=Candidate("plain", "a coat"), guidance=3.0, verdict=None
+    )
     assert result["similarity_score"] is None
     assert result["verdict"] is None
 
@@ -200,7 +212,7 @@ def test_a_measure_of_all_samples_together_is_a_panel_of_its_own_with_the_interv
     whole = rows_to_table("scores", [*scores.to_pylist(), *rows])
     text = Page(render_html(ReportData("coat", scores=whole))).text
     assert "KID on dev" in text and "0.300 to 0.500" in text and "n = 0" not in text
-    result = summary(whole, style="coat", profile="p", optimized_prompt=None, strategy=None, verdict=None)
+    result = summary(whole, style="coat", profile="p", best=Candidate("plain", "a coat"), guidance=3.0, verdict=None)
     (found,) = [s for s in result["scores"] if (s["measure"], s["model"]) == ("KID", "specialised")]
     assert (found["mean"], found["n"]) == (pytest.approx(0.4), 0)
     assert decide(whole) == decide(scores)
