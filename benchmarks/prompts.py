@@ -3,8 +3,9 @@
     python -m benchmarks.prompts STYLE … [--budget 192] [--products 128] [--control STYLE] [--exhaustive STYLE]
 
 Needs styles that were described (`fashion-pipeline run --mode prompt`). For each of them the same number of images is
-spent twice: on the prompts of all strategies, and on those of three (`plain`, `all_attributes`,
-`high_confidence_only`), which is what a choice among attributes alone can do. Then the plain and both best prompts are
+spent twice: on the prompts of all strategies and the guidance scale, and on the prompts of three (`plain`,
+`all_attributes`, `high_confidence_only`), which is what a choice among attributes alone can do.
+Then the plain and both best prompts are
 drawn for the same products of `dev` and `test` with the same seeds. `--control` compares the plain prompt with itself,
 `--exhaustive` the search with one that draws every candidate for every photo. What was drawn is not drawn again; tables
 go to `prompts/` in the data root.
@@ -39,7 +40,7 @@ from fashion_pipeline.settings import read_settings
 from fashion_pipeline.stages.drawing import Embedder, Studio
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.prompts import read_candidates, write_candidates
-from fashion_pipeline.stages.search import plain_candidate, search
+from fashion_pipeline.stages.search import GUIDANCE_SHARE, plain_candidate, search
 from fashion_pipeline.stages.similarity import measure
 from fashion_pipeline.store.store import Store
 
@@ -89,9 +90,11 @@ def _compared(store: Store, models: Models, style: str, budget: int, products: i
     for name, chosen in (("three", THREE), ("all", tuple(strategies.STRATEGIES))):
         rules = {rule: strategies.STRATEGIES[rule] for rule in chosen}
         negative = strategies.negative_prompt if name == "all" else lambda view: ""
+        share = GUIDANCE_SHARE if name == "all" else budget + 1
         with (
             mock.patch.dict(strategies.STRATEGIES, rules, clear=True),
             mock.patch("fashion_pipeline.stages.prompts.negative_prompt", negative),
+            mock.patch("fashion_pipeline.stages.search.GUIDANCE_SHARE", share),
         ):
             written = write_candidates(store, models, style)
             limits: dict[str, Any] = {"budget": budget, "held_out_products": products}
