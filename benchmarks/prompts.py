@@ -4,11 +4,10 @@
 
 Needs styles that were described (`fashion-pipeline run --mode prompt`). For each of them the same number of images is
 spent twice: on the prompts of all strategies and the guidance scale, and on the prompts of three (`plain`,
-`all_attributes`, `high_confidence_only`), which is what a choice among attributes alone can do.
-Then the plain and both best prompts are
-drawn for the same products of `dev` and `test` with the same seeds. `--control` compares the plain prompt with itself,
-`--exhaustive` the search with one that draws every candidate for every photo. What was drawn is not drawn again; tables
-go to `prompts/` in the data root.
+`all_attributes`, `high_confidence_only`), which is what a choice among attributes alone can do. Then the plain and
+both best prompts are drawn for the same products of `dev` and `test` with the same seeds. `--control` compares the
+plain prompt with itself, `--exhaustive` the search with one that draws every candidate for every photo. What was
+drawn is not drawn again; tables go to `prompts/` in the data root.
 """
 
 import argparse

@@ -104,7 +104,7 @@ def card(report: dict[str, Any], base: str, *, guidance: float, lora: bool = Tru
         "card.whole",
         style=report["style"],
         base=base,
-        call=_call(report, prompts[_recommended(report)], guidance),
+        call=_call(report, _recommended(report), guidance),
         profile=report["profile"],
         verdict=report["verdict"],
         reason=report["reason"],
@@ -114,12 +114,12 @@ def card(report: dict[str, Any], base: str, *, guidance: float, lora: bool = Tru
     )
 
 
-def _call(report: dict[str, Any], prompt: str, guidance: float) -> str:
-    """The arguments of a pipeline that draws a prompt of the report as the evaluation did."""
-    best = prompt == report["optimized_prompt"]
-    given: dict[str, Any] = {"negative_prompt": report["negative_prompt"]} if best else {}
-    given["guidance_scale"] = report["guidance_scale"] if best else guidance
-    return ", ".join([json.dumps(prompt), *(f"{name}={json.dumps(value)}" for name, value in given.items() if value)])
+def _call(report: dict[str, Any], name: str, guidance: float) -> str:
+    """The arguments of a pipeline that draws the plain or the best prompt as the evaluation did."""
+    if name == "plain":
+        return f"{json.dumps(report['plain_prompt'])}, guidance_scale={guidance}"
+    negative = f", negative_prompt={json.dumps(report['negative_prompt'])}" if report["negative_prompt"] else ""
+    return f"{json.dumps(report['optimized_prompt'])}{negative}, guidance_scale={report['guidance_scale']}"
 
 
 def _recommended(report: dict[str, Any]) -> str:

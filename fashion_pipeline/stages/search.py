@@ -88,18 +88,14 @@ def search(
         round_ = _Round(store, studio, embedder, real, references, before)
         standings = round_.hold(competing, lambda trial: candidates[trial.candidate], for_style)
         by_format = round_.hold(list(formats), lambda t: formats[t.candidate][t.reference], for_format)
-        phrases = _lessons(standings, candidates)
+        phrases, steps = _lessons(standings, candidates), _progress(round_, candidates, competing)
         if for_guidance:
-            leader = candidates[standings[0].candidate]
-            candidates |= {each.id: each for each in (leader, *with_guidance(leader, drawing.guidance))}
-            scales = [each for each in candidates if _words(candidates[each]) == _words(leader)]
-            tried = round_.hold(scales, lambda trial: candidates[trial.candidate], for_guidance)
-            standings = [*_above(tried, standings[0].rung), *(s for s in standings if s.candidate not in scales)]
-            competing = [each.candidate for each in standings]
+            scales = with_guidance(candidates[standings[0].candidate], drawing.guidance)
+            candidates |= {each.id: each for each in scales}
+            standings = _at_scales(round_, standings, [each.id for each in scales], candidates, for_guidance)
         best = candidates[standings[0].candidate]
         leaderboard = [_row(round_.pooled(each), candidates[each.candidate]) for each in standings]
-        leaderboard += _left_behind(round_, earlier, competing)
-        steps = _progress(round_, candidates, competing)
+        leaderboard += _left_behind(round_, earlier, [each.candidate for each in standings])
         pair = [(PLAIN, plain_candidate(candidates)), (BEST, best)]
         held_out = [
             sample
@@ -225,13 +221,18 @@ def _for_guidance(budget: int, references: int) -> int:
     return share if share >= (1 + len(GUIDANCE_FACTORS)) * min(MIN_RUNG_PRODUCTS, references) else 0
 
 
-def _words(candidate: Candidate) -> tuple[str, str]:
-    return candidate.prompt, candidate.negative_prompt
-
-
-def _above(standings: Sequence[Standing], rung: int) -> list[Standing]:
-    """The same, after as many rounds of halving as their words had survived."""
-    return [replace(standing, rung=rung + standing.rung) for standing in standings]
+def _at_scales(
+    round_: _Round,
+    standings: Sequence[Standing],
+    scales: Sequence[str],
+    candidates: Mapping[str, Candidate],
+    budget: int,
+) -> list[Standing]:
+    """The standings after the winner was drawn at other guidance scales; those come first, with its rung and more."""
+    winner = standings[0]
+    tried = round_.hold([winner.candidate, *scales], lambda trial: candidates[trial.candidate], budget)
+    first = [replace(each, rung=winner.rung + each.rung) for each in tried]
+    return first + [each for each in standings[1:] if each.candidate not in scales]
 
 
 def _formats(

@@ -128,6 +128,8 @@ def test_the_card_recommends_the_prompt_that_scored_higher_with_this_model() -> 
     told = card(report("v1", scores=plain_wins), "base", guidance=3.0)
     assert 'pipeline("a photo of a coat", guidance_scale=3.0)' in told
     assert "| plain | a photo of a coat |" in told
+    same_words = report("v1", optimized_prompt="a photo of a coat", scores=plain_wins)
+    assert 'pipeline("a photo of a coat", guidance_scale=3.0)' in card(same_words, "base", guidance=3.0)
 
 
 def test_the_card_calls_the_base_by_a_name_that_says_something() -> None:
