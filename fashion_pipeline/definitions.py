@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from fashion_pipeline.defs.jobs import ASSETS, JOBS
+from fashion_pipeline.defs.jobs import ASSETS, BY_HAND, JOBS
 from fashion_pipeline.defs.schedules import weekly_retraining
 from fashion_pipeline.defs.sensors import new_photos
 from fashion_pipeline.resources.executor import one_process
@@ -15,7 +15,7 @@ _settings = read_settings()
 _gpu = Gpu(device=_settings.device, precision=_settings.precision)
 
 defs = dg.Definitions(
-    assets=ASSETS,
+    assets=(*ASSETS, *BY_HAND),
     jobs=JOBS,
     schedules=[weekly_retraining],
     sensors=[new_photos],

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun, EventLogEntry
     from dagster._core.workspace.context import WorkspaceRequestContext
 
+    from fashion_pipeline.stages.tracing import Use
     from fashion_pipeline.store.store import Store
 
 LOCATION = "fashion_pipeline"
@@ -218,6 +219,22 @@ def opened_instance(store: "Store") -> Iterator["DagsterInstance"]:
             instance.all_instigator_state()
             _set_slots(instance)
         yield instance
+
+
+def report_stale(instance: "DagsterInstance", uses: "Iterable[Use]") -> None:
+    """Say on the pages of the assets, for the style's partition, that what they made used a withdrawn photo."""
+    from dagster import AssetObservation, MetadataValue
+
+    found: dict[tuple[str, str], list[Use]] = {}
+    for use in uses:
+        found.setdefault((use.asset, use.style), []).append(use)
+    for (asset, style), made in found.items():
+        told = "\n".join(f"- {use.kind} `{use.key}`: {use.how} ({use.photos})" for use in made)
+        metadata: dict[str, Any] = {
+            "stale": "used a withdrawn photo: materialise again",
+            "made with it": MetadataValue.md(told),
+        }
+        instance.report_runless_asset_event(AssetObservation(asset_key=asset, partition=style, metadata=metadata))
 
 
 def _set_slots(instance: "DagsterInstance") -> None:

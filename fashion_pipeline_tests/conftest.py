@@ -13,7 +13,7 @@ import pytest
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.core.catalog.sources import read_source
-from fashion_pipeline.defs.jobs import ASSETS, CATALOG
+from fashion_pipeline.defs.jobs import ASSETS, BY_HAND, CATALOG
 from fashion_pipeline.resources.gpu import Gpu
 from fashion_pipeline.resources.models import ModelsResource
 from fashion_pipeline.resources.store import StoreResource
@@ -45,7 +45,7 @@ class Chain:
     def materialize(self, assets: Any, style: str, config: Any = None) -> dg.ExecuteInProcessResult:
         """Run assets for a style; errors are in the result, not raised."""
         return dg.materialize(
-            list(ASSETS),
+            [*ASSETS, *BY_HAND],
             selection=dg.AssetSelection.assets(*assets),
             partition_key=style,
             instance=self.instance,

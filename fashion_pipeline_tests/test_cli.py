@@ -9,7 +9,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from fashion_pipeline import api, diagnosis
-from fashion_pipeline.cli import _config, app
+from fashion_pipeline.api import running
+from fashion_pipeline.cli import app
+from fashion_pipeline.cli.commands import _config
 from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec
 from fashion_pipeline.settings import PACKAGE, PROFILES, Settings
 from fashion_pipeline.store.store import Store
@@ -301,7 +303,7 @@ def test_a_source_is_the_same_however_it_is_spelt(tmp_path: Path, root: Path) ->
     (tmp_path / "link").symlink_to(photos)
     api.move(photos)
     for spelling in (photos, f"{photos}/", tmp_path / "x" / ".." / "photos", tmp_path / "link"):
-        assert api._take_in(Store(root), "coat", spelling, lambda text: None).keys() == {"coat"}
+        assert running._take_in(Store(root), "coat", spelling, lambda text: None).keys() == {"coat"}
     assert Store(root).sources.source("coat").path == str(photos)
 
 
@@ -310,7 +312,7 @@ def test_all_styles_of_a_source_move_with_one_command(tmp_path: Path, root: Path
     after = photos_of(tmp_path / "after", "bag", "coat")
     api.move(before)
     with pytest.raises(CatalogError, match=f"already comes from {before}: .* fashion-pipeline move {after}"):
-        api._take_in(Store(root), "coat", after, lambda text: None)
+        running._take_in(Store(root), "coat", after, lambda text: None)
     result = call("move", str(after))
     assert result.exit_code == 0 and f"bag, coat: photos are now taken from {after}" in result.output
     assert {Store(root).sources.source(style).path for style in ("bag", "coat")} == {str(after)}
@@ -334,7 +336,7 @@ def test_files_of_no_style_are_told(tmp_path: Path, root: Path) -> None:
     photos = photos_of(tmp_path / "photos", "coat", "!!")
     (photos / "stray.jpg").write_bytes(b"x")
     told: list[str] = []
-    api._take_in(Store(root), "coat", photos, told.append)
+    running._take_in(Store(root), "coat", photos, told.append)
     (text,) = told
     assert "stray.jpg: lies in no style's folder" in text and "'!!' has no letter or digit" in text
 
@@ -344,9 +346,9 @@ def test_a_mode_step_or_field_that_does_not_exist_is_refused_with_those_that_do(
         api.run("coat", "train")  # type: ignore[arg-type]
     api.move(photos_of(tmp_path / "photos", "coat"))
     with pytest.raises(ValueError, match="step 'samples' cannot be configured: choose among curated_subset, eval"):
-        api._choose(Store(root), "coat", {"samples": {}}, False)
+        running._choose(Store(root), "coat", {"samples": {}}, False)
     with pytest.raises(ValueError, match="budgett is not known: choose among budget, held_out_products"):
-        api._choose(Store(root), "coat", {"generated_samples": {"budgett": 3}}, False)
+        running._choose(Store(root), "coat", {"generated_samples": {"budgett": 3}}, False)
 
 
 def embedded_profile(folder: Path, changes: dict[str, str]) -> str:

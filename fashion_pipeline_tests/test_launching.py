@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from fashion_pipeline import api
+from fashion_pipeline.api import running
 from fashion_pipeline.launching import DIED, _events
 from fashion_pipeline.settings import Settings
 from fashion_pipeline.store.locks import LockedError, holding, is_held
@@ -103,13 +104,13 @@ def test_what_was_chosen_once_is_used_again_until_it_is_forgotten(root: Path) ->
     store = Store(root / "data")
     made = {name: store.records.latest("search", "coat").made_of[name] for name in ("budget", "held_out_products")}
     assert made == {"budget": 12, "held_out_products": 2}
-    assert api._choose(store, "coat", {"lora_weights": {"rank": 4}}, False) == {
+    assert running._choose(store, "coat", {"lora_weights": {"rank": 4}}, False) == {
         "generated_samples": {"budget": 12, "held_out_products": 2},
         "evaluation_report": {"products": 2},
         "lora_weights": {"rank": 4},
     }
     with pytest.raises(ValueError, match="rank is 0: it must be a whole number from 1 to 1024"):
-        api._choose(store, "coat", {"lora_weights": {"rank": 0}}, False)
+        running._choose(store, "coat", {"lora_weights": {"rank": 0}}, False)
     assert store.sources.config("coat")["lora_weights"] == {"rank": 4}
 
 

@@ -35,6 +35,17 @@ class Model(StrEnum):
     SPECIALISED = "specialised"
     CHAMPION = "champion"
     """The version of the style that is published while another one is evaluated."""
+    PHOTOS = "photos"
+    """None: the photos themselves, where a measure of a set has a value for them."""
+
+
+class Purpose(StrEnum):
+    """What else an image may be drawn for than search, dev and test."""
+
+    SEEDS = "seeds"
+    """More seeds of dev products: what choosing among several images is worth."""
+    OTHERS = "others"
+    """The plain prompt of another style: whether the model still draws it."""
 
 
 class Origin(StrEnum):

@@ -41,7 +41,7 @@ _SAMPLES = (
     Column("reference", pa.string(), "the photo it is compared with"),
     Column("product_group", pa.string(), "product group of that photo: the unit of the bootstrap"),
     Column("split", pa.string(), "split of that photo"),
-    Column("purpose", pa.string(), "search, dev or test: what the image was drawn for"),
+    Column("purpose", pa.string(), "what the image was drawn for: search, dev, test, seeds (more of dev) or others"),
 )
 
 _COLUMNS: dict[str, tuple[Column, ...]] = {
@@ -64,10 +64,12 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("reason", pa.string(), "what is wrong with it and how to mend it"),
     ),
     "features": (
-        Column("id", pa.string(), "photo, or photo:shuffled-4 for its shuffled pieces"),
-        Column("role", pa.string(), "encoder (chooses) or judge (only evaluates)"),
+        Column(
+            "id", pa.string(), "photo, photo:shuffled-4 for its shuffled pieces, photo:<hash> as an autoencoder has it"
+        ),
+        Column("role", pa.string(), "encoder (chooses), judge (only evaluates), or colour (16 x 16 pixels)"),
         Column("model", pa.string(), "fingerprint of the model that made the embedding"),
-        Column("embedding", _EMBEDDING, "unit vector"),
+        Column("embedding", _EMBEDDING, "unit vector; colours: from 0 to 1"),
     ),
     "attributes": (
         Column("id", pa.string(), "photo"),
@@ -154,12 +156,18 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("similarity", pa.float32(), "cosine of images drawn then to the validation photos", nullable=True),
     ),
     "evaluation_samples": _SAMPLES,
+    "nearest": (
+        Column("sample", pa.string(), "the sample"),
+        Column("photo", pa.string(), "the training photo that it is nearest to"),
+        Column("by", pa.string(), "judge (1 - cosine) or colour (of 16 x 16 pixels)"),
+        Column("distance", pa.float32(), "0 for the same"),
+        Column("limit", pa.float32(), "99 of 100 photos never trained on are further from all training photos"),
+        Column("copied", pa.bool_(), "nearer than the limit"),
+    ),
     "scores": (
-        Column("model", pa.string(), "original, specialised or champion"),
-        Column("prompt", pa.string(), "plain or best"),
-        Column(
-            "measure", pa.string(), "encoder or judge: cosine to the photo; recognised or garment: share of samples"
-        ),
+        Column("model", pa.string(), "original, specialised, champion, or photos for the photos themselves"),
+        Column("prompt", pa.string(), "plain, best, others (plain prompts of other styles), or photos"),
+        Column("measure", pa.string(), "what is measured: docs/evaluation.md explains each"),
         Column("scope", pa.string(), "product, or set for a measure of all samples together"),
         Column("split", pa.string(), "dev or test"),
         Column("product_group", pa.string(), "the product; none for a set", nullable=True),

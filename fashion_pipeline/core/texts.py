@@ -1,18 +1,44 @@
 """The sentences that people read, from one file a language: `templates/texts/<language>.toml`."""
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-LANGUAGE = "en"
+ENGLISH = "en"
+_language: ContextVar[str] = ContextVar("language", default=ENGLISH)
 
 
-@cache
-def texts(language: str = LANGUAGE) -> dict[str, Any]:
-    """All sections of a language's file. Raises FileNotFoundError for a language that has none."""
-    file = files("fashion_pipeline") / "templates" / "texts" / f"{language}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))
+def languages() -> list[str]:
+    """The languages that have a file."""
+    folder = files("fashion_pipeline") / "templates" / "texts"
+    return sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".toml"))
+
+
+@contextmanager
+def speaking(language: str) -> Iterator[None]:
+    """Everything said within is said in a language. Raises ValueError for one that has no file."""
+    if language not in languages():
+        raise ValueError(f"language {language!r} is not known: use one of {', '.join(languages())}")
+    before = _language.set(language)
+    try:
+        yield
+    finally:
+        _language.reset(before)
+
+
+def language() -> str:
+    """The language that is spoken now."""
+    return _language.get()
+
+
+def texts() -> dict[str, Any]:
+    """All sections of the language that is spoken now."""
+    return _read(language())
 
 
 def text(key: str, /, **values: object) -> str:
@@ -21,3 +47,9 @@ def text(key: str, /, **values: object) -> str:
     for part in key.split("."):
         found = found[part]
     return str(found).format(**values)
+
+
+@cache
+def _read(name: str) -> dict[str, Any]:
+    file = files("fashion_pipeline") / "templates" / "texts" / f"{name}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8"))

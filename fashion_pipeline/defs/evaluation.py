@@ -39,7 +39,7 @@ class EvaluationConfig(dg.Config):
     **common("evaluation", "pytorch", "json"),
     deps=[specialised_model],
     pool=POOL,
-    metadata=column_schema("scores", "evaluation_samples"),
+    metadata=column_schema("scores", "evaluation_samples", "nearest"),
     check_specs=checks(
         "evaluation_report",
         blocking={"every_condition_scored": "All models were scored with all their prompts by encoder and judge."},

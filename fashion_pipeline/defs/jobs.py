@@ -9,7 +9,7 @@ from fashion_pipeline.defs.curation import CurationConfig, curated_subset
 from fashion_pipeline.defs.evaluation import EvaluationConfig, evaluation_report
 from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.prompts import PromptConfig, prompt_candidates
-from fashion_pipeline.defs.publishing import published_model, style_leaderboard
+from fashion_pipeline.defs.publishing import PublishingConfig, approved_model, published_model, style_leaderboard
 from fashion_pipeline.defs.samples import SearchConfig, generated_samples
 from fashion_pipeline.defs.similarity import prompt_report, similarity_table
 from fashion_pipeline.defs.training import TrainingConfig, lora_weights, specialised_model
@@ -23,7 +23,10 @@ PROMPTS = (prompt_candidates, generated_samples, similarity_table, prompt_report
 FINETUNING = (curated_subset, lora_weights, specialised_model, evaluation_report, published_model, style_leaderboard)
 
 ASSETS = (*CATALOG, *PROMPTS, *FINETUNING)
-"""Every asset, in the order in which the data flows."""
+"""What the jobs make, in the order in which the data flows."""
+
+BY_HAND = (approved_model,)
+"""What only a person materialises."""
 
 
 def _job(name: str, assets: tuple[dg.AssetsDefinition, ...], description: str) -> "UnresolvedAssetJobDefinition":
@@ -55,5 +58,6 @@ def step_fields() -> dict[str, set[str]]:
         "curated_subset": CurationConfig,
         "lora_weights": TrainingConfig,
         "evaluation_report": EvaluationConfig,
+        "published_model": PublishingConfig,
     }
     return {step: set(config.model_fields) for step, config in configs.items()}

@@ -1,27 +1,50 @@
 """Stage 9, publishing: a version that anyone can load, only if it is better than what there is."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import dagster as dg
+from pydantic import Field
 
 from fashion_pipeline.defs.evaluation import evaluation_report
 from fashion_pipeline.defs.metadata import CODE_VERSION, common, markdown
 from fashion_pipeline.defs.styles import OWNERS
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.publishing import leaderboard_row, publish
+from fashion_pipeline.stages.publishing import Published, approve, leaderboard_row, publish
 from fashion_pipeline.store.store import Store
+
+
+class PublishingConfig(dg.Config):
+    """Who decides."""
+
+    approval: Literal["none", "required"] = Field(
+        default="none",
+        description="required: a better model is made ready and waits until somebody materialises approved_model.",
+    )
 
 
 @dg.asset(**common("publishing", "safetensors"), deps=[evaluation_report], output_required=False)
 def published_model(
-    context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
+    context: dg.AssetExecutionContext,
+    config: PublishingConfig,
+    store: dg.ResourceParam[Store],
+    models: dg.ResourceParam[Models],
 ) -> Iterator[dg.MaterializeResult]:
     """The version in use: a complete pipeline with card, report and trail. Nothing is published unless it is better."""
-    made = publish(store, models, context.partition_key)
+    made = publish(store, models, context.partition_key, config.approval)
     context.log.info(made.reason)
-    if made.folder is None:
-        return
-    yield dg.MaterializeResult(
+    if made.folder is not None:
+        yield _result(made)
+
+
+@dg.asset(**common("publishing", "safetensors"), deps=[published_model])
+def approved_model(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
+    """Materialise this to put the version in use that waits for approval. No job and no schedule does."""
+    return _result(approve(store, context.partition_key))
+
+
+def _result(made: Published) -> dg.MaterializeResult:
+    return dg.MaterializeResult(
         metadata={
             "version": made.version,
             "folder": dg.MetadataValue.path(str(made.folder)),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import AutoConfig, AutoTokenizer
 
 from fashion_pipeline.ml.sources import find_pipeline, only_errors, quiet, variant_of
@@ -30,6 +30,14 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def load_autoencoder(folder: Path) -> Any:
+    """The autoencoder of a pipeline's folder alone, in fp32 on the CPU."""
+    quiet()
+    return AutoencoderKL.from_pretrained(
+        folder / "vae", torch_dtype=torch.float32, variant=variant_of(folder), use_safetensors=True
+    )
 
 
 def merge_lora(pipeline: Any, lora: Path, scale: float = 1.0) -> None:
@@ -58,6 +66,15 @@ def trained_as(folder: Path) -> tuple[int, str]:
     )
     side = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
     return side, scheduler.get("prediction_type", "epsilon")
+
+
+def smallest_side(folder: Path) -> int:
+    """Pixels that the sides of an image must be multiples of: what autoencoder and UNet halve, they must double."""
+    halvings = [
+        len(json.loads((folder / part / "config.json").read_text(encoding="utf-8"))["block_out_channels"]) - 1
+        for part in ("vae", "unet")
+    ]
+    return int(2 ** sum(halvings))
 
 
 def unknown_words(source: str | Path, prompt: str) -> list[str]:

@@ -83,6 +83,20 @@ def fingerprint(folder: Path) -> str:
     return whole.hexdigest()[:16]
 
 
+def licence_of(folder: Path) -> str | None:
+    """The licence in the front matter of a model's card, as the hub writes it; None without one."""
+    from huggingface_hub import ModelCard
+
+    file = folder / "README.md"
+    if not file.is_file():
+        return None
+    try:
+        found = ModelCard(file.read_text(encoding="utf-8")).data.get("license")
+    except ValueError:  # front matter that is no YAML
+        return None
+    return str(found) if found else None
+
+
 def is_stray(file: Path) -> bool:
     """Whether a file holds another variant of weights (fp16, non_ema) than the one beside it, which is loaded."""
     name, weights, rest = file.name.partition(".safetensors")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from fashion_pipeline.core.catalog.assembling import build_catalog, torn_near_duplicates
+from fashion_pipeline.core.catalog.assembling import Withdrawn, build_catalog, torn_near_duplicates
 from fashion_pipeline.core.catalog.listing import CatalogError
 from fashion_pipeline.core.catalog.sources import read_source
 from fashion_pipeline.store.records import Record
@@ -54,9 +54,16 @@ def catalogue(
             store.all_images(tell),
             rejects=listing.rejects,
             base=source.folder,
+            withdrawn=_withdrawn(store),
             progress=progress,
         )
         tables = {"images": made.images, "rejects": made.rejects}
         record = store.records.add("catalog", style, tables=tables, run=run)
         torn = torn_near_duplicates(store.all_images(tell))
     return Catalogued(record, made.images, made.rejects, torn, source.path)
+
+
+def _withdrawn(store: Store) -> Withdrawn | None:
+    """The photos of all styles that must not be taken in again."""
+    known = store.withdrawals.all()
+    return Withdrawn([photo.id for photo in known], store.withdrawals.prints()) if known else None

@@ -4,8 +4,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_pipeline.core.catalog.photos import PhotoError, open_photo
@@ -19,7 +21,6 @@ from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from fashion_pipeline.ml.diffusion import Generator
-    from fashion_pipeline.ml.encoders import JudgeEncoder
 
 Report = Callable[[str], None]
 PROGRESS_EVERY = 64
@@ -66,10 +67,25 @@ class Studio:
         ]
 
 
+class ImageEncoder(Protocol):
+    """What turns images into rows: an encoder, a judge, or anything that compares pictures."""
+
+    fingerprint: str
+
+    @property
+    def side(self) -> int:
+        """Pixels of the longer side of what it sees."""
+        ...
+
+    def embed_images(self, images: Iterable[Image.Image]) -> NDArray[np.float32]:
+        """n RGB images of any sizes → (n, d) rows."""
+        ...
+
+
 class Embedder:
     """One encoder's embeddings of a style's photos or samples: what is known, and what it adds."""
 
-    def __init__(self, table: Embeddings, style: str, role: str, encoder: "JudgeEncoder", report: Report) -> None:
+    def __init__(self, table: Embeddings, style: str, role: str, encoder: ImageEncoder, report: Report) -> None:
         self._table, self._style, self._role = table, style, role
         self._encoder, self._report = encoder, report
         self.index: FeatureIndex = table.index(style, role, encoder.fingerprint)
@@ -78,18 +94,25 @@ class Embedder:
 
     def embed(self, locations: Mapping[str, str]) -> FeatureIndex:
         """Embed the images (id → location) that are not known yet. Raises PhotoError that names one that vanished."""
-        return self._embed(locations, "images", lambda ids: in_threads(self._open, [locations[id_] for id_ in ids]))
+        return self._embed(locations, "images", lambda ids: in_threads(self.open, [locations[id_] for id_ in ids]))
 
     def embed_shuffled(self, locations: Mapping[str, str]) -> FeatureIndex:
         """Embed the same images cut into shuffled pieces, under `shuffled_id`."""
         own = {shuffled_id(id_): id_ for id_ in locations}
 
         def pieces(names: Sequence[str]) -> Iterator[Image.Image]:
-            return in_threads(lambda id_: shuffled(self._open(locations[id_]), id_), [own[name] for name in names])
+            return in_threads(lambda id_: shuffled(self.open(locations[id_]), id_), [own[name] for name in names])
 
         return self._embed(own, "shuffled images", pieces)
 
-    def _open(self, location: str) -> Image.Image:
+    def add(self, ids: Sequence[str], images: Iterable[Image.Image]) -> None:
+        """Embed images and keep what comes of them."""
+        rows = self._encoder.embed_images(images)
+        self._table.add(self._style, self._role, self._encoder.fingerprint, ids, rows)
+        self.index = self.index.extended(ids, rows)
+        self.computed += len(ids)
+
+    def open(self, location: str) -> Image.Image:
         """The photo, no larger than the encoder can make use of."""
         try:
             return open_photo(location, min(MAX_SIDE, OVERSIZE * self._encoder.side))
@@ -104,10 +127,7 @@ class Embedder:
             self._report(f"{self._role}: embedding {len(missing)} {what}")
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
-            rows = self._encoder.embed_images(images(chunk))
-            self._table.add(self._style, self._role, self._encoder.fingerprint, chunk, rows)
-            self.index = self.index.extended(chunk, rows)
-            self.computed += len(chunk)
+            self.add(chunk, images(chunk))
         return self.index
 
 

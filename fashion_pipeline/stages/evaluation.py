@@ -1,27 +1,40 @@
 """Stage 8: original against specialised model, and against the published one, on photos nothing was chosen on."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from fashion_pipeline.core.evaluation.scores import product_scores
-from fashion_pipeline.core.evaluation.verdicts import CHAMPION, Verdict, decide
+from fashion_pipeline.core.evaluation.attribute_gains import attribute_gains
+from fashion_pipeline.core.evaluation.scores import HELD_OUT, product_scores
+from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, CHAMPION, SPLIT, Verdict, decide
+from fashion_pipeline.core.features.attributes import of_photo
+from fashion_pipeline.core.features.shuffling import Sight
 from fashion_pipeline.core.prompts.formats import Candidate, write
 from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
-from fashion_pipeline.core.reports.report import summary
+from fashion_pipeline.core.reports.figures import summary
 from fashion_pipeline.core.rows import Model, Photo, Role, Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
+from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.drawing import Report, Studio
+from fashion_pipeline.stages.equal_cost import best_of_scores, plan_seeds
+from fashion_pipeline.stages.features import answers_of
+from fashion_pipeline.stages.forgetting import forgetting_scores, plan_others
+from fashion_pipeline.stages.memorisation import find_copies, trained_photos
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.prompts import candidate_of
 from fashion_pipeline.stages.recognition import recognise
 from fashion_pipeline.stages.reports import PAGE, REPORT, evaluation_page
+from fashion_pipeline.stages.sets import prints_of, set_scores
 from fashion_pipeline.stages.similarity import Measured, measure
 from fashion_pipeline.stages.training import MODEL
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
+
+EXTRA_SHARE = 4
+"""One dev product in so many is drawn with more seeds, and as many of other styles with their prompts."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +54,43 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Challenger:
+    """What is evaluated: weights, and the photos that they have seen."""
+
+    name: str
+    """Of the version that it would be."""
+    catalog: Record
+    features: Record
+    searched: Record | None
+    trained: Sequence[Photo]
+    recipe: Recipe
+    """By which the photos were fitted to the model's size."""
+    folder: Path | None = None
+    """Of a complete pipeline; None for the profile's own."""
+    lora: Path | None = None
+    """A file that is merged into it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What an evaluation found."""
+
+    report: dict[str, Any]
+    tables: dict[str, pa.Table]
+    verdict: Verdict
+    sight: dict[str, Sight]
+    measured: Measured
+    drawn: int
+    products: int
+    missing: list[str]
+
+
+@dataclass(frozen=True)
 class _Contestant:
     name: str
     folder: Path | None
-    prompts: list[tuple[str, Candidate]]
+    shots: Sequence[Shot]
+    lora: Path | None = None
 
 
 def evaluate(store: Store, models: Models, style: str, *, products: int, report: Report, run: str = "") -> Evaluated:
@@ -57,21 +103,68 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
     training = store.records.input(model, "training")
     searched = store.records.newest("search", style)
     catalog = store.records.input(training, "catalog")
+    challenger = Challenger(
+        training.key,
+        catalog,
+        store.records.input(training, "features"),
+        searched,
+        trained_photos(store, training, store.photos(catalog)),
+        Recipe.among(training.made_of),
+        folder=model.path(MODEL),
+    )
+    found = compare(store, models, challenger, products, report)
+    inputs = {"model": model, "training": training, "catalog": catalog}
+    inputs |= {"search": searched} if searched else {}
+    record = store.records.add(
+        "evaluation",
+        style,
+        inputs=inputs,
+        made_of={"products": products, "report": found.report, **found.measured.made_of()},
+        tables=found.tables,
+        files={
+            REPORT: found.report,
+            PAGE: lambda path: evaluation_page(
+                store, models, path, inputs, found.tables, found.report, found.verdict, found.sight, run
+            ),
+        },
+        run=run,
+    )
+    scores = found.tables["scores"]
+    told = (found.drawn, found.products, found.missing, found.measured)
+    return Evaluated(record, found.report, found.verdict, scores, *told)
+
+
+def compare(store: Store, models: Models, challenger: Challenger, products: int, report: Report) -> Comparison:
+    """The challenger against the original, and against the published version where there is another one."""
+    style, catalog = challenger.catalog.style, challenger.catalog
     champion = store.versions.champion(style)
-    champion = champion if champion and champion.name != training.key else None
-    prompts = _prompts(store, models, style, searched)
-    photos = {split: photos_of(store.photos(catalog), split, products) for split in (Split.DEV, Split.TEST)}
-    contestants = [
-        _Contestant(Model.ORIGINAL, None, prompts),
-        _Contestant(Model.SPECIALISED, model.path(MODEL), prompts),
-    ]
-    contestants += [_Contestant(Model.CHAMPION, champion, prompts[:1])] if champion else []
-    samples, drawn = _draw(store, models, contestants, photos, report)
+    champion = champion if champion and champion.name != challenger.name else None
+    prompts = _prompts(store, models, style, challenger.searched)
+    known = store.photos(catalog)
+    photos = {split: photos_of(known, split, products) for split in HELD_OUT}
+    contestants = _contestants(store, models, challenger, champion, prompts, photos)
+    samples, drawn = _draw(store, models, contestants, report)
+    judged = [sample for sample in samples if sample.purpose in HELD_OUT]
     measured = measure(store, models, catalog, samples, report)
-    seen = recognise(store, models, catalog, samples, report)
-    scores = rows_to_table("scores", rows_of([*product_scores(samples, measured.rows), *seen.scores]))
+    seen = recognise(store, models, catalog, judged, report)
+    prints = prints_of(store, samples)
+    judge = measured.models[Role.JUDGE]
+    sets = set_scores(
+        samples,
+        prints,
+        store.features.index(style, Role.JUDGE, judge),
+        store.sample_features.index(style, Role.JUDGE, judge),
+    )
+    seen_photos = (known, challenger.trained, challenger.recipe)
+    copies = find_copies(store, models, style, *seen_photos, samples, prints, report)
+    search = [photo for photo in known if photo.split == Split.SEARCH]
+    best_of = best_of_scores(store, style, samples, measured.rows, measured.models, search)
+    forgotten = forgetting_scores(store, style, samples, measured.models)
+    own = [*product_scores(samples, measured.rows), *seen.scores]
+    scores = rows_to_table("scores", rows_of([*own, *sets, *copies.scores, *best_of, *forgotten]))
     verdict = decide(scores, sight=seen.sight)
     against = decide(scores, CHAMPION, seen.sight) if champion else None
+    gains = attribute_gains(scores, _shown(store, models, challenger), AFTER, BEFORE, SPLIT)
     content = summary(
         scores,
         style=style,
@@ -82,44 +175,83 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
     )
     content |= {
         "plain_prompt": prompts[0][1].prompt,
-        "model": training.key,
+        "model": challenger.name,
         "champion": champion.name if champion else None,
         "garments_seen": {role: asdict(each) for role, each in seen.sight.items()},
         "against_champion": {"verdict": against.name, "reason": against.reason} if against else None,
+        "attributes": [asdict(gain) for gain in gains],
+        "trained_photos": len(challenger.trained),
     }
-    inputs = {"model": model, "training": training, "catalog": catalog}
-    inputs |= {"search": searched} if searched else {}
-    tables = {"evaluation_samples": rows_to_table("evaluation_samples", rows_of(samples)), "scores": scores}
-    record = store.records.add(
-        "evaluation",
-        style,
-        inputs=inputs,
-        made_of={"products": products, "report": content, **measured.made_of()},
-        tables=tables,
-        files={
-            REPORT: content,
-            PAGE: lambda path: evaluation_page(store, models, path, inputs, tables, verdict, seen.sight, run),
+    return Comparison(
+        content,
+        {
+            "evaluation_samples": rows_to_table("evaluation_samples", rows_of(samples)),
+            "nearest": rows_to_table("nearest", copies.rows),
+            "scores": scores,
         },
-        run=run,
+        verdict,
+        dict(seen.sight),
+        measured,
+        drawn,
+        len(photos[Split.DEV]),
+        _missing(contestants, scores) if judged else [],
     )
-    expected = {(c.name, name, role.value) for c in contestants for name, _ in c.prompts for role in Role}
-    scored = {(row["model"], row["prompt"], row["measure"]) for row in scores.to_pylist()}
-    missing = [" ".join(cell) for cell in sorted(expected - scored)] if samples else []
-    return Evaluated(record, content, verdict, scores, drawn, len(photos[Split.DEV]), missing, measured)
 
 
-def _draw(
-    store: Store, models: Models, contestants: list[_Contestant], photos: dict[Split, list[Photo]], report: Report
-) -> tuple[list[Sample], int]:
+def _contestants(
+    store: Store,
+    models: Models,
+    challenger: Challenger,
+    champion: Path | None,
+    prompts: list[tuple[str, Candidate]],
+    photos: dict[Split, list[Photo]],
+) -> list[_Contestant]:
+    """Who draws what: both models all, a published version only what the verdict compares it by."""
+    extra = len(photos[Split.DEV]) // EXTRA_SHARE
+    shots = [
+        *(shot for split in photos for shot in plan(prompts, photos[split], split)),
+        *plan_seeds(prompts[0][1], photos[Split.DEV][:extra]),
+        *plan_others(store, models, challenger.catalog.style, extra),
+    ]
+    plain = [shot for split in photos for shot in plan(prompts[:1], photos[split], split)]
+    original = _Contestant(Model.ORIGINAL, None, shots)
+    specialised = replace(original, name=Model.SPECIALISED, folder=challenger.folder, lora=challenger.lora)
+    return [original, specialised, *([_Contestant(Model.CHAMPION, champion, plain)] if champion else [])]
+
+
+def _draw(store: Store, models: Models, contestants: Sequence[_Contestant], report: Report) -> tuple[list[Sample], int]:
     samples: list[Sample] = []
     drawn = 0
     for contestant in contestants:
-        shots: list[Shot] = [s for split in photos for s in plan(contestant.prompts, photos[split], split)]
-        with models.generator(contestant.folder) as generator:
+        with models.generator(contestant.folder, contestant.lora) as generator:
             studio = Studio(store, generator, contestant.name, models.profile.generation, report)
-            samples += studio.shoot(shots)
+            samples += studio.shoot(contestant.shots)
             drawn += studio.drawn
     return samples, drawn
+
+
+def _missing(contestants: Sequence[_Contestant], scores: pa.Table) -> list[str]:
+    """Conditions that should have been scored by encoder and judge and were not."""
+    expected = {
+        (contestant.name, shot.prompt_name, role.value)
+        for contestant in contestants
+        for shot in contestant.shots
+        if shot.purpose in HELD_OUT
+        for role in Role
+    }
+    scored = {(row["model"], row["prompt"], row["measure"]) for row in scores.to_pylist()}
+    return [" ".join(cell) for cell in sorted(expected - scored)]
+
+
+def _shown(store: Store, models: Models, challenger: Challenger) -> dict[str, dict[str, str]]:
+    """Product → facet → value: what came with its photos, and else what the encoder finds likeliest."""
+    answers = answers_of(store, models, challenger.features)
+    vocabulary = models.vocabulary()
+    found: dict[str, dict[str, str]] = {}
+    for photo in store.photos(challenger.catalog):
+        values = {each.facet: each.value for each in of_photo(answers.get(photo.id, ()), vocabulary)}
+        found.setdefault(photo.product_group, {}).update(values | dict(photo.attributes))
+    return found
 
 
 def _prompts(store: Store, models: Models, style: str, searched: Record | None) -> list[tuple[str, Candidate]]:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashion_pipeline.core.features.attributes import Vocabulary, read_vocabulary
+from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.settings import Profile, Settings, read_profile
 
 if TYPE_CHECKING:
+    from fashion_pipeline.ml.autoencoding import Autoencoder
     from fashion_pipeline.ml.devices import Device
     from fashion_pipeline.ml.diffusion import Generator
     from fashion_pipeline.ml.encoders import ClipEncoder, JudgeEncoder
@@ -69,15 +71,26 @@ class Models:
         return pick_device(self.device, self.precision, task, self.machine)
 
     @contextmanager
-    def generator(self, folder: Path | None = None) -> Iterator["Generator"]:
-        """The profile's generator, or the pipeline in a folder."""
+    def generator(self, folder: Path | None = None, lora: Path | None = None) -> Iterator["Generator"]:
+        """The profile's generator, or the pipeline in a folder; with a LoRA file merged in, if one is given."""
         from fashion_pipeline.ml.diffusion import Generator
 
         device = self.pick()
         with self._named("generator", folder):
-            generator = Generator(folder or self.profile.generator, device, self.profile.generation.batch_size)
+            generator = Generator(folder or self.profile.generator, device, self.profile.generation.batch_size, lora)
         with generator:
             yield generator
+
+    @contextmanager
+    def autoencoder(self, recipe: Recipe) -> Iterator["Autoencoder"]:
+        """The generator's autoencoder, at the shapes that a recipe trains at."""
+        from fashion_pipeline.ml.autoencoding import Autoencoder
+
+        with self._freed() as device:
+            with self._named("generator"):
+                autoencoder = Autoencoder(self.profile.generator, device, recipe)
+            yield autoencoder
+            del autoencoder
 
     @contextmanager
     def encoder(self) -> Iterator["ClipEncoder"]:
@@ -100,6 +113,13 @@ class Models:
                 judge = load_judge(self.profile.judge, device, whole=self.profile.whole_photos)
             yield judge
             del judge
+
+    def licence(self) -> str | None:
+        """The licence that the generator's own card tells, as the hub writes it; None where it tells none."""
+        from fashion_pipeline.ml.sources import find_pipeline, licence_of
+
+        with self._named("generator"):
+            return licence_of(find_pipeline(self.profile.generator))
 
     def fingerprint(self, role: str) -> str:
         """The fingerprint of the profile's generator, encoder or judge, without loading it."""
@@ -164,6 +184,25 @@ class Models:
         export_pipeline(self.profile.generator, training, folder)
         verified = verify_export(self.profile.generator, training, folder)
         return verified.effect, verified.error
+
+    def require_lora(self, lora: Path) -> None:
+        """Raise ModelError for a LoRA file that cannot be read, or does not fit the profile's generator."""
+        from fashion_pipeline.ml.training.exporting import LEAST_EFFECT, effect_of
+
+        if not lora.is_file() or lora.suffix != ".safetensors":
+            raise ModelError(f"{lora} is no safetensors file: name a LoRA in diffusers' or kohya's format")
+        self.fingerprint("generator")
+        mend = f"name one that was trained on {self.profile.generator}, or a profile with its base"
+        try:
+            effect = effect_of(self.profile.generator, lora)
+        except Exception as error:  # diffusers and peft raise whatever a file of another model makes them trip over
+            told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            raise ModelError(
+                f"{lora} does not fit the generator of profile {self.profile.name!r} "
+                f"({type(error).__name__}: {told}): {mend}"
+            ) from error
+        if effect < LEAST_EFFECT:
+            raise ModelError(f"{lora} changes nothing in the generator of profile {self.profile.name!r}: {mend}")
 
     @contextmanager
     def _freed(self) -> Iterator["Device"]:

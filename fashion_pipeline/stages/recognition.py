@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fashion_pipeline.core.evaluation.measures import GARMENT, PROMPT, RECOGNISED
 from fashion_pipeline.core.evaluation.scores import sample_scores
-from fashion_pipeline.core.evaluation.verdicts import GARMENT_MEASURE, RECOGNISED_MEASURE
-from fashion_pipeline.core.features.attributes import GARMENT, answer
+from fashion_pipeline.core.features.attributes import GARMENT as GARMENT_FACET
+from fashion_pipeline.core.features.attributes import answer
 from fashion_pipeline.core.features.embeddings import FeatureIndex
 from fashion_pipeline.core.features.shuffling import Sight, recognised, shuffled_id
 from fashion_pipeline.core.rows import Role, Sample, Score
@@ -25,13 +26,16 @@ class Recognised:
     """What samples show."""
 
     scores: list[Score]
-    """Measures `recognised` and, where the vocabulary has the facet, `garment`."""
+    """Measures `recognised`, `prompt` and, where the vocabulary has the facet, `garment`."""
     sight: Mapping[str, Sight]
     """Role → whether it sees the garments in the photos."""
 
 
 def recognise(store: Store, models: Models, catalog: Record, samples: Sequence[Sample], report: Report) -> Recognised:
-    """Look whether each sample is closer to whole photos than to their pieces, and shows the garment of its photo."""
+    """Look whether each sample is closer to whole photos than to their pieces, and shows what it should.
+
+    That is its prompt's words and the garment of its photo.
+    """
     style, photos = catalog.style, store.photos(catalog)
     control = {photo.id: photo.path for photo in control_photos(photos)}
     wanted = {sample.reference for sample in samples}
@@ -52,23 +56,35 @@ def recognise(store: Store, models: Models, catalog: Record, samples: Sequence[S
                 shown = {id_: shown[id_] and bool(each) for id_, each in zip(drawn, closer, strict=True)}
             if role == Role.ENCODER:
                 garments = _garments(models, encoder, [(real, list(references)), (made, list(drawn))])
+                agreement = _agreement(encoder, samples, made)
     same = {
         sample.id: float(garments[sample.id] == garments[sample.reference])
         for sample in samples
         if sample.id in garments
     }
     return Recognised(
-        sample_scores(samples, {id_: float(each) for id_, each in shown.items()}, RECOGNISED_MEASURE)
-        + sample_scores(samples, same, GARMENT_MEASURE),
+        sample_scores(samples, agreement, PROMPT.name)
+        + sample_scores(samples, {id_: float(each) for id_, each in shown.items()}, RECOGNISED.name)
+        + sample_scores(samples, same, GARMENT.name),
         sight,
     )
+
+
+def _agreement(encoder: "ClipEncoder", samples: Sequence[Sample], made: FeatureIndex) -> dict[str, float]:
+    """Sample → its cosine to its own prompt."""
+    if not samples:
+        return {}
+    prompts = list(dict.fromkeys(sample.prompt for sample in samples))
+    texts = dict(zip(prompts, encoder.embed_texts(prompts), strict=True))
+    rows = made.rows([sample.id for sample in samples])
+    return {s.id: float(row @ texts[s.prompt]) for s, row in zip(samples, rows, strict=True)}
 
 
 def _garments(
     models: Models, encoder: "ClipEncoder", images: Sequence[tuple[FeatureIndex, Sequence[str]]]
 ) -> dict[str, str]:
     """Photo or sample → its likeliest garment; empty where the vocabulary does not ask for garments."""
-    questions = [question for question in models.vocabulary().questions() if question.facet == GARMENT]
+    questions = [question for question in models.vocabulary().questions() if question.facet == GARMENT_FACET]
     if not questions:
         return {}
     texts = embed_questions(encoder, questions)

@@ -14,17 +14,11 @@ from PIL import Image
 from fashion_pipeline.core.catalog.photos import PhotoError, open_photo
 from fashion_pipeline.core.evaluation.scores import product_scores
 from fashion_pipeline.core.evaluation.statistics import Condition
-from fashion_pipeline.core.evaluation.verdicts import BEFORE, BEST_PROMPT, Verdict, decide, unseen
+from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, BEST_PROMPT, SPLIT, Verdict, decide, unseen
 from fashion_pipeline.core.features.shuffling import Sight
 from fashion_pipeline.core.reports import pictures
-from fashion_pipeline.core.reports.report import (
-    CONDITIONS,
-    ComparisonRow,
-    Lineage,
-    ReportData,
-    render_html,
-    summary,
-)
+from fashion_pipeline.core.reports.figures import CONDITIONS, summary
+from fashion_pipeline.core.reports.report import ComparisonRow, CopyPair, Lineage, ReportData, render_html
 from fashion_pipeline.core.rows import Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.core.training.recipe import Recipe
@@ -41,6 +35,7 @@ REPORT = "report.json"
 SAMPLES = "samples"
 """Folder of the images that were drawn during a training, a sheet a look."""
 SHOWN_PRODUCTS = 8
+SHOWN_PAIRS = 8
 THUMBNAILS = 4
 
 
@@ -96,27 +91,64 @@ def evaluation_page(
     path: Path,
     inputs: Mapping[str, Record],
     tables: Mapping[str, pa.Table],
+    content: Mapping[str, Any],
     verdict: Verdict,
     sight: Mapping[str, Sight],
     run: str,
 ) -> None:
-    """Write the page of an evaluation that is being recorded."""
-    training, searched = inputs["training"], inputs.get("search")
+    """Write the page of an evaluation that is being recorded; weights that were trained elsewhere have no training."""
+    training, searched = inputs.get("training"), inputs.get("search")
     found = (_search_data(store, searched) if searched else {}) | {"note": _unless(verdict.reason, unseen(sight))}
+    samples = Sample.read(tables["evaluation_samples"])
     data = ReportData(
-        style=training.style,
+        style=inputs["catalog"].style,
         profile=models.profile.name,
         verdict=verdict,
         scores=tables["scores"],
-        rows=comparison_rows(store, inputs["catalog"], Sample.read(tables["evaluation_samples"])),
-        training_log=training.table("training_log"),
-        recipe=Recipe.of({n: v for n, v in training.made_of.items() if n in Recipe.model_fields}).told(),
-        weights_step=int(training.json("result.json")["step"]),
-        looks=training_looks(training),
+        rows=comparison_rows(store, inputs["catalog"], samples),
+        equal_cost=content["equal_cost"],
+        attributes=content["attributes"],
+        copies=copy_pairs(store, inputs["catalog"], samples, tables["nearest"]),
         lineage=_lineage(models, inputs, run),
+        **(_training_data(training) if training else {}),
         **found,
     )
     _write(path, data)
+
+
+def _training_data(training: Record) -> dict[str, Any]:
+    """The part of a page that a training fills."""
+    return {
+        "training_log": training.table("training_log"),
+        "recipe": Recipe.among(training.made_of).told(),
+        "weights_step": int(training.json("result.json")["step"]),
+        "looks": training_looks(training),
+    }
+
+
+def copy_pairs(store: Store, catalog: Record, samples: Sequence[Sample], nearest: pa.Table) -> list[CopyPair]:
+    """The samples of the specialised model with the plain prompt that come closest to a training photo of theirs.
+
+    Closest first, by distance in limits; on the split that decides.
+    """
+    judged = {s.id for s in samples if (s.model_name, s.prompt_name, s.purpose) == (*AFTER, SPLIT)}
+    photos = {photo.id: photo.path for photo in store.photos(catalog)}
+    found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+    for row in nearest.to_pylist():
+        if row["sample"] in judged and row["photo"] in photos:
+            found.setdefault((row["sample"], row["photo"]), {})[row["by"]] = (row["distance"], row["limit"])
+
+    def closeness(pair: tuple[str, str]) -> float:
+        return min(distance / max(limit, 1e-9) for distance, limit in found[pair].values())
+
+    closest: dict[str, tuple[str, str]] = {}
+    for pair in sorted(found, key=lambda pair: (closeness(pair), pair)):
+        closest.setdefault(pair[0], pair)
+    return [
+        CopyPair(Image.open(store.samples.path(sample)), open_or_none(photos[photo]), closeness(pair) < 1, found[pair])
+        for pair in list(closest.values())[:SHOWN_PAIRS]
+        for sample, photo in [pair]
+    ]
 
 
 def _unless(said: str, note: str | None) -> str | None:

@@ -80,10 +80,11 @@ def compare_samples(store: Store, models: Models, style: str, report: Report, ru
 
 
 def measure(store: Store, models: Models, catalog: Record, samples: Sequence[Sample], report: Report) -> Measured:
-    """Every sample against its photo, by encoder and judge."""
+    """Every sample against its photo, by encoder and judge; those of other styles' photos are only embedded."""
     style = catalog.style
     photos = {photo.id: photo.path for photo in store.photos(catalog)}
     drawn = {sample.id: str(store.samples.path(sample.id)) for sample in samples}
+    own = [sample for sample in samples if sample.reference in photos]
     rows: list[dict[str, Any]] = []
     anchored: dict[str, Anchored] = {}
     with models.encoder() as encoder, models.judge() as judge:
@@ -92,7 +93,7 @@ def measure(store: Store, models: Models, catalog: Record, samples: Sequence[Sam
             real = Embedder(store.features, style, role, model, report).embed(photos)
             made = Embedder(store.sample_features, style, role, model, report).embed(drawn)
             anchored[role] = style_anchors(store, catalog, role, model.fingerprint)
-            rows += similarity_rows(samples, real, made, anchored[role].anchors)
+            rows += similarity_rows(own, real, made, anchored[role].anchors)
         used = {role: model.fingerprint for role, model in encoders.items()}
     return Measured(rows, anchored, used)
 

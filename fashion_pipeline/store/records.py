@@ -42,7 +42,7 @@ KINDS: dict[str, Kind] = {
     "curation": Kind("curated_subset", ("training_pairs",)),
     "training": Kind("lora_weights", ("training_log",)),
     "model": Kind("specialised_model"),
-    "evaluation": Kind("evaluation_report", ("evaluation_samples", "scores")),
+    "evaluation": Kind("evaluation_report", ("evaluation_samples", "nearest", "scores")),
 }
 """Every kind of record, in the order of the chain."""
 

@@ -9,6 +9,8 @@ images/<first two digits>/<id>.png   generated images, by content
 work/training/<style>/<key>/         checkpoints of a training under way
 work/cache/<style>/                  latents and text embeddings, shared by the style's trainings
 published/<style>/<version>/         and champion.json beside the versions
+withdrawn.json                       photos that are never taken in again
+weights/<style>/<hash>/<hash>/       evaluations of LoRA files that were trained elsewhere
 machine/                             how this machine computes fastest
 locks/                               who is at work on what
 raw/<style>/                         optional: a folder for photos that the sensor watches
@@ -34,6 +36,7 @@ from fashion_pipeline.store.records import KINDS, Record, Records
 from fashion_pipeline.store.samples import SampleImages
 from fashion_pipeline.store.sources import Sources
 from fashion_pipeline.store.versions import Versions
+from fashion_pipeline.store.withdrawals import Withdrawals
 
 
 class Store:
@@ -48,6 +51,7 @@ class Store:
         self.sample_features = Embeddings(self.files, "sample_features")
         self.samples = SampleImages(self.files)
         self.versions = Versions(self.files)
+        self.withdrawals = Withdrawals(self.files)
 
     # --- photos
 

@@ -1,18 +1,46 @@
 """Published versions, each complete in itself, and the pointer to the one in use.
 
 ```
-published/<style>/<version>/     model, LoRA file, card, report, and trail/: the records and tables behind it
-published/<style>/champion.json
+published/<style>/<version>/     model, LoRA file, card, report, version.json, and trail/: the records behind it
+published/<style>/champion.json  which version is in use, which came before it, which waits, which were rolled back
 ```
+
+A version is complete before the pointer moves, and the pointer is one file that is replaced whole. So whatever ends a
+process, the version in use is the one from before or the one from after.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from fashion_pipeline.store.files import Files, StorageError, read_json, slug
+from fashion_pipeline.store.files import Files, StorageError, freed, read_json, remove, slug
 from fashion_pipeline.store.records import Content, Record, write_content
 
 TRAIL = "trail"
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What is in use, and how it came to that. Versions by name, oldest first."""
+
+    line: tuple[str, ...] = ()
+    """Versions that were published one after the other; the last one is in use."""
+    waiting: str | None = None
+    """A version that somebody must approve first."""
+    rolled_back: tuple[str, ...] = ()
+    """Versions that somebody took back: no run publishes them again."""
+
+    @property
+    def version(self) -> str | None:
+        """The version in use."""
+        return self.line[-1] if self.line else None
+
+    def promoted(self, version: str) -> "Pointer":
+        """With another version in use."""
+        waiting = None if self.waiting == version else self.waiting
+        line = (*(each for each in self.line if each != version), version)
+        return Pointer(line, waiting, tuple(each for each in self.rolled_back if each != version))
 
 
 class Versions:
@@ -21,33 +49,125 @@ class Versions:
     def __init__(self, files: Files) -> None:
         self._files = files
 
+    def assemble(
+        self, style: str, version: str, model: Path, extras: Mapping[str, Content], trail: Mapping[str, Record]
+    ) -> Path:
+        """Put a model folder, further files and the records behind it together; weights are linked, not copied.
+
+        Nothing is in use by that. A version that is there is left as it is.
+        """
+        folder = self.folder(style, version)
+        if not folder.exists():
+            about = {"style": style, "version": version, "created": datetime.now(UTC).isoformat(timespec="seconds")}
+            self._files.place(folder, lambda fresh: _assemble(fresh, model, {**extras, "version.json": about}, trail))
+        return folder
+
     def publish(
         self, style: str, version: str, model: Path, extras: Mapping[str, Content], trail: Mapping[str, Record]
     ) -> Path:
-        """Copy a model folder, further files and the records behind it to a version, then make it the champion.
+        """Assemble a version and make it the champion; publishing the same one again changes nothing in it."""
+        self.assemble(style, version, model, extras, trail)
+        return self.promote(style, version)
 
-        The version is complete before the pointer moves; publishing the same version again changes nothing in it.
-        """
-        folder = self._files.inside("published", slug(style), version)
-        if not folder.exists():
-            self._files.place(folder, lambda fresh: _assemble(fresh, model, extras, trail))
-        self._files.write_json(self._champion(style), {"version": version})
+    def promote(self, style: str, version: str) -> Path:
+        """Make a version the champion. Raises StorageError for one that is not there."""
+        folder = self._there(style, version)
+        self._point(style, self.pointer(style).promoted(version))
         return folder
+
+    def hold(self, style: str, version: str) -> None:
+        """Let a version wait until somebody promotes it; another one that waited does so no longer."""
+        self._there(style, version)
+        self._point(style, replace(self.pointer(style), waiting=version))
+
+    def roll_back(self, style: str) -> tuple[str, str]:
+        """Go back to the version before the one in use; returns both, that one first.
+
+        The version that was in use stays on disk. Versions that are missing are passed over. Raises StorageError where
+        there is none before it.
+        """
+        known = self.pointer(style)
+        before = [each for each in known.line[:-1] if self.folder(style, each).is_dir()]
+        if known.version is None or not before:
+            raise StorageError(f"style {style!r} has no version before the one in use: there is nothing to go back to")
+        rolled_back = (*known.rolled_back, known.version)
+        self._point(style, replace(known, line=tuple(before), rolled_back=rolled_back))
+        return before[-1], known.version
+
+    def delete(self, style: str, version: str) -> int:
+        """Remove a version; returns the bytes that this gave back. Raises StorageError for one in use or waiting."""
+        folder, known = self._there(style, version), self.pointer(style)
+        if version in (known.version, known.waiting):
+            state = "in use" if version == known.version else "waiting for approval"
+            raise StorageError(f"version {version} of {style!r} is {state}: publish or roll back to another one first")
+        self._point(style, replace(known, line=tuple(each for each in known.line if each != version)))
+        size = freed(folder)
+        gone = folder.with_name(f".{folder.name}.removed")
+        folder.rename(gone)  # half a version must never be found
+        remove(gone)
+        return size
 
     def champion(self, style: str) -> Path | None:
-        """The folder of the published model; None if nothing was published yet."""
-        pointer = self._champion(style)
-        if not pointer.exists():
+        """The folder of the published model; None if nothing was published yet. Raises StorageError if it is gone."""
+        version = self.pointer(style).version
+        if version is None:
             return None
-        version = str(read_json(pointer, "")["version"])
-        folder = self._files.inside("published", slug(style), version)
+        folder = self.folder(style, version)
         if not folder.is_dir():
-            raise StorageError(f"{pointer} names version {version!r}, which is missing: publish {style!r} again")
+            raise StorageError(
+                f"version {version} of {style!r} is in use, but {folder} is missing: go back with "
+                f"fashion-pipeline rollback --style {style}, or name another with publish --version"
+            )
         return folder
 
+    def promoted_or(self, style: str, version: str | None) -> Path | None:
+        """The folder of a version, or of the one in use where none is named. Raises StorageError."""
+        return self.champion(style) if version is None else self._there(style, version)
+
+    def pointer(self, style: str) -> Pointer:
+        """What is in use, what was before and what waits."""
+        path = self._champion(style)
+        if not path.exists():
+            return Pointer()
+        found = read_json(path, "")
+        try:
+            line = found.get("line", [found["version"]])  # earlier versions of the program knew the last one only
+            return Pointer(tuple(line), found.get("waiting"), tuple(found.get("rolled_back", ())))
+        except KeyError as error:
+            versions = ", ".join(folder.name for folder in self.all(style)) or "none"
+            raise StorageError(
+                f"{path} is damaged: delete it and name one of the versions ({versions}) with "
+                f"fashion-pipeline publish --style {style} --version …"
+            ) from error
+
     def all(self, style: str) -> list[Path]:
-        """The folders of all versions of a style."""
-        return sorted(path for path in self._files.inside("published", slug(style)).glob("*") if path.is_dir())
+        """The folders of all versions of a style, oldest first."""
+        folders = self._files.inside("published", slug(style)).glob("[!.]*")
+        return sorted((path for path in folders if path.is_dir()), key=lambda path: (self.created(path), path.name))
+
+    def styles(self) -> list[str]:
+        """The styles that have versions."""
+        return sorted(path.name for path in self._files.inside("published").glob("*") if path.is_dir())
+
+    def created(self, folder: Path) -> str:
+        """When a version was put together, ISO 8601; empty for one that an earlier program made."""
+        about = folder / "version.json"
+        return str(read_json(about, "").get("created", "")) if about.exists() else ""
+
+    def folder(self, style: str, version: str) -> Path:
+        """Where a version lies, whether it is there or not."""
+        return self._files.inside("published", slug(style), version)
+
+    def _there(self, style: str, version: str) -> Path:
+        folder = self.folder(style, version)
+        if not folder.is_dir():
+            known = ", ".join(each.name for each in self.all(style)) or "none"
+            raise StorageError(f"style {style!r} has no version {version!r}; its versions: {known}")
+        return folder
+
+    def _point(self, style: str, pointer: Pointer) -> None:
+        content = {"version": pointer.version, **asdict(pointer)}
+        self._files.write_json(self._champion(style), content)
 
     def _champion(self, style: str) -> Path:
         return self._files.inside("published", slug(style), "champion.json")

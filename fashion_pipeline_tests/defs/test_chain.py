@@ -73,7 +73,7 @@ def test_the_report_has_the_promised_fields(described: Chain, full_run) -> None:
         (m, p, e)
         for m in ("original", "specialised")
         for p in ("plain", "best")
-        for e in ("encoder", "judge", "recognised", "garment")
+        for e in ("encoder", "judge", "prompt", "recognised", "garment", "copied")
     }
     assert report["garments_seen"].keys() == {"encoder", "judge"}
     scores = evaluation(described).table("scores").to_pylist()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from fashion_pipeline import api
+from fashion_pipeline.api import running
 from fashion_pipeline.defs.jobs import CATALOG, PROMPTS
 from fashion_pipeline.launching import _events
 from fashion_pipeline.settings import Settings
@@ -76,10 +77,10 @@ def test_a_damaged_neighbour_is_described_again_before_a_run(small: Small, monke
     chain = small(20, "bag")
     assert chain.materialize(CATALOG, "bag").success
     chain.store.sources.mark("bag", "now", ran=False)
-    assert api._is_described(chain.store, "bag", "now")
-    assert not api._is_described(chain.store, "bag", "later")
+    assert running._is_described(chain.store, "bag", "now")
+    assert not running._is_described(chain.store, "bag", "later")
     cut(file_of(chain.store, "features", "bag", "attributes.parquet"))
-    assert not api._is_described(chain.store, "bag", "now")
+    assert not running._is_described(chain.store, "bag", "now")
 
 
 def test_queries_and_the_list_of_styles_go_on_without_damaged_files(

@@ -8,8 +8,10 @@ import pytest
 from PIL import Image, ImageFilter
 
 from fashion_pipeline.core.catalog.photos import open_photo
-from fashion_pipeline.core.rows import Model, Sample, Split
+from fashion_pipeline.core.rows import Model, Purpose, Sample, Split
 from fashion_pipeline.stages.evaluation import Evaluated, evaluate
+from fashion_pipeline.stages.foreign_weights import evaluate_weights
+from fashion_pipeline.stages.models import ModelError
 from fashion_pipeline_tests.conftest import Chain
 
 TRAINED = ("raw_images", "clip_features", "curated_subset", "lora_weights", "specialised_model")
@@ -33,8 +35,9 @@ def judged(chain: Chain, plant: Plant) -> Evaluated:
     """The evaluation of a model that draws what is planted, and no longer what it drew."""
     first = evaluate(chain.store, chain.models, "coat", products=48, report=lambda text: None)
     photos = {photo.id: photo.path for photo in chain.store.photos(chain.store.records.latest("catalog", "coat"))}
-    samples = [s for s in Sample.read(first.record.table("evaluation_samples")) if s.model_name == Model.SPECIALISED]
-    for number, sample in enumerate(samples):
+    drawn = Sample.read(first.record.table("evaluation_samples"))
+    own = [s for s in drawn if s.model_name == Model.SPECIALISED and s.purpose != Purpose.OTHERS]
+    for number, sample in enumerate(own):
         chain.store.samples.write(sample.id, plant(Path(photos[sample.reference]), number))
     for file in chain.store.sample_features.paths(["coat"]):
         file.unlink()
@@ -49,10 +52,13 @@ def blotches(photo: Path, number: int) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(2))
 
 
-def other_photos(chain: Chain, style: str, split: str) -> Plant:
-    """Real photos of a style and split, in turn."""
+def photos(chain: Chain, style: str, split: str) -> list[str]:
     catalog = chain.store.records.latest("catalog", style)
-    paths = [photo.path for photo in chain.store.photos(catalog) if photo.split == split]
+    return [photo.path for photo in chain.store.photos(catalog) if photo.split == split]
+
+
+def in_turn(paths: list[str]) -> Plant:
+    """Real photos, one after the other."""
     return lambda photo, number: open_photo(paths[number % len(paths)]).convert("RGB").resize((64, 64))
 
 
@@ -62,11 +68,68 @@ def test_blotches_in_the_colours_of_the_style_are_no_improvement(trained: Chain)
 
 
 def test_real_photos_of_other_products_are_better_than_what_the_original_draws(trained: Chain) -> None:
-    found = judged(trained, other_photos(trained, "coat", Split.SEARCH))
+    found = judged(trained, in_turn(photos(trained, "coat", Split.DEV)[1:]))
     assert found.verdict.name == "better", found.verdict.reason
+
+
+def test_copies_of_the_training_photos_are_memorised_even_where_they_are_blurred(trained: Chain) -> None:
+    copy = in_turn(photos(trained, "coat", Split.SEARCH))
+    found = judged(trained, lambda photo, number: copy(photo, number).filter(ImageFilter.GaussianBlur(1)))
+    assert found.verdict.name == "memorised", found.verdict.reason
+
+
+def test_one_picture_over_and_over_has_collapsed(trained: Chain) -> None:
+    found = judged(trained, in_turn(photos(trained, "coat", Split.TEST)[:3]))
+    assert found.verdict.name == "collapsed", found.verdict.reason
+
+
+def test_black_pictures_are_broken(trained: Chain) -> None:
+    found = judged(trained, lambda photo, number: Image.new("RGB", (64, 64)))
+    assert found.verdict.name == "broken" and "one colour all over" in found.verdict.reason
 
 
 def test_photos_of_another_garment_are_worse(trained: Chain) -> None:
     assert trained.materialize(("raw_images", "clip_features"), "bag").success
-    found = judged(trained, other_photos(trained, "bag", Split.SEARCH))
+    found = judged(trained, in_turn(photos(trained, "bag", Split.SEARCH)))
     assert found.verdict.name in ("broken", "worse"), found.verdict.reason
+
+
+def tiny_lora(folder: Path, scale: float, layers: int | None = None) -> Path:
+    """A LoRA of random numbers for the UNet of the embedded generator, in diffusers' format."""
+    import torch
+    from safetensors.torch import save_file
+
+    from fashion_pipeline.ml.pipelines import load_pipeline
+    from fashion_pipeline.ml.sources import find_pipeline
+    from fashion_pipeline.settings import read_profile
+
+    unet = load_pipeline(find_pipeline(read_profile("embedded").generator)).unet
+    random = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, part in unet.named_modules():
+        if name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
+            wide, tall = part.in_features, part.out_features
+            tensors[f"unet.{name}.lora_A.weight"] = torch.randn(4, layers or wide, generator=random)
+            tensors[f"unet.{name}.lora_B.weight"] = torch.randn(tall, 4, generator=random) * scale
+    file = folder / "tiny.safetensors"
+    save_file(tensors, file)
+    return file
+
+
+def test_the_original_itself_is_no_evidence_and_noise_is_no_improvement(trained: Chain, tmp_path: Path) -> None:
+    for scale, verdicts in ((1e-5, {"no evidence"}), (1.0, {"broken", "collapsed", "worse"})):
+        file = tiny_lora(tmp_path, scale)
+        found = evaluate_weights(trained.store, trained.models, "coat", file, products=48, report=lambda text: None)
+        assert found.report["verdict"] in verdicts, found.report["reason"]
+        assert found.report["weights"] == file.name and (found.folder / "report.html").exists()
+        assert trained.store.records.latest("evaluation", "coat").json("report.json")["model"] != found.report["model"]
+
+
+def test_a_lora_of_another_base_or_no_lora_at_all_is_refused_with_a_mend(trained: Chain, tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no weights")
+    (tmp_path / "other").mkdir()
+    other, nothing = tiny_lora(tmp_path / "other", 1.0, layers=640), tiny_lora(tmp_path, 0.0)
+    for file, why in ((text, "no safetensors file"), (other, "does not fit|changes nothing"), (nothing, "nothing")):
+        with pytest.raises(ModelError, match=why):
+            evaluate_weights(trained.store, trained.models, "coat", file, products=8, report=lambda text: None)

@@ -1,11 +1,16 @@
 """What becomes of an evaluated model: the rule, the card, and the champion that must be beaten."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
+from fashion_pipeline.stages.cards import base_name, card
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.publishing import base_name, card, leaderboard_row, publish
+from fashion_pipeline.stages.publishing import approve, leaderboard_row, publish
+from fashion_pipeline.stages.versions import version_rows
+from fashion_pipeline.store.files import StorageError
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -143,3 +148,88 @@ def test_the_leaderboard_has_a_row_for_evaluated_styles_only(store: Store) -> No
     evaluated(store, "v1")
     row = leaderboard_row(store, "coat")
     assert (row["verdict"], row["published"], row["specialised, best prompt"]) == ("better", "no", 0.8)
+
+
+def test_a_better_model_waits_where_somebody_must_approve_it(store: Store) -> None:
+    evaluated(store, "v1")
+    held = publish(store, MODELS, "coat", "required")
+    assert held.folder is None and held.waits and "waits for approval" in held.reason
+    assert store.versions.champion("coat") is None
+    assert leaderboard_row(store, "coat")["published"] == "waits for approval"
+    assert [row["state"] for row in version_rows(store, "coat")] == ["waits for approval"]
+    assert approve(store, "coat").folder == store.versions.champion("coat")
+    assert store.versions.pointer("coat").waiting is None
+    assert publish(store, MODELS, "coat", "required").folder is not None, "the version in use needs no approval"
+    with pytest.raises(StorageError, match="no version of 'coat' waits"):
+        approve(store, "coat")
+
+
+def test_what_waits_is_not_put_in_use_over_a_version_that_it_was_not_compared_with(store: Store) -> None:
+    evaluated(store, "v2")
+    publish(store, MODELS, "coat", "required")
+    evaluated(store, "v1")
+    publish(store, MODELS, "coat")
+    with pytest.raises(StorageError, match="v2 of 'coat' was compared with no other, but v1 is in use now"):
+        approve(store, "coat")
+    assert store.versions.champion("coat").name == "v1"
+
+
+def two(store: Store) -> None:
+    evaluated(store, "v1")
+    publish(store, MODELS, "coat")
+    evaluated(store, "v2", champion="v1", against_champion={"verdict": "better", "reason": "Closer."})
+    publish(store, MODELS, "coat")
+
+
+def test_going_back_puts_the_version_before_in_use_and_no_run_undoes_it(store: Store) -> None:
+    two(store)
+    assert store.versions.roll_back("coat") == ("v1", "v2")
+    assert store.versions.champion("coat").name == "v1"
+    made = publish(store, MODELS, "coat")
+    assert made.folder is None and "v2 was rolled back" in made.reason
+    assert {row["version"]: row["state"] for row in version_rows(store, "coat")} == {
+        "v1": "in use",
+        "v2": "rolled back",
+    }
+    with pytest.raises(StorageError, match="nothing to go back to"):
+        store.versions.roll_back("coat")
+    store.versions.promote("coat", "v2")
+    assert store.versions.champion("coat").name == "v2" and publish(store, MODELS, "coat").folder is not None
+
+
+def test_a_missing_version_is_named_and_can_be_gone_back_from(store: Store) -> None:
+    two(store)
+    shutil.rmtree(store.versions.champion("coat"))
+    with pytest.raises(StorageError, match=r"version v2 of 'coat' is in use, but .* is missing: go back"):
+        store.versions.champion("coat")
+    assert store.versions.roll_back("coat") == ("v1", "v2")
+    assert store.versions.champion("coat").name == "v1"
+
+
+def test_a_version_in_use_or_waiting_is_not_removed(store: Store) -> None:
+    two(store)
+    with pytest.raises(StorageError, match="v2 of 'coat' is in use: publish or roll back"):
+        store.versions.delete("coat", "v2")
+    assert store.versions.delete("coat", "v1") > 0
+    assert [folder.name for folder in store.versions.all("coat")] == ["v2"]
+    with pytest.raises(StorageError, match="no version 'v1'; its versions: v2"):
+        store.versions.promote("coat", "v1")
+
+
+def test_a_version_shares_its_weights_with_the_training_and_says_what_it_costs(store: Store) -> None:
+    evaluated(store, "v1")
+    folder = publish(store, MODELS, "coat").folder
+    weights = folder / "fashion_lora_weights.safetensors"
+    assert weights.stat().st_nlink == 2
+    (row,) = version_rows(store, "coat")
+    assert row["bytes"] - row["bytes of its own"] == weights.stat().st_size
+
+
+def test_the_card_has_the_front_matter_of_the_hub() -> None:
+    told = card(report("v1"), "owner/base", guidance=3.0, licence="creativeml-openrail-m", recipe={"rank": 8, "x": 1})
+    data = ModelCard(told).data
+    assert (data.license, data.library_name, data.base_model) == ("creativeml-openrail-m", "diffusers", "owner/base")
+    assert data.pipeline_tag == "text-to-image" and "fashion" in data.tags
+    assert "| rank | 8 |" in told and "whose licence applies: creativeml-openrail-m" in told
+    local = card(report("v1", style="a|b<script>"), "embedded/generator", guidance=3.0)
+    assert ModelCard(local).data.get("base_model") is None and "<script>" not in local.split("---", 2)[2]

@@ -114,7 +114,8 @@ def test_a_report_says_whether_the_best_prompt_helps_by_the_rules_of_a_model(sea
     made = report_prompts(searching.store, searching.models, "coat", lambda text: None)
     told = made.report["prompt_verdict"]
     assert told["verdict"] == "no evidence" and "Only 2 dev products" in told["reason"]
-    assert {score["measure"] for score in made.report["scores"]} == {"encoder", "judge", "recognised", "garment"}
+    measures = {score["measure"] for score in made.report["scores"]}
+    assert measures == {"encoder", "judge", "prompt", "recognised", "garment"}
     page = made.record.path("report.html").read_text(encoding="utf-8")
     assert "The best prompt: no evidence." in page and "Which words help" in page and "What the images" in page
 

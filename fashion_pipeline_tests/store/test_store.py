@@ -369,7 +369,7 @@ def test_the_champion_is_the_version_published_last(store: Store, model: Path) -
     assert store.versions.champion("coat") is None
     first = store.versions.publish("coat", "v1", model, {"card.md": "text", "copy": model / "weights"}, {})
     assert store.versions.champion("coat") == first
-    assert files(first) == ["card.md", "copy", "weights"]
+    assert files(first) == ["card.md", "copy", "version.json", "weights"]
     assert store.versions.publish("coat", "v2", model, {}, {}) == store.versions.champion("coat") != first
     assert first.is_dir() and store.versions.all("coat") == [first, first.with_name("v2")]
 
@@ -399,7 +399,7 @@ def test_a_version_that_could_not_be_completed_is_not_the_champion(store: Store,
 def test_a_champion_whose_folder_vanished_is_named(store: Store, model: Path) -> None:
     folder = store.versions.publish("coat", "v1", model, {}, {})
     (folder.parent / "champion.json").write_text(json.dumps({"version": "v7"}))
-    with pytest.raises(StorageError, match="names version 'v7', which is missing: publish 'coat' again"):
+    with pytest.raises(StorageError, match=r"version v7 of 'coat' is in use, but .+ is missing: go back with"):
         store.versions.champion("coat")
 
 

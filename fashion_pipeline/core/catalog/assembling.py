@@ -48,6 +48,15 @@ class Catalog:
 
 
 @dataclass(frozen=True)
+class Withdrawn:
+    """Photos that must not be taken in again."""
+
+    ids: Sequence[str]
+    prints: Fingerprints
+    """In the same order."""
+
+
+@dataclass(frozen=True)
 class _Found:
     """A photo as it lies in the source: a row without group and split, or why there is none."""
 
@@ -71,18 +80,20 @@ def build_catalog(
     *,
     rejects: Sequence[Reject] = (),
     base: Path = Path(),
+    withdrawn: Withdrawn | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Catalog:
     """The catalog of `style` from all its entries.
 
     `known` is the stored `images` of all styles, with a column `style`: those photos keep their group and split, and
     those of this style are not decoded again. `rejects` are the source's own, `base` is the folder of the source, below
-    which photos are listed; `progress` is called with (done, all). Raises CatalogError with fewer than MIN_PHOTOS
-    usable photos.
+    which photos are listed; `withdrawn` photos and their near-duplicates are refused; `progress` is called with (done,
+    all). Raises CatalogError with fewer than MIN_PHOTOS usable photos.
     """
     stored = _stored_rows(style, known)
     refused = list(rejects)
     found = _without_copies(_inspect_all(entries, set(stored), progress), refused)
+    found = _without_withdrawn(found, stored, withdrawn, refused) if withdrawn else found
     reused = [stored[photo.id] | _from_source(photo.entry, base) for photo in found if photo.id in stored]
     added = _assigned([photo for photo in found if photo.id not in stored], known, refused)
     located = {photo.id: _from_source(photo.entry, base) for photo in found}
@@ -141,6 +152,32 @@ def _without_copies(photos: Iterator[_Found], refused: list[Reject]) -> list[_Fo
         else:
             first[photo.id] = photo
     return list(first.values())
+
+
+def _without_withdrawn(
+    photos: list[_Found], stored: dict[str, Row], withdrawn: Withdrawn, refused: list[Reject]
+) -> list[_Found]:
+    """The photos that were not withdrawn, and look like none that was."""
+    prints = [photo.print or _stored_print(stored[photo.id]) for photo in photos]
+    near = {
+        other - len(withdrawn.ids)
+        for one, other, _ in near_duplicates(withdrawn.prints.then(Fingerprints.stack(prints)))
+        if one < len(withdrawn.ids) <= other
+    }
+    kept = []
+    for place, photo in enumerate(photos):
+        if photo.id in withdrawn.ids:
+            refused.append(_reject(photo, "it was withdrawn: delete the file"))
+        elif place in near:
+            refused.append(_reject(photo, "nearly the same as a photo that was withdrawn: delete the file"))
+        else:
+            kept.append(photo)
+    return kept
+
+
+def _stored_print(row: Row) -> tuple[int, NDArray[np.uint8]]:
+    thumbnail = np.frombuffer(bytes(row["thumbnail"]), np.uint8)  # type: ignore[call-overload]
+    return int(str(row["perceptual_hash"])), thumbnail.reshape(16, 16, 3)
 
 
 def _reject(photo: _Found, reason: str) -> Reject:

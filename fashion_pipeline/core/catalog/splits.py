@@ -75,8 +75,12 @@ class Assignment:
 
 def fingerprint(image: Image.Image) -> tuple[int, NDArray[np.uint8]]:
     """Perceptual hash and (16, 16, 3) thumbnail of an RGB image."""
-    thumbnail = np.asarray(image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX), np.uint8)
-    return int(str(imagehash.phash(image)), 16), thumbnail
+    return int(str(imagehash.phash(image)), 16), colours(image)
+
+
+def colours(image: Image.Image) -> NDArray[np.uint8]:
+    """The (16, 16, 3) thumbnail of an RGB image of any proportions."""
+    return np.asarray(image.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX), np.uint8)
 
 
 def split_of(key: str) -> Split:

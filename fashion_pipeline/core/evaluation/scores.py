@@ -9,6 +9,9 @@ from fashion_pipeline.core.features.embeddings import FeatureIndex
 from fashion_pipeline.core.features.similarity import Anchors, paired_cosines
 from fashion_pipeline.core.rows import Role, Sample, Score, Split
 
+HELD_OUT = (Split.DEV, Split.TEST)
+"""What samples are drawn for that a model or prompt is judged by."""
+
 
 def similarity_rows(
     samples: Sequence[Sample], photos: FeatureIndex, drawn: FeatureIndex, anchors: Anchors | None
@@ -34,11 +37,11 @@ def similarity_rows(
 def sample_scores(samples: Sequence[Sample], values: Mapping[str, float], measure: str) -> list[Score]:
     """For each model, prompt, split and product the mean of a measure (sample id → value) over the product's samples.
 
-    Samples of the search, and those without a value, do not count.
+    Only samples drawn for `dev` and `test` count, and of these the ones that have a value.
     """
     collected: dict[tuple[str, str, str, str], list[float]] = {}
     for sample in samples:
-        if sample.purpose != Split.SEARCH and sample.id in values:
+        if sample.purpose in HELD_OUT and sample.id in values:
             key = (sample.model_name, sample.prompt_name, sample.purpose, sample.product_group)
             collected.setdefault(key, []).append(values[sample.id])
     return [
@@ -57,7 +60,7 @@ def product_scores(samples: Sequence[Sample], similarities: Sequence[Mapping[str
     for sample in samples:
         for role in Role:
             similarity = found.get((sample.id, sample.reference, role.value))
-            if sample.purpose != Split.SEARCH and similarity:
+            if sample.purpose in HELD_OUT and similarity:
                 key = (sample.model_name, sample.prompt_name, role.value, sample.purpose, sample.product_group)
                 collected.setdefault(key, []).append(similarity)
     return [

@@ -7,7 +7,8 @@ The BCa interval at 95 % covers the truth in about 91 % of repeats with 10 produ
 products an interval is too narrow, and no verdict rests on it (`verdicts.MIN_PRODUCTS`).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,9 @@ class Condition(NamedTuple):
     """One cell of the design, model by prompt."""
 
     model: str
-    """original, specialised or champion"""
+    """original, specialised or champion; photos for the photos themselves"""
     prompt: str
-    """plain or best"""
+    """plain or best; others for the plain prompts of other styles"""
 
 
 def bootstrap(values: ArrayLike, *, seed: int = 0, resamples: int = 2000, level: float = 0.95) -> Interval:
@@ -69,6 +71,22 @@ def bootstrap(values: ArrayLike, *, seed: int = 0, resamples: int = 2000, level:
         return Interval(mean, mean, mean, n)
     low, high = _bca(sample, seed, resamples, level)
     return Interval(mean, low, high, n)
+
+
+def share(values: ArrayLike, *, seed: int = 0, level: float = 0.95) -> Interval:
+    """(n,) a share for each product, 0 to 1 → their mean with its interval.
+
+    Where each is 0 or 1 it is Wilson's (1927, JASA 22), which is not of width zero when none of 48 is 1; else that of
+    `bootstrap`. Raises ValueError likewise.
+    """
+    sample = np.asarray(values, np.float64)
+    found = bootstrap(sample, seed=seed, level=level)
+    if found.n < 2 or not np.isin(sample, (0, 1)).all():
+        return found
+    from scipy.stats import binomtest
+
+    interval = binomtest(int(sample.sum()), found.n).proportion_ci(level, method="wilson")
+    return Interval(found.mean, float(interval.low), float(interval.high), found.n)
 
 
 def _bca(sample: Floats, seed: int, resamples: int, level: float) -> tuple[float, float]:
@@ -103,6 +121,44 @@ def standardised_gain(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Interval 
     gain = paired(a, b, seed=seed)
     unit = float(np.std(np.asarray(b, np.float64), ddof=1)) if gain.n > 1 else 0.0
     return gain.over(unit) if unit > 1e-9 else None
+
+
+def jackknife(statistic: Callable[[Places], float], n: int, *, level: float = 0.95) -> Interval:
+    """A statistic of a whole set with its interval, from the values that it takes when each product is left out.
+
+    `statistic` gets the places, 0 to n - 1, of the products that count. The variance is that of Efron and Stein (1981,
+    Annals of Statistics 9), the interval Student's with n - 1 degrees of freedom. A bootstrap would draw products
+    twice, and a measure of diversity takes that for a loss of diversity. Raises ValueError for n < 1.
+    """
+    from scipy.stats import t
+
+    if n < 1:
+        raise ValueError("a measure of a set needs at least one product")
+    everything = np.arange(n)
+    value = float(statistic(everything))
+    if n < 3:
+        return Interval(value, None, None, n)
+    without = np.array([statistic(np.delete(everything, left_out)) for left_out in range(n)])
+    reach = float(t.ppf((1 + level) / 2, n - 1) * np.sqrt((n - 1) * without.var()))
+    return Interval(value, value - reach, value + reach, n)
+
+
+def products_needed(a: ArrayLike, b: ArrayLike, effect: float, *, power: float = 0.8) -> int | None:
+    """(n,) and (n,) values of the same products → how many would show a mean difference of `effect` with that power.
+
+    `effect` is in standard deviations of b; the interval is the two-sided one at 95 %. By the normal approximation for
+    paired differences (Cohen 1988, chapter 2), from their spread, not from the gain that was seen. None where b does
+    not vary, or for fewer than two products.
+    """
+    from scipy.stats import norm
+
+    differences = _differences(a, b)
+    unit = float(np.std(np.asarray(b, np.float64), ddof=1)) if len(differences) > 1 else 0.0
+    if unit <= 1e-9:
+        return None
+    spread = float(np.std(differences, ddof=1)) / (effect * unit)
+    deviates = float(norm.ppf(0.975) + norm.ppf(power))
+    return max(2, math.ceil((deviates * spread) ** 2))
 
 
 def sign_flip_test(a: ArrayLike, b: ArrayLike, *, seed: int = 0, flips: int = 10_000) -> float:
@@ -164,3 +220,11 @@ def paired_scores(
     b = scores_of(scores, before, measure=measure, split=split)
     common = sorted(a.keys() & b.keys())
     return np.array([a[key] for key in common], np.float64), np.array([b[key] for key in common], np.float64)
+
+
+def set_score(scores: pa.Table, condition: Condition, *, measure: str, split: str) -> Interval | None:
+    """What a measure says of all samples of one cell together, from a table `scores`; None where it was not taken."""
+    for row in scores.filter(pc.equal(scores["scope"], "set")).to_pylist():
+        if (row["model"], row["prompt"], row["measure"], row["split"]) == (*condition, measure, split):
+            return Interval(row["value"], row["low"], row["high"], 0)
+    return None

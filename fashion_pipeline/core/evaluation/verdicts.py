@@ -11,20 +11,23 @@ from typing import Literal
 
 import pyarrow as pa
 
+from fashion_pipeline.core.evaluation import measures
 from fashion_pipeline.core.evaluation.statistics import (
     Condition,
     Floats,
     Interval,
-    bootstrap,
     paired,
     paired_scores,
+    products_needed,
+    set_score,
+    share,
     standardised_gain,
 )
 from fashion_pipeline.core.features.shuffling import RECOGNISED, SEEN, Sight
 from fashion_pipeline.core.rows import Model, Role, Split
 from fashion_pipeline.core.texts import text
 
-VerdictName = Literal["broken", "hacked", "worse", "better", "no evidence"]
+VerdictName = Literal["broken", "collapsed", "memorised", "hacked", "worse", "better", "no evidence"]
 
 MIN_PRODUCTS = 40
 """Fewest products that a verdict may rest on: with 40 the interval covers 94 % of the truth, with 10 only 91 %."""
@@ -37,14 +40,24 @@ LEAST_EFFECT = 0.2
 """A gain must be at least so large, in standard deviations of the original's scores, by encoder and judge: what Cohen
 (1988) calls a small effect. A smaller one may be certain and is still not worth another model."""
 
+FLAT_SHARE = 0.1
+"""Share of samples of one colour all over that a model may draw."""
+
+REPEATED_SHARE = 0.25
+"""Share of samples that may be near-duplicates of one with another seed."""
+
+VARIETY_KEPT = 0.5
+"""Share of the variety of the original's samples, or else of the photos', that a model must keep. A style is narrower
+than what the original draws, but not narrower than its own photos."""
+
+MEMORISED_SHARE = 0.05
+"""Share of samples that may be nearer to a training photo than 99 of 100 photos which were never trained on."""
+
+POWER = 0.8
+"""Share of evaluations that should find a gain of `LEAST_EFFECT`, for the number of products that would be needed."""
+
 SPLIT = Split.DEV
 """The split that decides: not the one on which prompts were chosen, nor the one that is reported."""
-
-RECOGNISED_MEASURE = "recognised"
-"""Share of a product's samples that encoder and judge find closer to whole photos than to shuffled pieces of them."""
-
-GARMENT_MEASURE = "garment"
-"""Share of a product's samples in which the encoder sees the garment that it sees in the photo."""
 
 AFTER = Condition(Model.SPECIALISED, "plain")
 """What is judged."""
@@ -58,6 +71,11 @@ BEST_PROMPT = Condition(Model.ORIGINAL, "best")
 CHAMPION = Condition(Model.CHAMPION, "plain")
 """What it must beat as well, where a version is published."""
 
+PHOTOS = Condition(Model.PHOTOS, "photos")
+"""The photos themselves, as one of the cells for measures of a set."""
+
+_SHARES = (measures.RECOGNISED, measures.GARMENT, measures.FLAT, measures.REPEATED, measures.COPIED)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -69,20 +87,42 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Share:
+    """Of the samples of what is judged, and how it differs from what it is compared with."""
+
+    share: Interval
+    gain: Interval
+
+    @property
+    def before(self) -> float:
+        """The share of what it is compared with."""
+        return self.share.mean - self.gain.mean
+
+
+@dataclass(frozen=True)
+class Variety:
+    """How many different images the samples amount to, and those that they are compared with."""
+
+    after: Interval
+    before: Interval
+    photos: Interval
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """The paired gains of one condition over another, and whether its samples show what they should."""
+    """The paired gains of one condition over another, and what is to be said of its samples beside."""
 
     encoder: Interval
     judge: Interval
     encoder_standardised: Interval | None
     judge_standardised: Interval | None
-    recognised: Interval | None
-    """Share of the samples of what is judged that look more like the photos than like shuffled pieces of them."""
-    recognised_gain: Interval | None
-    garment_gain: Interval | None
-    """In the share of samples that show the garment of their photo."""
+    shares: Mapping[str, Share]
+    """Measure → share of samples, for the measures that were taken."""
+    variety: Variety | None
     unseen: str | None
     """Says so where encoder or judge does not see the garments in the photos."""
+    needed: int | None
+    """Products by which encoder and judge would both find a gain of `LEAST_EFFECT`, in `POWER` of all evaluations."""
     compared: tuple[Condition, Condition] = (AFTER, BEFORE)
 
     @property
@@ -144,30 +184,69 @@ def _evidence(
     compared: tuple[Condition, Condition],
     sight: Mapping[str, Sight],
 ) -> Evidence:
-    shares = {
-        measure: paired_scores(scores, *compared, measure=measure, split=SPLIT)
-        for measure in (RECOGNISED_MEASURE, GARMENT_MEASURE)
-    }
-    gains = {measure: paired(*pair) for measure, pair in shares.items() if len(pair[0])}
-    shown = shares[RECOGNISED_MEASURE][0]
+    found = {each.name: paired_scores(scores, *compared, measure=each.name, split=SPLIT) for each in _SHARES}
+    needed = [products_needed(*pair, LEAST_EFFECT, power=POWER) for pair in pairs.values()]
     return Evidence(
         encoder=paired(*pairs[Role.ENCODER]),
         judge=paired(*pairs[Role.JUDGE]),
         encoder_standardised=standardised_gain(*pairs[Role.ENCODER]),
         judge_standardised=standardised_gain(*pairs[Role.JUDGE]),
-        recognised=bootstrap(shown) if len(shown) else None,
-        recognised_gain=gains.get(RECOGNISED_MEASURE),
-        garment_gain=gains.get(GARMENT_MEASURE),
+        shares={name: Share(share(pair[0]), paired(*pair)) for name, pair in found.items() if len(pair[0])},
+        variety=_variety(scores, compared),
         unseen=unseen(sight),
+        needed=max((each for each in needed if each is not None), default=None),
         compared=compared,
     )
 
 
-def _broken(evidence: Evidence) -> str | None:
-    share, gain = evidence.recognised, evidence.recognised_gain
-    if share is None or gain is None or not share.below(RECOGNISED) or not gain.below(0):
+def _variety(scores: pa.Table, compared: tuple[Condition, Condition]) -> Variety | None:
+    found = [
+        set_score(scores, condition, measure=measures.DIVERSITY.name, split=SPLIT) for condition in (*compared, PHOTOS)
+    ]
+    after, before, photos = found
+    return Variety(after, before, photos) if after and before and photos else None
+
+
+def _too_many(evidence: Evidence, measure: measures.Measure, allowed: float) -> Share | None:
+    """The share of a measure, where it is certainly larger than what is allowed and than before."""
+    found = evidence.shares.get(measure.name)
+    return found if found and found.share.above(allowed) and found.gain.above(0) else None
+
+
+def _flat(evidence: Evidence) -> str | None:
+    found = _too_many(evidence, measures.FLAT, FLAT_SHARE)
+    return _of_share(evidence, "flat", found) if found else None
+
+
+def _unrecognisable(evidence: Evidence) -> str | None:
+    found = evidence.shares.get(measures.RECOGNISED.name)
+    if found is None or not found.share.below(RECOGNISED) or not found.gain.below(0):
         return None
-    return evidence.said("broken", share=f"{share.mean:.0%}", before_share=f"{share.mean - gain.mean:.0%}", n=share.n)
+    return _of_share(evidence, "broken", found)
+
+
+def _repeated(evidence: Evidence) -> str | None:
+    found = _too_many(evidence, measures.REPEATED, REPEATED_SHARE)
+    return _of_share(evidence, "repeated", found) if found else None
+
+
+def _narrow(evidence: Evidence) -> str | None:
+    variety = evidence.variety
+    if variety is None or not all(
+        variety.after.below(VARIETY_KEPT * other.mean) for other in (variety.before, variety.photos)
+    ):
+        return None
+    figures = {"variety": variety.after, "before_variety": variety.before, "photos_variety": variety.photos}
+    return evidence.said("collapsed", **{name: f"{each.mean:.1f}" for name, each in figures.items()})
+
+
+def _memorised(evidence: Evidence) -> str | None:
+    found = _too_many(evidence, measures.COPIED, MEMORISED_SHARE)
+    return _of_share(evidence, "memorised", found) if found else None
+
+
+def _of_share(evidence: Evidence, key: str, found: Share) -> str:
+    return evidence.said(key, share=f"{found.share.mean:.0%}", before_share=f"{found.before:.0%}", n=found.share.n)
 
 
 def _hacked(evidence: Evidence) -> str | None:
@@ -186,8 +265,8 @@ def _worse(evidence: Evidence) -> str | None:
 
 
 def _other_garment(evidence: Evidence) -> str | None:
-    gain = evidence.garment_gain
-    return evidence.said("other_garment", gain=_signed(gain, digits=2)) if gain and gain.below(0) else None
+    found = evidence.shares.get(measures.GARMENT.name)
+    return evidence.said("other_garment", gain=_signed(found.gain, 2)) if found and found.gain.below(0) else None
 
 
 def _better(evidence: Evidence) -> str | None:
@@ -197,7 +276,11 @@ def _better(evidence: Evidence) -> str | None:
 
 
 _RULES: tuple[tuple[VerdictName, Callable[[Evidence], str | None]], ...] = (
-    ("broken", _broken),
+    ("broken", _flat),
+    ("broken", _unrecognisable),
+    ("collapsed", _repeated),
+    ("collapsed", _narrow),
+    ("memorised", _memorised),
     ("no evidence", lambda evidence: evidence.unseen),
     ("hacked", _hacked),
     ("worse", _worse),
@@ -211,12 +294,14 @@ def _closer(evidence: Evidence) -> bool:
 
 
 def _shows_something(evidence: Evidence) -> bool:
-    return evidence.recognised is None or evidence.recognised.mean >= RECOGNISED
+    found = evidence.shares.get(measures.RECOGNISED.name)
+    return found is None or found.share.mean >= RECOGNISED
 
 
 def _why_not(evidence: Evidence) -> str:
-    if _closer(evidence) and evidence.recognised and not _shows_something(evidence):
-        return evidence.said("unrecognised", share=f"{evidence.recognised.mean:.0%}", needed=f"{RECOGNISED:.0%}")
+    if _closer(evidence) and not _shows_something(evidence):
+        share = evidence.shares[measures.RECOGNISED.name].share.mean
+        return evidence.said("unrecognised", share=f"{share:.0%}", needed=f"{RECOGNISED:.0%}")
     if _closer(evidence):
         return evidence.said("small", effect=f"{evidence.smallest_effect:.2f}", least=f"{LEAST_EFFECT:.2f}")
     ups = [gain.above(0) for gain in (evidence.encoder, evidence.judge)]
@@ -224,9 +309,17 @@ def _why_not(evidence: Evidence) -> str:
     if any(ups) and any(downs):
         return evidence.said("contradiction")
     if not any(ups):
-        return evidence.said("neither")
+        return evidence.said("neither") + _power(evidence)
     sure, unsure = ("encoder", "judge") if ups[0] else ("judge", "encoder")
-    return text("verdict.unsure", sure=sure, unsure=unsure, evidence=evidence.in_words)
+    return text("verdict.unsure", sure=sure, unsure=unsure, evidence=evidence.in_words) + _power(evidence)
+
+
+def _power(evidence: Evidence) -> str:
+    """How many products it takes to find the least gain that counts; empty where scores do not vary."""
+    if evidence.needed is None:
+        return ""
+    key = "power" if evidence.needed > evidence.n else "enough_power"
+    return " " + text(f"verdict.{key}", n=evidence.needed, effect=f"{LEAST_EFFECT:.1f}", power=f"{POWER:.0%}")
 
 
 def _signed(interval: Interval, digits: int = 3) -> str:

@@ -1,6 +1,7 @@
 """The knobs of a training, once: the same class in the profile, the launchpad, the command and the trainer."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -185,6 +186,11 @@ class Recipe(BaseModel):
             return cls(**{name: value for name, value in values.items() if value is not None})
         except ValidationError as error:
             raise ValueError(explained(cls, error)) from error
+
+    @classmethod
+    def among(cls, values: Mapping[str, Any]) -> Self:
+        """The recipe among other values, such as the identity of a training. Raises ValueError."""
+        return cls.of({name: value for name, value in values.items() if name in cls.model_fields})
 
     def changed(self, values: dict[str, Any]) -> Self:
         """This recipe with some knobs turned; what follows from the number of steps follows the new one."""

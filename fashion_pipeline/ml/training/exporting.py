@@ -108,9 +108,20 @@ def verify_export(base: str | Path, output: Path, exported: Path) -> Verificatio
     return Verification(effect, error)
 
 
+def effect_of(base: str | Path, lora: Path) -> float:
+    """How much a LoRA file in diffusers' or kohya's format changes what the base predicts: |with - base| / |base|.
+
+    Raises whatever stock diffusers raises for a file that does not fit.
+    """
+    pipeline = load_pipeline(find_pipeline(base))
+    before = _predict(pipeline)
+    load_lora(pipeline, lora)
+    return _relative(_predict(pipeline) - before, before)
+
+
 def recipe_of(result: TrainingResult) -> Recipe:
     """The knobs of a finished training, by its identity."""
-    return Recipe.of({name: value for name, value in result.identity.items() if name in Recipe.model_fields})
+    return Recipe.among(result.identity)
 
 
 def _load_exported(source: Path, exported: Path) -> Any:

@@ -9,6 +9,7 @@ from fashion_pipeline.core.evaluation.statistics import (
     paired,
     paired_scores,
     product_means,
+    share,
     sign_flip_test,
     standardised_gain,
 )
@@ -20,6 +21,14 @@ def test_interval_covers_the_truth_as_often_as_it_claims():
     intervals = [bootstrap(rng.gamma(4.0, 0.25, 40), seed=i, resamples=1000) for i in range(400)]
     covered = np.mean([i.low <= 1.0 <= i.high for i in intervals])
     assert 0.91 <= covered <= 0.98
+
+
+def test_a_share_of_none_or_all_is_not_certain():
+    none, all_ = share(np.zeros(48)), share(np.ones(48))
+    assert (none.mean, none.low) == (0, 0) and none.high == pytest.approx(0.074, abs=0.001)
+    assert (all_.mean, all_.high) == (1, 1) and all_.low == pytest.approx(0.926, abs=0.001)
+    halves = np.tile([0.0, 0.5, 1.0], 16)
+    assert share(halves) == bootstrap(halves)
 
 
 def test_interval_counts_products_not_seeds():

@@ -127,3 +127,59 @@ def test_a_prompt_is_judged_by_the_same_rules_and_named_as_one():
     renamed = [row | {"model": "original", "prompt": best[row["model"]]} for row in table]
     verdict = decide(rows_to_table("scores", renamed), after=BEST_PROMPT)
     assert verdict.name == "better" and "The best prompt comes closer" in verdict.reason
+
+
+def with_shares(after: float, before: float, measure: str, n: int = 60) -> list[dict[str, object]]:
+    return [
+        {"model": model, "prompt": "plain", "measure": measure, "split": "dev", "product_group": f"p{i}"}
+        | {"scope": "product", "value": float(i < round(share * n))}
+        for model, share in (("specialised", after), ("original", before))
+        for i in range(n)
+    ]
+
+
+def with_variety(specialised: float, original: float, photos: float, reach: float = 1.0) -> list[dict[str, object]]:
+    cells = {("specialised", "plain"): specialised, ("original", "plain"): original, ("photos", "photos"): photos}
+    return [
+        {"model": model, "prompt": prompt, "measure": "diversity", "split": "dev", "scope": "set"}
+        | {"product_group": None, "value": value, "low": value - reach, "high": value + reach}
+        for (model, prompt), value in cells.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "name", "reason"),
+    [
+        (with_shares(0.3, 0.0, "flat"), "broken", "30% of the samples of the specialised model are of one colour"),
+        (with_shares(0.3, 0.3, "flat"), "better", "closer"),
+        (with_shares(0.1, 0.0, "flat"), "better", "closer"),
+        (with_shares(0.5, 0.0, "repeated"), "collapsed", "near-duplicates of one with another seed"),
+        (with_shares(0.2, 0.0, "repeated"), "better", "closer"),
+        (with_shares(0.2, 0.0, "copied"), "memorised", "of those of the original model it is 0%"),
+        (with_shares(0.2, 0.2, "copied"), "better", "closer"),
+        (with_shares(0.03, 0.0, "copied"), "better", "closer"),
+        (with_variety(4, 12, 10), "better", "closer"),
+        (with_variety(3, 12, 10), "collapsed", "amount to 3.0 different images"),
+        (with_variety(3, 4, 10), "better", "closer"),
+        (with_variety(3, 12, 4), "better", "closer"),
+        (with_shares(0.5, 0.0, "copied") + with_shares(0.5, 0.0, "repeated"), "collapsed", "near-duplicates"),
+        (with_shares(0.5, 0.0, "repeated") + with_shares(0.5, 0.0, "flat"), "broken", "one colour"),
+    ],
+)
+def test_a_better_score_counts_for_nothing_where_the_samples_are_flat_alike_or_copied(more, name, reason):
+    verdict = decide(rows_to_table("scores", [*scores(2.0, 2.0).to_pylist(), *more]))
+    assert verdict.name == name, verdict.reason
+    assert reason in verdict.reason
+
+
+def test_copies_come_before_a_gain_that_only_the_encoder_sees():
+    both = [*scores(2.0, 0.0).to_pylist(), *with_shares(0.5, 0.0, "copied")]
+    assert decide(rows_to_table("scores", both)).name == "memorised"
+
+
+def test_no_evidence_says_how_many_products_would_tell():
+    unsure = decide(scores(0.0, 0.0, noise=2.0))
+    assert unsure.name == "no evidence" and "80% of such evaluations would find a gain of 0.2" in unsure.reason
+    needed = int(unsure.reason.split("With ")[1].split(" products")[0])
+    assert needed == pytest.approx(((1.96 + 0.84) * 2.0 / 0.2) ** 2, rel=0.5)
+    assert "so there hardly is one" in decide(scores(0.0, 0.0, noise=0.1)).reason

@@ -10,7 +10,8 @@ from PIL import Image
 
 from fashion_pipeline.core.evaluation.verdicts import Verdict, decide
 from fashion_pipeline.core.prompts.formats import Candidate
-from fashion_pipeline.core.reports.report import CONDITIONS, ComparisonRow, Lineage, ReportData, render_html, summary
+from fashion_pipeline.core.reports.figures import CONDITIONS, summary
+from fashion_pipeline.core.reports.report import ComparisonRow, Lineage, ReportData, render_html
 from fashion_pipeline.core.tables import rows_to_table
 
 EVIL = "<script>alert(1)</script>"
@@ -203,16 +204,16 @@ def test_summary_without_test_scores_has_no_similarity_score(scores):
     assert result["verdict"] is None
 
 
-def test_a_measure_of_all_samples_together_is_a_panel_of_its_own_with_the_interval_it_came_with(scores):
-    keys = {"prompt": "plain", "measure": "KID", "scope": "set", "split": "dev"}
+def test_a_measure_of_all_samples_together_is_a_row_of_its_own_with_the_interval_it_came_with(scores):
+    keys = {"prompt": "plain", "measure": "distance", "scope": "set", "split": "dev"}
     rows = [
         keys | {"model": m, "value": v, "low": v - 0.1, "high": v + 0.1}
         for m, v in (("original", 0.7), ("specialised", 0.4))
     ]
     whole = rows_to_table("scores", [*scores.to_pylist(), *rows])
     text = Page(render_html(ReportData("coat", scores=whole))).text
-    assert "KID on dev" in text and "0.300 to 0.500" in text and "n = 0" not in text
+    assert "Distance to the photos" in text and "0.300 to 0.500" in text and "n = 0" not in text
     result = summary(whole, style="coat", profile="p", best=Candidate("plain", "a coat"), guidance=3.0, verdict=None)
-    (found,) = [s for s in result["scores"] if (s["measure"], s["model"]) == ("KID", "specialised")]
+    (found,) = [s for s in result["scores"] if (s["measure"], s["model"]) == ("distance", "specialised")]
     assert (found["mean"], found["n"]) == (pytest.approx(0.4), 0)
     assert decide(whole) == decide(scores)

@@ -1,0 +1,68 @@
+"""What the command and a notebook call: optimise prompts, fine-tune, compare; generate, report, ask; publish, trace.
+
+```python
+from fashion_pipeline import api
+
+api.optimize_prompts("coat", source="data/samples")
+api.finetune("coat")
+print(api.compare("coat")["verdict"])
+```
+"""
+
+from fashion_pipeline.api.common import Tell
+from fashion_pipeline.api.reading import compare, evaluate, generate, report, report_page, sql, styles
+from fashion_pipeline.api.releases import (
+    delete_version,
+    publish,
+    rollback,
+    stale,
+    trace,
+    upload,
+    versions,
+    withdraw,
+)
+from fashion_pipeline.api.running import (
+    JOBS,
+    OPS,
+    Config,
+    Follow,
+    Mode,
+    RunError,
+    finetune,
+    optimize_prompts,
+    run,
+)
+from fashion_pipeline.api.upkeep import Check, doctor, move, prune, remove
+
+__all__ = [
+    "JOBS",
+    "OPS",
+    "Check",
+    "Config",
+    "Follow",
+    "Mode",
+    "RunError",
+    "Tell",
+    "compare",
+    "delete_version",
+    "doctor",
+    "evaluate",
+    "finetune",
+    "generate",
+    "move",
+    "optimize_prompts",
+    "prune",
+    "publish",
+    "remove",
+    "report",
+    "report_page",
+    "rollback",
+    "run",
+    "sql",
+    "stale",
+    "styles",
+    "trace",
+    "upload",
+    "versions",
+    "withdraw",
+]

@@ -1,0 +1,166 @@
+"""Reading what runs found, and drawing with what was published."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fashion_pipeline.api.common import Tell, open_models, open_store, warn
+from fashion_pipeline.core.catalog.listing import style_slug
+from fashion_pipeline.core.rows import Split
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from fashion_pipeline.store.records import Record
+    from fashion_pipeline.store.store import Store
+
+
+def compare(style: str) -> dict[str, Any]:
+    """The stored comparison of original and specialised model, or the prompt report where nothing was trained yet."""
+    from fashion_pipeline.stages.reports import REPORT
+
+    store, style = open_store(), style_slug(style)
+    evaluation = store.records.newest("evaluation", style)
+    return evaluation.json(REPORT) if evaluation else report(style)
+
+
+def report(style: str) -> dict[str, Any]:
+    """The newest report of a style as JSON. Raises StorageError for a style that never ran."""
+    from fashion_pipeline.stages.reports import REPORT
+
+    return _newest_report(style).json(REPORT)
+
+
+def report_page(style: str) -> Path:
+    """The HTML page of a style's newest report. Raises StorageError for a style that never ran."""
+    from fashion_pipeline.stages.reports import PAGE
+
+    return _newest_report(style).path(PAGE)
+
+
+def evaluate(
+    style: str, weights: str | Path, products: int = 128, tell: Tell | None = None
+) -> tuple[dict[str, Any], Path]:
+    """Evaluate a LoRA file that was trained elsewhere, in diffusers' or kohya's format, on a style that was described.
+
+    Returns the report, as `compare` has it, and the page. `tell`, or the standard error stream, hears of the progress.
+    Raises ModelError for a file that does not fit the profile's generator, StorageError for a style that was not
+    described yet.
+    """
+    from fashion_pipeline.stages.foreign_weights import evaluate_weights
+    from fashion_pipeline.stages.reports import PAGE
+
+    path = Path(weights).expanduser().resolve()
+    report = tell or (lambda text: print(text, file=sys.stderr))
+    judged = evaluate_weights(open_store(), open_models(), style_slug(style), path, products=products, report=report)
+    return judged.report, judged.folder / PAGE
+
+
+def generate(style: str, prompt: str, n: int, out: str | Path, seed: int = 0, tell: Tell | None = None) -> list[Path]:
+    """Draw n images with the style's published model into a folder; seeds count up from `seed`.
+
+    `tell`, or the standard error stream, hears of words that the text encoder cannot know. Raises StorageError where
+    nothing was published, ValueError for a prompt longer than the text encoder reads, OSError where the folder cannot
+    be made.
+    """
+    from fashion_pipeline.core.prompts.requests import Request
+    from fashion_pipeline.store.files import StorageError
+
+    style = style_slug(style)
+    champion = open_store().versions.champion(style)
+    if champion is None:
+        raise StorageError(f"no model of style {style!r} is published: {_why_not_published(style)}")
+    out, models = Path(out), open_models()
+    g = models.profile.generation
+    requests = [Request(prompt, "", seed + k, g.steps, g.guidance, g.image_size, g.image_size) for k in range(n)]
+    out.mkdir(parents=True, exist_ok=True)
+    if unknown := models.unknown_words(prompt, champion):
+        (tell or warn)(
+            f"the text encoder does not know {', '.join(unknown)}, so the images hardly depend on it: say it in English"
+        )
+    paths: dict[int, Path] = {}
+    with models.generator(champion) as generator:
+        for drawn in generator.draw(requests):
+            paths[drawn.index] = out / f"{style}-{requests[drawn.index].seed}.png"
+            drawn.image.save(paths[drawn.index])
+    return [paths[index] for index in sorted(paths)]
+
+
+def styles(tell: Tell | None = None) -> list[dict[str, Any]]:
+    """Every known style with its photos per split, its rejects, best prompt, verdict and published version.
+
+    What is damaged is None, and `tell` hears of it, or the standard error stream.
+    """
+    store = open_store()
+    return [_style_row(store, style, tell or warn) for style in store.sources.styles()]
+
+
+def sql(query: str, tell: Tell | None = None) -> "pa.Table":
+    """A DuckDB query over all tables, each with the columns `style` and `record`. Raises duckdb.Error.
+
+    Damaged files are left out, and `tell` hears of each, or the standard error stream.
+
+    `<table>_history` has the rows of all runs, `<table>` those of each style's newest. Nothing outside the data root
+    can be read, and nothing written.
+    """
+    return open_store().sql(query, tell or warn)
+
+
+def _why_not_published(style: str) -> str:
+    from fashion_pipeline.stages.reports import REPORT
+
+    evaluation = open_store().records.newest("evaluation", style)
+    if evaluation is None:
+        return f"run --mode full --style {style} first"
+    report = evaluation.json(REPORT)
+    return f"the verdict on its newest training is {report['verdict']!r} ({report['reason'].rstrip('.')})"
+
+
+def _newest_report(style: str) -> "Record":
+    from fashion_pipeline.stages.reports import newest_report
+    from fashion_pipeline.store.files import StorageError
+
+    store, style = open_store(), style_slug(style)
+    found = newest_report(store, style)
+    if found is None:
+        known = ", ".join(store.sources.styles()) or "none yet"
+        raise StorageError(f"style {style!r} has no report (known styles: {known}): run it first")
+    return found
+
+
+def _style_row(store: "Store", style: str, tell: Tell) -> dict[str, Any]:
+    """What is known of a style; None where it is not there, or damaged."""
+
+    def read(what: Callable[[], Any]) -> Any:
+        from fashion_pipeline.store.files import StorageError
+
+        try:
+            return what()
+        except StorageError as error:
+            tell(str(error))
+            return None
+
+    row: dict[str, Any] = {"style": style}
+    row |= read(lambda: _photo_counts(store, style)) or dict.fromkeys(
+        ("photos", *(split.value for split in Split), "rejects")
+    )
+    row["best prompt"] = read(lambda: _reported(store, "prompt_report", style, "optimized_prompt"))
+    row["verdict"] = read(lambda: _reported(store, "evaluation", style, "verdict"))
+    champion = read(lambda: store.versions.champion(style))
+    row["published"] = champion.name if champion else None
+    return row
+
+
+def _photo_counts(store: "Store", style: str) -> dict[str, int]:
+    catalog = store.records.newest("catalog", style)
+    splits: Sequence[str] = catalog.table("images")["split"].to_pylist() if catalog else []
+    counted = {split.value: splits.count(split) for split in Split}
+    return {"photos": len(splits), **counted, "rejects": catalog.table("rejects").num_rows if catalog else 0}
+
+
+def _reported(store: "Store", kind: str, style: str, field: str) -> Any:
+    from fashion_pipeline.stages.reports import REPORT
+
+    found = store.records.newest(kind, style)
+    return found.json(REPORT)[field] if found else None

@@ -1,0 +1,132 @@
+"""Versions: publishing, going back, withdrawing photos, and tracing what came from what."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from fashion_pipeline.api.common import open_models, open_store
+from fashion_pipeline.core.catalog.listing import style_slug
+from fashion_pipeline.settings import enter, read_settings
+
+if TYPE_CHECKING:
+    from fashion_pipeline.stages.publishing import Published
+    from fashion_pipeline.store.store import Store
+
+
+def publish(style: str, version: str | None = None) -> "Published":
+    """Put a version in use: the one that is named, or the one that waits for approval, or the newest model.
+
+    A named version is put in use whatever its evaluation says: a person asked for it. The newest model is published
+    only if its evaluation says so, and `Published.reason` tells. Raises StorageError for a version that is not there.
+    """
+    from fashion_pipeline.core.texts import text
+    from fashion_pipeline.stages.publishing import EVALUATION, Published, approve
+    from fashion_pipeline.stages.publishing import publish as publish_newest
+    from fashion_pipeline.store.files import read_json
+
+    store, style = open_store(), style_slug(style)
+    with _at_work(store, style, "publishes"):
+        if version is not None:
+            folder = store.versions.promote(style, version)
+            verdict = read_json(folder / EVALUATION, f"{folder / EVALUATION} is missing")["verdict"]
+            return Published(folder, version, text("publishing.published", version=version), verdict)
+        if store.versions.pointer(style).waiting:
+            return approve(store, style)
+        return publish_newest(store, open_models(), style)
+
+
+def rollback(style: str) -> tuple[str, str]:
+    """Go back to the version before the one in use; returns its name, and that of the one that was in use.
+
+    No run publishes the one that was taken back again; `publish` with its name does. Raises StorageError where there is
+    none before it.
+    """
+    store, style = open_store(), style_slug(style)
+    with _at_work(store, style, "rolls back"):
+        return store.versions.roll_back(style)
+
+
+def versions(style: str) -> list[dict[str, Any]]:
+    """The versions of a style, oldest first: state, verdict, gain, the bytes that each costs, withdrawn photos."""
+    from fashion_pipeline.stages.versions import version_rows
+
+    return version_rows(open_store(), style_slug(style))
+
+
+def delete_version(style: str, version: str) -> int:
+    """Remove a version that is not in use; returns the bytes that this gave back. Raises StorageError."""
+    store, style = open_store(), style_slug(style)
+    with _at_work(store, style, "removes a version"):
+        return store.versions.delete(style, version)
+
+
+def withdraw(*photos: str) -> list[dict[str, Any]]:
+    """Take photos, given by path or id, out of the catalog for good; returns everything that was made with one.
+
+    The next run leaves them and their near-duplicates out. What was made with them stays until it is made again, and is
+    marked as stale in the Dagster UI, in `versions` and in `stale`. Files are not touched. Raises StorageError for a
+    photo that nobody knows, before any is withdrawn.
+    """
+    from fashion_pipeline.launching import opened_instance, report_stale
+    from fashion_pipeline.stages.tracing import find_photos, uses
+
+    store = open_store()
+    found = find_photos(store, photos)
+    for style, rows in found.items():
+        store.withdrawals.add(style, rows)
+    made = [use for style, rows in found.items() for use in uses(store, style, {row["id"] for row in rows})]
+    enter(read_settings())
+    with opened_instance(store) as instance:
+        report_stale(instance, made)
+    return [asdict(use) for use in made]
+
+
+def stale() -> list[dict[str, Any]]:
+    """Every table, weight and version that a withdrawn photo went into and that is still there."""
+    from fashion_pipeline.stages import tracing
+
+    return [asdict(use) for use in tracing.stale(open_store())]
+
+
+def trace(what: str, style: str | None = None) -> dict[str, Any]:
+    """From a version back to its photos, prompts, seeds and scores; or from a photo on to all that used it.
+
+    Returns `{"version": …}` or `{"photo": …, "uses": […]}`. Raises StorageError for what is neither.
+    """
+    from fashion_pipeline.stages.tracing import find_photos, trace_version, uses
+
+    store = open_store()
+    styles = [style_slug(style)] if style else store.versions.styles()
+    for name in styles:
+        if what in [folder.name for folder in store.versions.all(name)]:
+            return trace_version(store, name, what)
+    ((own, (row,)),) = find_photos(store, [what]).items()
+    withdrawn = row["id"] in store.withdrawals.ids()
+    photo = {"id": row["id"], "path": row["path"], "style": own, "split": row["split"], "withdrawn": withdrawn}
+    return {"photo": photo, "uses": [asdict(use) for use in uses(store, own, {row["id"]})]}
+
+
+def upload(
+    style: str, repository: str, *, version: str | None = None, dry_run: bool = False, everything: bool = False
+) -> list[tuple[str, int]]:
+    """Upload a version to a private repository of the Hugging Face hub; returns the files and their bytes.
+
+    The report and the trail show photos and tell their paths: they stay here unless `everything` is asked for. A dry
+    run only tells. Raises StorageError, or what huggingface_hub raises.
+    """
+    from fashion_pipeline.stages.uploading import files_to_upload, upload_folder
+    from fashion_pipeline.store.files import StorageError
+
+    store, style = open_store(), style_slug(style)
+    folder = store.versions.promoted_or(style, version)
+    if folder is None:
+        raise StorageError(f"no version of style {style!r} is published: run it first")
+    found = files_to_upload(folder, everything=everything)
+    if not dry_run:
+        upload_folder(folder, repository, found)
+    return [(name, (folder / name).stat().st_size) for name in found]
+
+
+def _at_work(store: "Store", style: str, does: str) -> Any:
+    from fashion_pipeline.store.locks import holding
+
+    return holding(store.style_lock(style), f"style {style!r}", f"a command that {does}")

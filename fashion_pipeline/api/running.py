@@ -1,0 +1,196 @@
+"""Running jobs: the prompt search, fine-tuning, or both, for one style."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fashion_pipeline.api.common import Tell, open_models, open_store
+from fashion_pipeline.core.catalog.listing import (
+    CatalogError,
+    SourceSpec,
+    first_reasons,
+    listing_state,
+    style_slug,
+)
+from fashion_pipeline.settings import enter, read_settings
+
+if TYPE_CHECKING:
+    from fashion_pipeline.launching import Ended, Event, Launcher
+    from fashion_pipeline.store.store import Store
+
+Mode = Literal["prompt", "finetune", "full"]
+JOBS: dict[Mode, str] = {"prompt": "prompt_optimization", "finetune": "finetuning", "full": "full_pipeline"}
+
+_PROMPT_OPS = {"prompt_candidates", "generated_samples"}
+_FINETUNE_OPS = {"curated_subset", "lora_weights", "evaluation_report", "published_model"}
+OPS: dict[Mode, set[str]] = {
+    "prompt": _PROMPT_OPS,
+    "finetune": _FINETUNE_OPS,
+    "full": _PROMPT_OPS | _FINETUNE_OPS,
+}
+"""The steps of each mode that can be configured."""
+
+Config = Mapping[str, Mapping[str, Any]]
+"""Step → its configuration, for example `{"lora_weights": {"steps": 300}}`."""
+
+SHOWN_REJECTS = 10
+"""Files of no style that are named."""
+
+Follow = Callable[[str, "Event"], None]
+"""Called with the style and the event of its run."""
+
+
+class RunError(RuntimeError):
+    """A run did not end well; the message says which style and why."""
+
+
+def run(
+    style: str,
+    mode: Mode = "full",
+    source: str | Path | SourceSpec | None = None,
+    config: Config | None = None,
+    follow: Follow | None = None,
+    *,
+    forget: bool = False,
+) -> str:
+    """Take in the photos of a source, then run a job for one style; returns the run's id.
+
+    The other styles of the source are described first where their photos are new, because anchored similarity and some
+    strategies need them; one that fails is reported and left out. `config` is remembered for the style, and later runs,
+    those of the schedule and the sensor too, use it; `forget` goes back to the defaults first. Raises RunError,
+    CatalogError, StorageError, or ValueError for a configuration that cannot be.
+    """
+    from fashion_pipeline.launching import Event, launcher
+
+    if mode not in JOBS:
+        raise ValueError(f"mode {mode!r} is not known: use one of {', '.join(JOBS)}")
+    store = open_store()
+    enter(read_settings())
+    style = style_slug(style)
+    report = follow or _print_event
+    listed = _take_in(store, style, source, lambda text: report(style, Event("message", "", text)))
+    chosen = _choose(store, style, config or {}, forget)
+    ops = {op: {"config": dict(values)} for op, values in chosen.items() if op in OPS[mode]}
+    with launcher(store) as launch:
+        launch.instance.add_dynamic_partitions("styles", list(listed))
+        for other, state in listed.items():
+            if other != style and not _is_described(store, other, state):
+                _prepare(launch, store, other, state, report)
+        ended = launch.launch(JOBS[mode], style, {"ops": ops}, _tags(), lambda event: report(style, event))
+    if not ended.success:
+        raise RunError(
+            f"{style}: " + ("; ".join(ended.errors) or f"run {ended.run_id} was cancelled or its process died")
+        )
+    store.sources.mark(style, listed[style], ran=True)
+    return ended.run_id
+
+
+def optimize_prompts(
+    style: str,
+    source: str | Path | None = None,
+    budget: int | None = None,
+    prompts: Sequence[str] = (),
+    rounds: int | None = None,
+) -> dict[str, Any]:
+    """Find the prompt that comes closest to the style, within a budget of images; returns the prompt report.
+
+    `prompts` are your own, which compete as they are. With `rounds` a call goes one round further, up to that number.
+    """
+    written: dict[str, Any] = {"prompts": list(prompts)} if prompts else {}
+    written |= {"rounds": rounds} if rounds else {}
+    config = {"prompt_candidates": written, "generated_samples": {"budget": budget} if budget else {}}
+    run(style, "prompt", source, {op: values for op, values in config.items() if values})
+    return _latest_report("prompt_report", style)
+
+
+def finetune(style: str, source: str | Path | None = None, **training: Any) -> dict[str, Any]:
+    """Train, evaluate and publish if better; `training` are knobs of `core.training.recipe.Recipe`, or `control`.
+
+    Returns the evaluation report.
+    """
+    run(style, "finetune", source, {"lora_weights": training} if training else {})
+    return _latest_report("evaluation", style)
+
+
+def _choose(store: "Store", style: str, config: Config, forget: bool) -> Config:
+    """The configuration of a style's runs, with what is given now; it is checked, then remembered."""
+    _require_fields(config)
+    known = {} if forget else store.sources.config(style)
+    chosen = known | {op: {**known.get(op, {}), **values} for op, values in config.items()}
+    training = {name: value for name, value in chosen.get("lora_weights", {}).items() if name != "control"}
+    open_models().profile.training.changed(training)
+    if forget or chosen != known:
+        store.sources.choose(style, chosen)
+    return chosen
+
+
+def _require_fields(config: Config) -> None:
+    """Raise ValueError that names a step or field which is not known."""
+    from fashion_pipeline.defs.jobs import step_fields
+
+    fields = step_fields()
+    for op, values in config.items():
+        if op not in fields:
+            raise ValueError(f"step {op!r} cannot be configured: choose among {', '.join(sorted(fields))}")
+        if unknown := sorted(values.keys() - fields[op]):
+            raise ValueError(f"{unknown[0]} is not known: choose among {', '.join(sorted(fields[op]))}")
+
+
+def source_spec(source: str | Path | SourceSpec) -> SourceSpec:
+    """A source as it is kept: the same path however it was spelt."""
+    spec = source if isinstance(source, SourceSpec) else SourceSpec(str(source))
+    return replace(spec, path=str(Path(spec.path).expanduser().resolve()))
+
+
+def _take_in(store: "Store", style: str, source: str | Path | SourceSpec | None, tell: Tell) -> dict[str, str]:
+    """Register the styles of the source that is given, or of the style's own; returns style → state of its photos."""
+    from fashion_pipeline.core.catalog.sources import read_source
+    from fashion_pipeline.stages.intake import take_in
+
+    spec = source_spec(source) if source is not None else store.sources.source(style)
+    listing = read_source(spec)
+    if homeless := [reject for reject in listing.rejects if not reject.style]:
+        tell("of no style" + first_reasons(homeless, SHOWN_REJECTS))
+    if style not in listing.styles():
+        reasons = "".join(f"; {r.path}: {r.reason}" for r in listing.rejects[:3])
+        known = ", ".join(listing.styles()) or "none"
+        raise CatalogError(f"{spec.path} has no photos of style {style!r}; its styles: {known}{reasons}")
+    take_in(store, spec, listing)
+    return {name: listing_state(listing.of(name).entries) for name in listing.styles()}
+
+
+def _is_described(store: "Store", style: str, state: str) -> bool:
+    """Whether the photos of a style are described as they lie there now, and the description is whole."""
+    current = store.sources.prepared(style) == state
+    return current and all(store.records.intact(kind, style) for kind in ("catalog", "features"))
+
+
+def _prepare(launch: "Launcher", store: "Store", style: str, state: str, report: Follow) -> None:
+    """Describe the photos of a neighbouring style; its failure does not stop the style that was asked for."""
+    from fashion_pipeline.launching import Event
+    from fashion_pipeline.store.locks import LockedError
+
+    try:
+        ended: Ended = launch.launch("catalog", style, {}, _tags(), lambda event: report(style, event))
+    except LockedError as error:
+        report(style, Event("failed", "", str(error)))
+        return
+    if ended.success:
+        store.sources.mark(style, state, ran=False)
+
+
+def _tags() -> dict[str, str]:
+    return {"fashion_pipeline/profile": Path(read_settings().profile).stem, "started_from": "the command line"}
+
+
+def _print_event(style: str, event: "Event") -> None:
+    if event.kind in ("started", "failed", "message"):
+        print(f"{style}: {event.step} {event.text or event.kind}", file=sys.stderr)
+
+
+def _latest_report(kind: str, style: str) -> dict[str, Any]:
+    from fashion_pipeline.stages.reports import REPORT
+
+    return open_store().records.latest(kind, style_slug(style)).json(REPORT)

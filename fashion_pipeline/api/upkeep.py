@@ -1,0 +1,71 @@
+"""Keeping an installation in order: where photos lie, what may go, and what is missing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fashion_pipeline.api.common import open_store
+from fashion_pipeline.api.running import source_spec
+from fashion_pipeline.core.catalog.listing import SourceSpec, style_slug
+from fashion_pipeline.settings import enter, read_settings
+
+if TYPE_CHECKING:
+    from fashion_pipeline.store.pruning import Leftover
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's findings."""
+
+    name: str
+    ok: bool
+    found: str
+    mend: str = ""
+
+
+def move(source: str | Path | SourceSpec) -> list[str]:
+    """Let all styles of a source come from there, wherever their photos came from before; returns the styles.
+
+    Photos that are the same keep their product group and split, whatever they are called now. Raises CatalogError.
+    """
+    from fashion_pipeline.core.catalog.sources import read_source
+    from fashion_pipeline.stages.intake import take_in
+
+    spec = source_spec(source)
+    return take_in(open_store(), spec, read_source(spec), move=True)
+
+
+def remove(style: str) -> None:
+    """Forget a style: its source, choices and results; its photos and published versions stay.
+
+    Raises StorageError for an unknown style, LockedError while it is being run.
+    """
+    from fashion_pipeline.launching import opened_instance
+
+    store, style = open_store(), style_slug(style)
+    enter(read_settings())
+    store.forget(style)
+    with opened_instance(store) as instance:
+        instance.delete_dynamic_partition("styles", style)
+
+
+def prune(*, dry_run: bool = False) -> "list[Leftover]":
+    """Remove superseded trainings, models, records, images and caches; returns what was (or would be) removed.
+
+    The newest of everything, what it was made from, and all published versions stay.
+    """
+    from fashion_pipeline.store.pruning import leftovers, remove_leftovers
+
+    store = open_store()
+    found = leftovers(store)
+    if not dry_run:
+        remove_leftovers(store, found)
+    return found
+
+
+def doctor(profile: str | None = None) -> list[Check]:
+    """What is there and what is missing: versions, storage, device, models. Nothing is downloaded."""
+    from fashion_pipeline import diagnosis
+
+    settings = read_settings()
+    return [Check(*finding) for finding in diagnosis.examine(settings, profile or settings.profile)]

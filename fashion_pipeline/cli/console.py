@@ -1,0 +1,139 @@
+"""What all commands share: the two consoles, tables, errors in one message, progress, the figures of a report."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fashion_pipeline import api
+from fashion_pipeline.settings import SettingsError
+
+if TYPE_CHECKING:
+    from fashion_pipeline.launching import Event
+
+SIMILARITY = ("encoder", "judge")
+"""Measures of the table that `run` and `report` print; the page has the others."""
+
+SHOWN_ITEMS = 8
+
+out, err = Console(), Console(stderr=True)
+
+Style = Annotated[str, typer.Option("--style", "-s", help="The style, as in `fashion-pipeline styles`.")]
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Errors that a user can mend are one message and exit code 1."""
+    from fashion_pipeline.core.catalog.listing import CatalogError
+    from fashion_pipeline.core.features.attributes import VocabularyError
+    from fashion_pipeline.stages.models import ModelError
+    from fashion_pipeline.store.files import StorageError
+
+    try:
+        yield
+    except (api.RunError, CatalogError, ModelError, StorageError, SettingsError, VocabularyError, ValueError) as error:
+        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        mend = "name another one, or set FASHION_PIPELINE_DATA to a folder that can be written and has room"
+        err.print(f"[red]error:[/] {escape(where)}{escape(error.strerror or str(error))}: {mend}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        err.print("cancelled; what was computed is kept, and the next run goes on from there")
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("duckdb", "_duckdb"):
+            raise
+        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def progress_line(asked: str) -> Iterator[api.Follow]:
+    """A line with the step that is running, and a line above it for each that ended or said something.
+
+    Why the style that was asked for failed is the command's own last word, so here only the step is named.
+    """
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def follow(style: str, event: "Event") -> None:
+            if event.kind == "started":
+                progress.update(task, description=f"{style}: {event.step}")
+            elif event.kind == "message":
+                progress.console.print(f"  [dim]{escape(event.text)}[/]", soft_wrap=True)
+            elif event.kind == "check":
+                progress.console.print(f"  [yellow]check: {escape(event.text)}[/]")
+            elif event.kind == "failed":
+                reason = "" if style == asked else escape(event.text)
+                progress.console.print(f"[red]✗[/] {style}: {event.step} {reason}".rstrip(), soft_wrap=True)
+            else:
+                progress.console.print(
+                    f"[green]✓[/] {style}: {event.step} {'' if event.kind == 'finished' else event.kind}"
+                )
+
+        yield follow
+
+
+def warn(text: str) -> None:
+    """Say something beside the answer."""
+    err.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+
+
+def show_report(style: str) -> None:
+    """Print the figures of a style's newest report."""
+    show_scores(api.report(style), api.report_page(style))
+    out.print("Dagster UI: fashion-pipeline ui, then http://127.0.0.1:3000")
+
+
+def show_scores(found: dict[str, Any], page: Path) -> None:
+    """Print the similarities, verdict and page of a report."""
+    rows = [
+        {
+            "model": score["model"],
+            "prompt": score["prompt"],
+            "by": score["measure"],
+            "split": score["split"],
+            "similarity": f"{score['mean']:.3f}",
+            "95 % interval": "" if score["low"] is None else f"{score['low']:.3f} to {score['high']:.3f}",
+            "products": score["n"],
+        }
+        for score in found["scores"]
+        if score["measure"] in SIMILARITY
+    ]
+    out.print(table(rows))
+    out.print(f"best prompt: {found['optimized_prompt']}  ({found['strategy']})", markup=False)
+    if on_prompt := found.get("prompt_verdict"):
+        out.print(f"does it help: {on_prompt['verdict']}. {on_prompt['reason']}", markup=False)
+    if found["verdict"]:
+        out.print(f"verdict: {found['verdict']}. {found['reason']}", markup=False)
+    out.print(f"report: {page}", markup=False, soft_wrap=True)
+
+
+def table(rows: list[dict[str, Any]], columns: Iterable[str] = ()) -> Table:
+    """Rows under the names of their fields."""
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    for name in rows[0] if rows else columns:
+        made.add_column(escape(str(name)), overflow="fold")
+    for row in rows:
+        made.add_row(*(escape(cell(value)) for value in row.values()))
+    return made
+
+
+def cell(value: object) -> str:
+    """Text for a terminal: bytes and long lists by their size."""
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return f"({len(value)} bytes)"
+    if isinstance(value, list) and len(value) > SHOWN_ITEMS:
+        return f"({len(value)} values)"
+    return str(value)

@@ -1,0 +1,124 @@
+"""Commands for versions: publish, go back, look, withdraw photos, trace, upload."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from fashion_pipeline import api
+from fashion_pipeline.cli.console import Style, errors, out, table
+
+Version = Annotated[str | None, typer.Option("--version", help="A version, as in `fashion-pipeline versions`.")]
+SHOWN_PHOTOS = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program."""
+    for command in (publish, rollback, versions, withdraw, trace, upload):
+        app.command()(command)
+
+
+def publish(style: Style, version: Version = None) -> None:
+    """Put a version in use: the one named, or the one that waits for approval, or the newest if it is better."""
+    with errors():
+        made = api.publish(style, version)
+    out.print(f"{made.reason[:1].upper()}{made.reason[1:]}", markup=False, soft_wrap=True)
+    raise typer.Exit(0 if made.folder else 1)
+
+
+def rollback(style: Style) -> None:
+    """Go back to the version before the one in use. No run publishes the one taken back again."""
+    with errors():
+        now, before = api.rollback(style)
+    out.print(f"version {now} is in use again; {before} was taken back", markup=False)
+
+
+def versions(
+    style: Style,
+    delete: Annotated[str | None, typer.Option(help="Remove this version, which must not be in use.")] = None,
+) -> None:
+    """A style's versions: state, verdict, gain, what each costs on disk, and withdrawn photos that went into it."""
+    with errors():
+        if delete:
+            out.print(f"freed {api.delete_version(style, delete) / 1e6:.1f} MB")
+        rows = api.versions(style)
+    shown = [
+        {**row, "bytes": f"{row['bytes'] / 1e6:.1f}", "bytes of its own": f"{row['bytes of its own'] / 1e6:.1f}"}
+        | {"judge gain": "" if row["judge gain"] is None else f"{row['judge gain']:+.3f}"}
+        for row in rows
+    ]
+    names = {"bytes": "MB", "bytes of its own": "MB of its own"}
+    if shown:
+        out.print(table([{names.get(name, name): value for name, value in row.items()} for row in shown]))
+    else:
+        out.print(f"no version of {escape(style)} was published yet")
+
+
+def withdraw(
+    photos: Annotated[list[str] | None, typer.Argument(help="Paths or ids. None: list what is stale already.")] = None,
+) -> None:
+    """Take photos out of the catalog for good, and list all that was made with them and must be made again.
+
+    The next run of their style leaves them out, and their near-duplicates. The files stay where they are.
+    """
+    with errors():
+        found = api.withdraw(*photos) if photos else api.stale()
+    _show_uses(found)
+    if found:
+        styles = sorted({use["style"] for use in found})
+        again = "; ".join(f"fashion-pipeline run --style {style}" for style in styles)
+        out.print(f"stale until it is made again: {again}", markup=False, soft_wrap=True)
+        if any(use["kind"] == "version" for use in found):
+            out.print("versions stay as they are: publish another, then fashion-pipeline versions --delete VERSION")
+
+
+def trace(
+    what: Annotated[str, typer.Argument(help="A version, or a photo by its path or id.")],
+    style: Annotated[str | None, typer.Option("--style", "-s", help="Look for the version among this style's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+) -> None:
+    """What is behind a version (photos, prompts, seeds, scores), or all that a photo went into."""
+    with errors():
+        found = api.trace(what, style)
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    elif "photo" in found:
+        out.print(table([found["photo"]]))
+        _show_uses(found["uses"])
+    else:
+        _show_version(found)
+
+
+def upload(
+    style: Style,
+    repository: Annotated[str, typer.Option("--to", help="A model repository on the Hugging Face hub: owner/name.")],
+    version: Version = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the files.")] = False,
+    everything: Annotated[bool, typer.Option(help="The report and the trail too, which show your photos.")] = False,
+) -> None:
+    """Upload a version to a private repository of the Hugging Face hub, without the report and the trail."""
+    with errors():
+        files = api.upload(style, repository, version=version, dry_run=dry_run, everything=everything)
+    out.print(table([{"file": name, "MB": f"{size / 1e6:.1f}"} for name, size in files]))
+    total = sum(size for _, size in files) / 1e6
+    out.print(f"{'would upload' if dry_run else 'uploaded'} {total:.1f} MB to {escape(repository)}", soft_wrap=True)
+
+
+def _show_uses(uses: list[dict[str, Any]]) -> None:
+    if not uses:
+        out.print("nothing was made with it")
+        return
+    names = ("style", "kind", "key", "how", "photos", "created")
+    out.print(table([{name: use[name] for name in names} for use in uses]))
+
+
+def _show_version(found: dict[str, Any]) -> None:
+    out.print(f"{found['style']} {found['version']}: {found['verdict']}. {found['reason']}", markup=False)
+    out.print(table(found["prompts"][:5]) if found["prompts"] else "no prompt search behind it")
+    photos = found["trained_on"]
+    out.print(f"trained on {len(photos)} images, evaluated on {len(found['evaluated_on'])} photos")
+    shown = [{"id": each["id"], "path": each.get("path", ""), "caption": each["caption"]} for each in photos]
+    out.print(table(shown[:SHOWN_PHOTOS]))
+    if len(photos) > SHOWN_PHOTOS:
+        out.print(f"… and {len(photos) - SHOWN_PHOTOS} more; --json has all, with seeds and scores")

@@ -1,0 +1,183 @@
+"""From a version back to its photos, prompts, seeds and scores; from a photo on to everything that used it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fashion_pipeline.core.catalog.photos import content_id
+from fashion_pipeline.core.rows import Pair
+from fashion_pipeline.stages.publishing import EVALUATION
+from fashion_pipeline.store.files import StorageError, read_json
+from fashion_pipeline.store.parquet import read_parquet
+from fashion_pipeline.store.records import KINDS, Record
+from fashion_pipeline.store.store import Store
+from fashion_pipeline.store.versions import TRAIL
+
+TRAINED, COMPARED, LISTED = "trained on", "compared with", "in its catalog"
+"""How a photo was used, the closest use first."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """Something that was made with a photo."""
+
+    style: str
+    kind: str
+    """A kind of record, or version."""
+    key: str
+    how: str
+    created: str
+    asset: str
+    """The asset that makes such things."""
+    photos: int = 1
+    """How many of the photos that were asked for."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A record, or its copy in the trail of a version."""
+
+    kind: str
+    folder: Path
+
+    def has(self, table: str) -> bool:
+        return (self.folder / f"{table}.parquet").exists()
+
+    def table(self, table: str) -> pa.Table:
+        return read_parquet(table, self.folder / f"{table}.parquet", "it is a copy in a published version")
+
+    def control(self) -> bool:
+        return bool(read_json(self.folder / "record.json", "")["made_of"].get("control", False))
+
+
+def find_photos(store: Store, asked: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
+    """Style → rows of table `images` of photos given by id, by the beginning of one, or by path.
+
+    Those that are in no catalog any more are found in earlier catalogs. Raises StorageError that names the first one
+    that nobody knows, or that fits several photos.
+    """
+    listed = {
+        style: [record.table("images").to_pylist() for record in reversed(store.records.all("catalog", style))]
+        for style in store.records.styles("catalog")
+    }
+    found: dict[str, list[dict[str, Any]]] = {}
+    for text in asked:
+        hits: dict[str, tuple[str, dict[str, Any]]] = {}
+        own = _content(text)
+        for style, catalogs in listed.items():
+            for row in (row for rows in catalogs for row in rows):
+                if row["id"] == own or (len(text) >= 8 and row["id"].startswith(text)) or _same_path(row["path"], text):
+                    hits.setdefault(row["id"], (style, row))
+        if len(hits) != 1:
+            what = "is in no catalog" if not hits else f"fits {len(hits)} photos"
+            raise StorageError(
+                f"{text!r} {what}: name a photo by its path, or by its id, as "
+                'fashion-pipeline sql "SELECT id, path FROM images" lists them'
+            )
+        ((style, row),) = hits.values()
+        if row["id"] not in [each["id"] for each in found.get(style, ())]:
+            found.setdefault(style, []).append(row)
+    return found
+
+
+def uses(store: Store, style: str, ids: set[str]) -> list[Use]:
+    """All records and versions of a style that photos went into, in the order of the chain, versions last."""
+    found = []
+    for kind in KINDS:
+        for record in store.records.all(kind, style):
+            if use := _use(style, kind, record.key, record.created, _ancestry(store, record), ids):
+                found.append(use)
+    for folder in store.versions.all(style):
+        trail = {part.name: _Made(part.name, part) for part in sorted((folder / TRAIL).glob("*")) if part.is_dir()}
+        if use := _use(style, "version", folder.name, store.versions.created(folder), trail, ids):
+            found.append(use)
+    return found
+
+
+def stale(store: Store) -> list[Use]:
+    """Everything that withdrawn photos went into and that is still there."""
+    by_style: dict[str, set[str]] = {}
+    for photo in store.withdrawals.all():
+        by_style.setdefault(photo.style, set()).add(photo.id)
+    return [use for style, ids in by_style.items() for use in uses(store, style, ids)]
+
+
+def trace_version(store: Store, style: str, version: str) -> dict[str, Any]:
+    """What is behind a version, from its own trail: photos, prompts, seeds, scores and verdict. JSON types only."""
+    folder = store.versions.folder(style, version)
+    report = read_json(folder / EVALUATION, f"style {style!r} has no version {version!r}")
+    trail = {part.name: _Made(part.name, part) for part in (folder / TRAIL).glob("*") if part.is_dir()}
+    images = {row["id"]: row for row in trail["catalog"].table("images").to_pylist()} if "catalog" in trail else {}
+    pairs = _trained_pairs(trail)
+    searched = trail.get("search")
+    samples = trail["evaluation"].table("evaluation_samples") if "evaluation" in trail else None
+    return {
+        "style": style,
+        "version": version,
+        "folder": str(folder),
+        "verdict": report["verdict"],
+        "reason": report["reason"],
+        "prompts": searched.table("leaderboard").select(["prompt", "strategy", "mean"]).to_pylist() if searched else [],
+        "trained_on": [
+            {"id": pair.id, "origin": pair.origin, "caption": pair.caption, "why": pair.why}
+            | ({"path": images[pair.id]["path"]} if pair.id in images else {})
+            for pair in pairs
+        ],
+        "evaluated_on": _distinct(samples, "reference"),
+        "seeds": _distinct(samples, "seed"),
+        "scores": report["scores"],
+        "records": {kind: read_json(made.folder / "record.json", "")["key"] for kind, made in trail.items()},
+    }
+
+
+def _use(style: str, kind: str, key: str, created: str, made: Mapping[str, _Made], ids: set[str]) -> Use | None:
+    """How closely some photos went into something, by the records behind it; None where they did not."""
+    catalog = made.get("catalog")
+    listed = ids & set(catalog.table("images")["id"].to_pylist()) if catalog else set()
+    if not listed:
+        return None
+    reached = [
+        (TRAINED, {pair.id for pair in _trained_pairs(made)} if kind != "curation" else set()),
+        (COMPARED, {each for part in ("evaluation", "search") for each in _references(made.get(part))}),
+        (LISTED, listed),
+    ]
+    how, hit = next((name, ids & photos) for name, photos in reached if ids & photos)
+    asset = "published_model" if kind == "version" else KINDS[kind].asset
+    return Use(style, kind, key, how, created, asset, len(hit))
+
+
+def _ancestry(store: Store, record: Record) -> dict[str, _Made]:
+    return {kind: _Made(kind, each.folder) for kind, each in store.records.ancestry(record).items()}
+
+
+def _trained_pairs(made: Mapping[str, _Made]) -> list[Pair]:
+    """The pairs of the training behind something; none where there is no training."""
+    curation, training = made.get("curation"), made.get("training")
+    if curation is None or training is None:
+        return []
+    pairs = Pair.read(curation.table("training_pairs"))
+    return [pair for pair in pairs if pair.kept != training.control()]
+
+
+def _references(made: _Made | None) -> Iterator[str]:
+    for table in ("evaluation_samples", "samples"):
+        if made and made.has(table):
+            yield from made.table(table)["reference"].to_pylist()
+
+
+def _distinct(table: pa.Table | None, column: str) -> list[Any]:
+    return [] if table is None else sorted(pc.unique(table[column]).to_pylist())
+
+
+def _same_path(listed: str, text: str) -> bool:
+    return listed == text or Path(text).as_posix().endswith(f"/{listed}")
+
+
+def _content(text: str) -> str | None:
+    """The id of a file, if that is what the text names."""
+    path = Path(text)
+    return content_id(path.read_bytes()) if path.is_file() else None
