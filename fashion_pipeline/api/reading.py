@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fashion_pipeline.api.common import Tell, open_models, open_store, warn
 from fashion_pipeline.core.catalog.listing import style_slug
 from fashion_pipeline.core.rows import Split
+from fashion_pipeline.core.texts import ENGLISH, speaking
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,11 +33,17 @@ def report(style: str) -> dict[str, Any]:
     return _newest_report(style).json(REPORT)
 
 
-def report_page(style: str) -> Path:
-    """The HTML page of a style's newest report. Raises StorageError for a style that never ran."""
-    from fashion_pipeline.stages.reports import PAGE
+def report_page(style: str | None = None, language: str = ENGLISH) -> Path:
+    """The HTML page of a style's newest report, or of all styles, in a language of `core.texts.languages`.
 
-    return _newest_report(style).path(PAGE)
+    Raises StorageError for a style that never ran, ValueError for an unknown language.
+    """
+    from fashion_pipeline.stages.pages import index_page, page_of
+
+    with speaking(language):
+        if style is None:
+            return index_page(open_store(), open_models())
+        return page_of(open_store(), open_models(), _newest_report(style))
 
 
 def evaluate(

@@ -111,18 +111,24 @@ def generate(
 
 @app.command()
 def report(
-    style: Style,
+    style: Annotated[
+        str | None, typer.Option("--style", "-s", help="The style; without one, the page of all styles.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     opened: Annotated[bool, typer.Option("--open", help="Open the HTML page in a browser.")] = False,
+    lang: Annotated[str, typer.Option(help="Language of the page: en or zh-TW.")] = "en",
 ) -> None:
-    """What prompts and training gained for a style, and the verdict."""
+    """What prompts and training gained for a style, and the verdict; or the page of all styles."""
     with errors():
-        if as_json:
+        page = api.report_page(style, lang)
+        if as_json and style:
             print(json.dumps(api.report(style), indent=2, ensure_ascii=False))
         elif opened:
-            webbrowser.open(api.report_page(style).as_uri())
+            webbrowser.open(page.as_uri())
+        elif style:
+            show_scores(api.report(style), page)
         else:
-            show_report(style)
+            out.print(f"styles: {page}", markup=False, soft_wrap=True)
 
 
 @app.command()

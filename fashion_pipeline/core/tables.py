@@ -44,6 +44,19 @@ _SAMPLES = (
     Column("purpose", pa.string(), "what the image was drawn for: search, dev, test, seeds (more of dev) or others"),
 )
 
+_SCORES = (
+    Column("model", pa.string(), "original, specialised, champion, or photos for the photos themselves"),
+    Column("prompt", pa.string(), "plain, best, others (plain prompts of other styles), or photos"),
+    Column("measure", pa.string(), "what is measured: docs/evaluation.md explains each"),
+    Column("scope", pa.string(), "product, or set for a measure of all samples together"),
+    Column("split", pa.string(), "dev or test"),
+    Column("product_group", pa.string(), "the product; none for a set", nullable=True),
+    Column("value", pa.float32(), "mean cosine, or what the measure says"),
+    Column("low", pa.float32(), "lower end of the 95 % interval of a set's value", nullable=True),
+    Column("high", pa.float32(), "upper end of the 95 % interval of a set's value", nullable=True),
+    Column("anchored", pa.float32(), "a cosine, anchored", nullable=True),
+)
+
 _COLUMNS: dict[str, tuple[Column, ...]] = {
     "images": (
         Column("id", pa.string(), "content hash of the file: the photo's identity"),
@@ -164,18 +177,8 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("limit", pa.float32(), "99 of 100 photos never trained on are further from all training photos"),
         Column("copied", pa.bool_(), "nearer than the limit"),
     ),
-    "scores": (
-        Column("model", pa.string(), "original, specialised, champion, or photos for the photos themselves"),
-        Column("prompt", pa.string(), "plain, best, others (plain prompts of other styles), or photos"),
-        Column("measure", pa.string(), "what is measured: docs/evaluation.md explains each"),
-        Column("scope", pa.string(), "product, or set for a measure of all samples together"),
-        Column("split", pa.string(), "dev or test"),
-        Column("product_group", pa.string(), "the product; none for a set", nullable=True),
-        Column("value", pa.float32(), "mean cosine, or what the measure says"),
-        Column("low", pa.float32(), "lower end of the 95 % interval of a set's value", nullable=True),
-        Column("high", pa.float32(), "upper end of the 95 % interval of a set's value", nullable=True),
-        Column("anchored", pa.float32(), "a cosine, anchored", nullable=True),
-    ),
+    "prompt_scores": _SCORES,
+    "scores": _SCORES,
 }
 
 TABLES: tuple[str, ...] = tuple(_COLUMNS)

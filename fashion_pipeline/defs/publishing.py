@@ -10,6 +10,7 @@ from fashion_pipeline.defs.evaluation import evaluation_report
 from fashion_pipeline.defs.metadata import CODE_VERSION, common, markdown
 from fashion_pipeline.defs.styles import OWNERS
 from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.pages import index_page
 from fashion_pipeline.stages.publishing import Published, approve, leaderboard_row, publish
 from fashion_pipeline.store.store import Store
 
@@ -55,10 +56,11 @@ def _result(made: Published) -> dg.MaterializeResult:
 
 
 @dg.asset(deps=[evaluation_report], group_name="publishing", kinds={"json"}, owners=OWNERS, code_version=CODE_VERSION)
-def style_leaderboard(store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
-    """All evaluated styles: what words and what training gained, and the verdict."""
+def style_leaderboard(store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]) -> dg.MaterializeResult:
+    """All evaluated styles: what words and what training gained, the verdict, and a page with before and after."""
     rows = [leaderboard_row(store, style) for style in store.sources.styles()]
     evaluated = [row for row in rows if row]
     columns = list(dict.fromkeys(name for row in evaluated for name in row))
     shown = markdown([{name: row.get(name) for name in columns} for row in evaluated])
-    return dg.MaterializeResult(metadata={"styles": shown, "evaluated": len(evaluated)})
+    page = dg.MetadataValue.path(str(index_page(store, models)))
+    return dg.MaterializeResult(metadata={"styles": shown, "evaluated": len(evaluated), "page": page})

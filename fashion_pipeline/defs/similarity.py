@@ -48,7 +48,7 @@ def similarity_table(
     return result(made.record, metadata, figures)
 
 
-@dg.asset(**common("similarity", "json"), deps=[similarity_table])
+@dg.asset(**common("similarity", "json"), deps=[similarity_table], metadata=column_schema("prompt_scores"))
 def prompt_report(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
 ) -> dg.MaterializeResult:

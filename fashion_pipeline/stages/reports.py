@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -69,20 +69,43 @@ def report_prompts(store: Store, models: Models, style: str, report: Report, run
         guidance=models.profile.generation.guidance,
         verdict=None,
     )
-    content |= {"prompt_verdict": {"verdict": verdict.name, "reason": verdict.reason}}
+    content |= {
+        "prompt_verdict": {"verdict": verdict.name, "reason": verdict.reason},
+        "garments_seen": {role: asdict(each) for role, each in seen.sight.items()},
+    }
     inputs = {"similarity": similarity, "search": searched, "catalog": catalog}
 
     def page(path: Path) -> None:
-        data = _search_data(store, searched) | {"note": _unless(verdict.reason, unseen(seen.sight))}
-        rows = comparison_rows(store, inputs["catalog"], samples)
-        lineage = _lineage(models, inputs, run)
-        told = {"scores": scores, "rows": rows, "lineage": lineage, "prompt_verdict": verdict}
-        _write(path, ReportData(style, models.profile.name, **told, **data))
+        prompt_page(store, models, path, inputs, scores, verdict, seen.sight, run)
 
     record = store.records.add(
-        "prompt_report", style, inputs=inputs, made_of={"report": content}, files={REPORT: content, PAGE: page}, run=run
+        "prompt_report",
+        style,
+        inputs=inputs,
+        made_of={"report": content},
+        tables={"prompt_scores": scores},
+        files={REPORT: content, PAGE: page},
+        run=run,
     )
     return Reported(record, content)
+
+
+def prompt_page(
+    store: Store,
+    models: Models,
+    path: Path,
+    inputs: Mapping[str, Record],
+    scores: pa.Table,
+    verdict: Verdict,
+    sight: Mapping[str, Sight],
+    run: str,
+) -> None:
+    """Write the page of a search."""
+    searched = inputs["search"]
+    data = _search_data(store, searched) | {"note": _unless(verdict.reason, unseen(sight))}
+    rows = comparison_rows(store, inputs["catalog"], Sample.read(searched.table("samples")))
+    told = {"scores": scores, "rows": rows, "lineage": _lineage(models, inputs, run), "prompt_verdict": verdict}
+    _write(path, ReportData(inputs["catalog"].style, models.profile.name, **told, **data))
 
 
 def evaluation_page(

@@ -38,7 +38,7 @@ KINDS: dict[str, Kind] = {
     "candidates": Kind("prompt_candidates", ("candidates",)),
     "search": Kind("generated_samples", ("samples", "leaderboard", "formats", "phrases", "progress")),
     "similarity": Kind("similarity_table", ("similarities",)),
-    "prompt_report": Kind("prompt_report"),
+    "prompt_report": Kind("prompt_report", ("prompt_scores",)),
     "curation": Kind("curated_subset", ("training_pairs",)),
     "training": Kind("lora_weights", ("training_log",)),
     "model": Kind("specialised_model"),

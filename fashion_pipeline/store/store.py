@@ -9,6 +9,7 @@ images/<first two digits>/<id>.png   generated images, by content
 work/training/<style>/<key>/         checkpoints of a training under way
 work/cache/<style>/                  latents and text embeddings, shared by the style's trainings
 published/<style>/<version>/         and champion.json beside the versions
+pages/                               of all styles, and of one in another language; made anew when asked for
 withdrawn.json                       photos that are never taken in again
 weights/<style>/<hash>/<hash>/       evaluations of LoRA files that were trained elsewhere
 machine/                             how this machine computes fastest
@@ -98,6 +99,7 @@ class Store:
                 for table in (self.features, self.sample_features)
             ]
             folders += [self.files.inside("work", "training", slug(style)), self.cache_folder(style)]
+            folders += [self.files.inside(name, slug(style)) for name in ("weights", "pages")]
             self.sources.forget(style)
             for folder in folders:
                 remove(folder)

@@ -1,5 +1,8 @@
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -211,6 +214,18 @@ def test_a_better_model_is_published_complete_with_its_trail(described: Chain, f
     assert all(listed[row["id"]] for row in pairs if row["origin"] == "reference")
     seeds = pq.read_table(trail / "evaluation" / "evaluation_samples.parquet")["seed"].to_pylist()
     assert len(seeds) == store.records.latest("evaluation", "coat").table("evaluation_samples").num_rows
+
+
+def test_the_model_card_of_a_version_draws_with_its_own_lines(described: Chain, full_run, tmp_path: Path) -> None:
+    with planted_verdict(described.store, "better"):
+        assert described.materialize([a for a in FINETUNING if a.key.path[-1] == "published_model"], "coat").success
+    champion = described.store.versions.champion("coat")
+    text = (champion / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    program = lines.replace("<this folder>", str(champion)).replace("sample.png", str(tmp_path / "sample.png"))
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, capture_output=True, timeout=300)
+    with Image.open(tmp_path / "sample.png") as image:
+        assert image.size == (64, 64) and len(image.convert("RGB").getcolors(64 * 64)) > 100
 
 
 @contextmanager

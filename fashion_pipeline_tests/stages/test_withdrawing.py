@@ -1,14 +1,19 @@
 """Photos that are withdrawn: out of the catalog for good, and everything that used one is named."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from click.testing import Result
 from PIL import Image
+from typer.testing import CliRunner
 
+from fashion_pipeline.cli import app
 from fashion_pipeline.core.rows import Pair
-from fashion_pipeline.defs.jobs import CATALOG
+from fashion_pipeline.defs.jobs import BY_HAND, CATALOG
 from fashion_pipeline.stages.tracing import find_photos, stale, trace_version, uses
 from fashion_pipeline.store.files import StorageError
 from fashion_pipeline.store.records import Record
@@ -118,3 +123,73 @@ def test_a_version_leads_back_to_its_photos_and_captions(published: Chain) -> No
     assert len(found["trained_on"]) == 10 and found["records"]["training"] == "v1"
     with pytest.raises(StorageError, match="no version 'v9'"):
         trace_version(published.store, "coat", "v9")
+
+
+def test_somebody_approves_what_waits_by_materialising_an_asset(published: Chain) -> None:
+    versions = published.store.versions
+    nothing = published.materialize(BY_HAND, "coat")
+    assert not nothing.success and "no version of 'coat' waits for approval" in errors(nothing)[0]
+    report = {"verdict": "better", "reason": "Closer.", "scores": [], "gains": [], "champion": "v1"}
+    versions.assemble("coat", "v2", versions.folder("coat", "v1"), {"evaluation_report.json": report}, {})
+    versions.hold("coat", "v2")
+    assert versions.champion("coat").name == "v1"
+    assert published.materialize(BY_HAND, "coat").success
+    assert versions.champion("coat").name == "v2"
+
+
+# The same as commands
+
+
+@pytest.fixture
+def command(published: Chain, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.setenv("FASHION_PIPELINE_DATA", str(published.store.root))
+    monkeypatch.setenv("COLUMNS", "300")
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+def test_versions_are_listed_traced_and_rolled_back(published: Chain, command: Callable[..., Result]) -> None:
+    listed = command("versions", "--style", "coat")
+    assert listed.exit_code == 0 and "v1" in listed.output and "in use" in listed.output
+    refused = command("rollback", "--style", "coat")
+    assert refused.exit_code == 1 and "nothing to go back to" in refused.output
+    assert "in use" in command("versions", "--style", "coat", "--delete", "v1").output
+    traced = json.loads(command("trace", "v1", "--json").output)
+    assert traced["version"] == "v1" and len(traced["trained_on"]) == 10
+    shown = command("trace", "v1")
+    assert shown.exit_code == 0 and "caption 0" in shown.output
+    published.store.versions.publish("coat", "v2", published.store.versions.folder("coat", "v1"), {}, {})
+    assert "version v1 is in use again; v2 was taken back" in command("rollback", "--style", "coat").output
+    assert "ublished as version v2" in command("publish", "--style", "coat", "--version", "v2").output
+    assert published.store.versions.champion("coat").name == "v2"
+    unknown = command("publish", "--style", "coat", "--version", "v9")
+    assert unknown.exit_code == 1 and "has no version 'v9'" in unknown.output
+
+
+def test_a_withdrawal_says_what_is_stale_and_tells_dagster(published: Chain, command: Callable[..., Result]) -> None:
+    from fashion_pipeline.launching import opened_instance
+
+    id_, path = photo(published, 0)
+    told = command("trace", str(path))
+    assert told.exit_code == 0 and id_[:16] in told.output and "trained on" in told.output
+    done = command("withdraw", str(path))
+    assert done.exit_code == 0 and "stale until it is made again: fashion-pipeline run --style coat" in done.output
+    assert "version" in done.output and "trained on" in command("withdraw").output
+    assert "withdrawn photos" in command("versions", "--style", "coat").output
+    wrong = command("withdraw", "nowhere.png")
+    assert wrong.exit_code == 1 and "is in no catalog" in wrong.output
+    with opened_instance(published.store) as instance:
+        found = instance.fetch_observations(dg.AssetKey("lora_weights"), limit=5).records
+    (seen,) = [record.asset_observation for record in found]
+    assert seen.partition == "coat" and "withdrawn photo" in seen.metadata["stale"].value
+
+
+def test_an_upload_that_is_only_tried_lists_what_others_need_and_no_photos(
+    published: Chain, command: Callable[..., Result]
+) -> None:
+    tried = command("upload", "--style", "coat", "--to", "owner/name", "--dry-run")
+    assert tried.exit_code == 0 and "would upload" in tried.output and "evaluation_report.json" in tried.output
+    assert "trail/" not in tried.output and "report.html" not in tried.output
+    whole = command("upload", "--style", "coat", "--to", "owner/name", "--dry-run", "--everything")
+    assert "trail/curation/training_pairs.parquet" in whole.output
+    missing = command("upload", "--style", "bag", "--to", "owner/name", "--dry-run")
+    assert missing.exit_code == 1 and "no version of style 'bag' is published" in missing.output

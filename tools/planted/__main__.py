@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from peft import LoraConfig, get_peft_model_state_dict
 
 from fashion_pipeline.core.prompts.formats import write
@@ -82,10 +82,10 @@ def random_lora(scale: float) -> Callable[[Store, Models, str], Any]:
     return make
 
 
-def hacked(store: Store, models: Models, style: str, steps: int = 60, batch: int = 8) -> Any:
+def hacked(store: Store, models: Models, style: str, steps: int = 160, batch: int = 8) -> Any:
     """A LoRA that climbs the encoder's similarity to the style's photos by its gradient, and nothing else.
 
-    The gradient goes through the last two of ten denoising steps, the autoencoder and the encoder, as in direct reward
+    The gradient goes through the last three denoising steps, the autoencoder and the encoder, as in direct reward
     fine-tuning (Clark et al. 2024, ICLR, arXiv:2309.17400).
     """
     from transformers import AutoImageProcessor, CLIPModel
@@ -105,17 +105,17 @@ def hacked(store: Store, models: Models, style: str, steps: int = 60, batch: int
     pipeline.text_encoder.requires_grad_(False)
     text, none = pipeline.encode_prompt(prompt, "cpu", 1, True)
     told = torch.cat([none.repeat(batch, 1, 1), text.repeat(batch, 1, 1)])
-    scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    scheduler.set_timesteps(10)
-    optimizer = torch.optim.AdamW(learnt(pipeline), lr=1e-3)
+    scheduler = pipeline.scheduler
+    optimizer = torch.optim.AdamW(learnt(pipeline), lr=2e-3)
     latent_side = image_size(pipeline) // pipeline.vae_scale_factor
     for step in range(steps):
         latents = torch.randn(
             (batch, pipeline.unet.config.in_channels, latent_side, latent_side),
             generator=torch.Generator().manual_seed(step),
         )
+        scheduler.set_timesteps(models.profile.generation.steps)
         for at, time in enumerate(scheduler.timesteps):
-            with torch.set_grad_enabled(at >= len(scheduler.timesteps) - 2):
+            with torch.set_grad_enabled(at >= len(scheduler.timesteps) - 3):
                 without, conditioned = pipeline.unet(torch.cat([latents] * 2), time, encoder_hidden_states=told)[
                     0
                 ].chunk(2)
@@ -130,7 +130,7 @@ def hacked(store: Store, models: Models, style: str, steps: int = 60, batch: int
         (-similarity).backward()
         optimizer.step()
         if step % 10 == 0 or step == steps - 1:
-            print(f"hacked: step {step}, encoder similarity {float(similarity):.3f}", flush=True)
+            print(f"hacked: step {step}, encoder similarity {similarity.item():.3f}", flush=True)
     return pipeline
 
 

@@ -175,7 +175,9 @@ def unseen(sight: Mapping[str, Sight]) -> str | None:
     shares = {str(role): f"{each.share:.0%}" for role, each in sight.items() if not each.believed}
     if not shares:
         return None
-    return text("verdict.unseen", who=" and ".join(shares), shares=" and ".join(shares.values()), needed=f"{SEEN:.0%}")
+    both = f" {text('verdict.and')} "
+    who = both.join(text(f"verdict.roles.{role}") for role in shares)
+    return text("verdict.unseen", who=who, shares=both.join(shares.values()), needed=f"{SEEN:.0%}")
 
 
 def _evidence(
@@ -310,7 +312,8 @@ def _why_not(evidence: Evidence) -> str:
         return evidence.said("contradiction")
     if not any(ups):
         return evidence.said("neither") + _power(evidence)
-    sure, unsure = ("encoder", "judge") if ups[0] else ("judge", "encoder")
+    named = [text(f"verdict.roles.{role}") for role in Role]
+    sure, unsure = named if ups[0] else reversed(named)
     return text("verdict.unsure", sure=sure, unsure=unsure, evidence=evidence.in_words) + _power(evidence)
 
 

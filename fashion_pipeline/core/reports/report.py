@@ -6,11 +6,8 @@ where in `panels`. Everything but the style may be missing: the page then leaves
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
-from urllib.parse import urlsplit
 
-import jinja2
 import pyarrow as pa
 from PIL import Image
 
@@ -20,7 +17,11 @@ from fashion_pipeline.core.features.shuffling import RECOGNISED
 from fashion_pipeline.core.reports import panels
 from fashion_pipeline.core.reports.figures import CONDITIONS
 from fashion_pipeline.core.reports.pictures import data_uri, web_uri
-from fashion_pipeline.core.texts import language, texts
+from fashion_pipeline.core.reports.rendering import rendered, safe_link
+from fashion_pipeline.core.texts import texts
+
+PICTURE_SIDE = 512
+"""Pixels of the longer side of the pictures that are compared; smaller ones keep their size."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +117,12 @@ class ReportData:
 
 def render_html(data: ReportData) -> str:
     """The page, complete in itself: no script, no request, every image inside. All text of `data` is escaped."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((files("fashion_pipeline") / "templates" / "report.html").read_text("utf-8"))
-    return template.render(
+    return rendered(
+        "report.html",
         data=data,
         texts=texts()["report"],
         titles=texts()["verdict"]["titles"],
-        language=language(),
+        names=texts()["verdict"]["names"],
         grid=_grid(data.rows),
         pairs=[(pair, web_uri(pair.sample), web_uri(pair.photo) if pair.photo else None) for pair in data.copies],
         prompts=panels.prompt_entries(data.leaderboard, data.thumbnails),
@@ -142,7 +140,7 @@ def render_html(data: ReportData) -> str:
         min_products=MIN_PRODUCTS,
         recognised=RECOGNISED,
         memorised=MEMORISED_SHARE,
-        run_url=_safe_link(data.lineage.run_url),
+        run_url=safe_link(data.lineage.run_url),
     )
 
 
@@ -155,13 +153,9 @@ def _grid(rows: Sequence[ComparisonRow]) -> dict[str, object] | None:
         "rows": [
             {
                 "caption": row.caption,
-                "reference": web_uri(row.reference) if row.reference else None,
-                "images": [web_uri(row.images[each]) if each in row.images else None for each in columns],
+                "reference": web_uri(row.reference, PICTURE_SIDE) if row.reference else None,
+                "images": [web_uri(row.images[each], PICTURE_SIDE) if each in row.images else None for each in columns],
             }
             for row in rows
         ],
     }
-
-
-def _safe_link(url: str | None) -> str | None:
-    return url if url and urlsplit(url).scheme in ("http", "https") else None

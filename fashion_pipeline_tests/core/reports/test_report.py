@@ -3,24 +3,21 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import numpy as np
 import pyarrow.compute as pc
 import pytest
-from PIL import Image
 
-from fashion_pipeline.core.evaluation.verdicts import Verdict, decide
+from fashion_pipeline.core.evaluation.verdicts import decide
 from fashion_pipeline.core.prompts.formats import Candidate
 from fashion_pipeline.core.reports.figures import CONDITIONS, summary
 from fashion_pipeline.core.reports.report import ComparisonRow, Lineage, ReportData, render_html
 from fashion_pipeline.core.tables import rows_to_table
-
-EVIL = "<script>alert(1)</script>"
+from fashion_pipeline_tests.core.reports.planting import EVIL, picture, planted_page, planted_scores
 
 
 class Page(HTMLParser):
     """Tags, links and visible text of a page; raises AssertionError where tags do not nest."""
 
-    void = frozenset({"meta", "link", "img", "br", "line", "circle", "polyline"})
+    void = frozenset({"meta", "link", "img", "br", "line", "circle", "polyline", "input"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -49,53 +46,14 @@ class Page(HTMLParser):
         self.text += data
 
 
-def picture() -> Image.Image:
-    return Image.new("RGB", (64, 64), "navy")
-
-
 @pytest.fixture(scope="module")
 def scores():
-    rng = np.random.default_rng(0)
-    rows = [
-        {"model": c.model, "prompt": c.prompt, "measure": encoder, "split": split, "product_group": f"p{i}"}
-        | {"scope": "product", "value": 0.5 + 0.1 * position + rng.normal(0, 0.02)}
-        | {"anchored": 0.25 if encoder == "encoder" else None}
-        for position, c in enumerate(CONDITIONS[:4])
-        for encoder in ("encoder", "judge")
-        for split, n in (("dev", 45), ("test", 12))
-        for i in range(n)
-    ]
-    return rows_to_table("scores", rows)
+    return planted_scores()
 
 
 @pytest.fixture(scope="module")
-def full(scores):
-    entry = {
-        "candidate": "c",
-        "strategy": EVIL,
-        "prompt": EVIL,
-        "negative_prompt": EVIL,
-        "images": 9,
-        "products": 9,
-        "rung": 1,
-    }
-    log = {"step": 1, "loss": 0.5, "held_out_loss": 0.6, "learning_rate": 1e-4, "gradient_norm": 1.0}
-    return ReportData(
-        EVIL,
-        profile=EVIL,
-        verdict=Verdict("better", EVIL),
-        plain_prompt=EVIL,
-        optimized_prompt=EVIL,
-        negative_prompt=EVIL,
-        strategy=EVIL,
-        scores=scores,
-        rows=[ComparisonRow(picture(), {c: picture() for c in CONDITIONS[:4]}, EVIL), ComparisonRow(None, {}, "")],
-        leaderboard=rows_to_table("leaderboard", [entry | {"mean": 0.5, "low": 0.4, "high": 0.6}]),
-        thumbnails={"c": [picture()] * 6},
-        training_log=rows_to_table("training_log", [log, log | {"step": 2, "held_out_loss": None}]),
-        recipe={EVIL: EVIL, "learning_rate": 1e-4},
-        lineage=Lineage({EVIL: 5}, 1, {EVIL: EVIL}, EVIL, "javascript:alert(1)", EVIL, EVIL, EVIL),
-    )
+def full():
+    return planted_page()
 
 
 def test_text_from_outside_shows_as_text(full):
@@ -111,7 +69,7 @@ def test_page_makes_no_request(full):
     assert all(link.startswith("data:") for _, link in page.links)
     assert not re.search(r"(?i)@import|url\(|https?://", html)
     assert {"script", "iframe", "object"}.isdisjoint(page.tags)
-    assert page.tags.count("img") == 5 + 4
+    assert page.tags.count("img") == 5 + 2 + 4
 
 
 def test_run_id_links_to_the_run(full):
@@ -127,6 +85,10 @@ def test_page_shows_every_part(full):
         "product by product",
         "Anchored",
         "words alone",
+        "All pictures together",
+        "by heart",
+        "Would drawing more do as well?",
+        "What gained, and what did not",
         "learned",
         "Recipe",
         "read this",
@@ -139,9 +101,8 @@ def test_page_shows_every_part(full):
 def test_page_of_prompts_alone_has_no_column_for_a_specialised_model(full, scores):
     original = scores.filter(pc.equal(scores["model"], "original"))
     row = ComparisonRow(picture(), {c: picture() for c in CONDITIONS[:2]})
-    text = Page(
-        render_html(replace(full, verdict=None, scores=original, rows=[row], training_log=None, recipe={}))
-    ).text
+    without = {"training_log": None, "recipe": {}, "equal_cost": (), "attributes": (), "copies": ()}
+    text = Page(render_html(replace(full, verdict=None, scores=original, rows=[row], **without))).text
     assert "No verdict yet" in text
     assert "How it learned" not in text
     assert "Specialised" not in text.split("How to read this")[0]
@@ -186,7 +147,7 @@ def test_summary_is_json_with_every_cell_and_gain(scores):
         "similarity_score",
     ]
     assert (result["optimized_prompt"], result["guidance_scale"]) == ("a coat", 3.0)
-    assert len(result["scores"]) == len(result["gains"]) == 16
+    assert len(result["scores"]) - 3 == len(result["gains"]) == 16
     assert set(result["scores"][0]) == {"model", "prompt", "measure", "split", "mean", "low", "high", "n"}
     assert result["similarity_score"] == pytest.approx(0.6, abs=0.03)
     gain = next(g for g in result["gains"] if (g["model"], g["prompt"], g["split"]) == ("specialised", "plain", "dev"))
