@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -193,3 +194,22 @@ def test_an_upload_that_is_only_tried_lists_what_others_need_and_no_photos(
     assert "trail/curation/training_pairs.parquet" in whole.output
     missing = command("upload", "--style", "bag", "--to", "owner/name", "--dry-run")
     assert missing.exit_code == 1 and "no version of style 'bag' is published" in missing.output
+
+
+def test_what_is_uploaded_goes_to_a_private_repository_in_one_commit_and_its_card_loads_it_from_there(
+    published: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import HfApi
+
+    from fashion_pipeline.stages.uploading import files_to_upload, upload_folder
+
+    folder = published.store.versions.folder("coat", "v1")
+    (folder / "README.md").write_text('from_pretrained("<this folder>")', encoding="utf-8")
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, name, **options: made.update(repository=name, **options))
+    monkeypatch.setattr(HfApi, "create_commit", lambda self, name, added, **options: made.update(added=added))
+    upload_folder(folder, "owner/name", files_to_upload(folder))
+    assert made["repository"] == "owner/name" and made["private"] is True
+    files = {each.path_in_repo: each.path_or_fileobj for each in made["added"]}
+    assert files["README.md"] == b'from_pretrained("owner/name")' and "evaluation_report.json" in files
+    assert not [name for name in files if name.startswith("trail/")]

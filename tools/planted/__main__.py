@@ -42,6 +42,12 @@ EXPECTED = {
     "memorised": {"memorised"},
 }
 LAYERS = ["to_q", "to_k", "to_v", "to_out.0"]
+HELD = 20.0
+"""How dear a mean squared change of pixels (0 to 1) is, in cosines of the encoder."""
+
+STAYS = 4.0
+"""How dear a change of the judge's cosine is."""
+
 FEW = 8
 """Photos that are learned by heart."""
 
@@ -82,56 +88,86 @@ def random_lora(scale: float) -> Callable[[Store, Models, str], Any]:
     return make
 
 
-def hacked(store: Store, models: Models, style: str, steps: int = 160, batch: int = 8) -> Any:
-    """A LoRA that climbs the encoder's similarity to the style's photos by its gradient, and nothing else.
+def hacked(store: Store, models: Models, style: str, steps: int = 100, batch: int = 8) -> Any:
+    """A LoRA that climbs the encoder's similarity to the style's photos by its gradient, while the judge stays put.
 
     The gradient goes through the last three denoising steps, the autoencoder and the encoder, as in direct reward
-    fine-tuning (Clark et al. 2024, ICLR, arXiv:2309.17400).
+    fine-tuning (Clark et al. 2024, ICLR, arXiv:2309.17400). With these small models the encoder's gradient alone
+    teaches the style itself, and the judge rightly agrees (docs/evaluation.md). So what is planted here is the thing
+    itself: a gain that exists for the encoder alone, since similarity to the judge may not change.
     """
-    from transformers import AutoImageProcessor, CLIPModel
-
-    folder = find_model(models.profile.encoder)
-    encoder = CLIPModel.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)
-    processor = AutoImageProcessor.from_pretrained(folder)
-    side = max(value for value in dict(processor.size).values() if value)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (processor.image_mean, processor.image_std))
-    catalog = store.records.latest("catalog", style)
-    search = [photo.id for photo in store.photos(catalog) if photo.split == Split.SEARCH]
-    fingerprint = models.fingerprint("encoder")
-    centre = torch.from_numpy(store.features.index(style, Role.ENCODER, fingerprint).known(search).mean(axis=0))
-    prompt = write("plain", store.sources.subject(style), [], models.prompt_fits()).prompt
+    encoder, judge = seeing(models, Role.ENCODER), seeing(models, Role.JUDGE)
     pipeline = with_lora(models)
     pipeline.vae.requires_grad_(False)
     pipeline.text_encoder.requires_grad_(False)
+    prompt = write("plain", store.sources.subject(style), [], models.prompt_fits()).prompt
     text, none = pipeline.encode_prompt(prompt, "cpu", 1, True)
     told = torch.cat([none.repeat(batch, 1, 1), text.repeat(batch, 1, 1)])
-    scheduler = pipeline.scheduler
-    optimizer = torch.optim.AdamW(learnt(pipeline), lr=2e-3)
-    latent_side = image_size(pipeline) // pipeline.vae_scale_factor
+    target, judged = (photo_centre(store, models, style, role) for role in Role)
+    optimizer = torch.optim.AdamW(learnt(pipeline), lr=5e-4)
     for step in range(steps):
-        latents = torch.randn(
-            (batch, pipeline.unet.config.in_channels, latent_side, latent_side),
-            generator=torch.Generator().manual_seed(step),
-        )
-        scheduler.set_timesteps(models.profile.generation.steps)
-        for at, time in enumerate(scheduler.timesteps):
-            with torch.set_grad_enabled(at >= len(scheduler.timesteps) - 3):
-                without, conditioned = pipeline.unet(torch.cat([latents] * 2), time, encoder_hidden_states=told)[
-                    0
-                ].chunk(2)
-                noise = without + models.profile.generation.guidance * (conditioned - without)
-                latents = scheduler.step(noise, time, latents).prev_sample
-        pixels = (pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor)[0] / 2 + 0.5).clamp(0, 1)
-        seen = torch.nn.functional.interpolate(pixels, (side, side), mode="bicubic", antialias=True)
-        found = encoder.get_image_features(pixel_values=(seen - mean) / std)
-        rows = found if isinstance(found, torch.Tensor) else found.pooler_output
-        similarity = torch.nn.functional.cosine_similarity(rows, centre[None]).mean()
+        pipeline.unet.disable_adapters()
+        with torch.no_grad():
+            before = drawn(pipeline, models, told, step, learning=0)
+        pipeline.unet.enable_adapters()
+        pixels = drawn(pipeline, models, told, step, learning=3)
+        similarity = torch.nn.functional.cosine_similarity(encoder(pixels), target).mean()
+        gain = torch.nn.functional.cosine_similarity(judge(pixels), judged).mean()
+        gain = gain - torch.nn.functional.cosine_similarity(judge(before), judged).mean()
+        change = (pixels - before).square().mean()
         optimizer.zero_grad()
-        (-similarity).backward()
+        (HELD * change + STAYS * gain.abs() - similarity).backward()
         optimizer.step()
         if step % 10 == 0 or step == steps - 1:
-            print(f"hacked: step {step}, encoder similarity {similarity.item():.3f}", flush=True)
+            print(f"hacked: step {step}, encoder {similarity.item():.3f}, judge {gain.item():+.3f}", flush=True)
     return pipeline
+
+
+def seeing(models: Models, role: Role) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function from (n, 3, h, w) images from 0 to 1 to the encoder's or judge's rows, through which gradients go."""
+    from transformers import AutoImageProcessor, AutoModel, CLIPModel
+
+    folder = find_model(getattr(models.profile, role))
+    kind = CLIPModel if role == Role.ENCODER else AutoModel
+    model = kind.from_pretrained(folder, use_safetensors=True).eval().requires_grad_(False)
+    processor = AutoImageProcessor.from_pretrained(folder)
+    side = max(value for value in dict(processor.size).values() if value)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (processor.image_mean, processor.image_std))
+
+    def rows(pixels: torch.Tensor) -> torch.Tensor:
+        seen = torch.nn.functional.interpolate(pixels, (side, side), mode="bicubic", antialias=True)
+        features = model.get_image_features if role == Role.ENCODER else model
+        found = features(pixel_values=(seen - mean) / std)
+        return (found if isinstance(found, torch.Tensor) else found.pooler_output).flatten(1)
+
+    return rows
+
+
+def photo_centre(store: Store, models: Models, style: str, role: Role) -> torch.Tensor:
+    """(1, d) the mean of the encoder's or judge's rows of the style's search photos."""
+    photos = store.photos(store.records.latest("catalog", style))
+    search = [photo.id for photo in photos if photo.split == Split.SEARCH]
+    rows = store.features.index(style, role, models.fingerprint(role)).known(search)
+    return torch.from_numpy(rows.mean(axis=0, keepdims=True))
+
+
+def drawn(pipeline: Any, models: Models, told: torch.Tensor, seed: int, learning: int) -> torch.Tensor:
+    """(n, 3, h, w) images from 0 to 1; gradients go through the last `learning` steps and the autoencoder.
+
+    `told` is (2n, tokens, d): the empty text n times, then the prompt.
+    """
+    latent_side = image_size(pipeline) // pipeline.vae_scale_factor
+    shape = (len(told) // 2, pipeline.unet.config.in_channels, latent_side, latent_side)
+    latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    scheduler, guidance = pipeline.scheduler, models.profile.generation.guidance
+    scheduler.set_timesteps(models.profile.generation.steps)
+    for at, time in enumerate(scheduler.timesteps):
+        with torch.set_grad_enabled(at >= len(scheduler.timesteps) - learning):
+            without, conditioned = pipeline.unet(torch.cat([latents] * 2), time, encoder_hidden_states=told)[0].chunk(2)
+            noise = without + guidance * (conditioned - without)
+            latents = scheduler.step(noise, time, latents).prev_sample
+    pixels: torch.Tensor = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor)[0]
+    return (pixels / 2 + 0.5).clamp(0, 1)
 
 
 def judged_file(case: str, make: Callable[[Store, Models, str], Any], root: Path, style: str, profile: str) -> Any:
