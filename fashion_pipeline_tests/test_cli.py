@@ -51,7 +51,7 @@ def test_help_of_run_explains_the_modes_and_sources() -> None:
         assert part in text
 
 
-@pytest.mark.parametrize("command", ["run", "generate", "report"])
+@pytest.mark.parametrize("command", ["run", "generate", "versions"])
 def test_a_command_without_a_style_says_which_option_is_missing(command: str) -> None:
     result = call(command)
     assert result.exit_code == 2 and "--style" in result.output

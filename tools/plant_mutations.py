@@ -23,6 +23,7 @@ FINETUNING = "fashion_pipeline_tests/ml/training"
 TRAINER = "fashion_pipeline_tests/stages/test_trainer.py"
 PUBLISHING = "fashion_pipeline_tests/stages/test_publishing.py"
 EVALUATION = "fashion_pipeline_tests/stages/test_evaluation.py"
+WITHDRAWING = "fashion_pipeline_tests/stages/test_withdrawing.py"
 FEATURES = "fashion_pipeline_tests/stages/test_features.py"
 
 
@@ -42,9 +43,58 @@ MUTATIONS = (
     Mutation(
         "pictures that fell apart are judged by their score alone",
         "core/evaluation/verdicts.py",
-        '    ("broken", _broken),\n',
+        '    ("broken", _unrecognisable),\n',
         "",
         (EVALUATION,),
+    ),
+    Mutation(
+        "copies of training photos are judged by their score alone",
+        "core/evaluation/verdicts.py",
+        '    ("memorised", _memorised),\n',
+        "",
+        (EVALUATION,),
+    ),
+    Mutation(
+        "one picture over and over is judged by its score alone",
+        "core/evaluation/verdicts.py",
+        '    ("collapsed", _repeated),\n    ("collapsed", _narrow),\n',
+        "",
+        (EVALUATION,),
+    ),
+    Mutation(
+        "copies are looked for by the judge alone, which misses blurred ones",
+        "stages/memorisation.py",
+        "    for by, embedder in embedders.items():\n        known",
+        "    for by, embedder in list(embedders.items())[:1]:\n        known",
+        (EVALUATION,),
+    ),
+    Mutation(
+        "a run publishes what a person took back",
+        "stages/publishing.py",
+        '    if report["model"] in pointer.rolled_back:\n',
+        "    if False:\n",
+        (PUBLISHING,),
+    ),
+    Mutation(
+        "what waits is approved over a version that it was not compared with",
+        "stages/publishing.py",
+        'if pointer.version is not None and report["champion"] != pointer.version:',
+        "if False:",
+        (PUBLISHING,),
+    ),
+    Mutation(
+        "a copy of a withdrawn photo is taken in again",
+        "core/catalog/assembling.py",
+        "        elif place in near:\n",
+        "        elif False:\n",
+        (WITHDRAWING,),
+    ),
+    Mutation(
+        "an upload takes the photos along",
+        "stages/uploading.py",
+        "if everything or (path.parts[0] != TRAIL and path.name != PAGE)]",
+        "]",
+        (WITHDRAWING,),
     ),
     Mutation(
         "an encoder that sees no garments is believed",
@@ -114,8 +164,8 @@ MUTATIONS = (
     Mutation(
         "specialised equals original in the evaluation",
         "stages/evaluation.py",
-        "_Contestant(Model.SPECIALISED, model.path(MODEL), prompts)",
-        "_Contestant(Model.SPECIALISED, None, prompts)",
+        "folder=challenger.folder, lora=challenger.lora)",
+        "folder=None)",
         (CHAIN,),
     ),
     Mutation(

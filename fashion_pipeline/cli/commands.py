@@ -120,10 +120,13 @@ def report(
 ) -> None:
     """What prompts and training gained for a style, and the verdict; or the page of all styles."""
     with errors():
-        page = api.report_page(style, lang)
-        if as_json and style:
+        if as_json:
+            if style is None:
+                raise ValueError("--json needs a style: name it with --style")
             print(json.dumps(api.report(style), indent=2, ensure_ascii=False))
-        elif opened:
+            return
+        page = api.report_page(style, lang)
+        if opened:
             webbrowser.open(page.as_uri())
         elif style:
             show_scores(api.report(style), page)

@@ -17,6 +17,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.constants import HF_HOME
 from safetensors import safe_open
 from transformers.utils import logging as transformers_logging
+from yaml import YAMLError
 
 _SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
 UNUSED_PARTS = {"safety_checker", "feature_extractor"}
@@ -88,11 +89,12 @@ def licence_of(folder: Path) -> str | None:
     from huggingface_hub import ModelCard
 
     file = folder / "README.md"
-    if not file.is_file():
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    if not text.startswith("---"):
         return None
     try:
-        found = ModelCard(file.read_text(encoding="utf-8")).data.get("license")
-    except ValueError:  # front matter that is no YAML
+        found = ModelCard(text).data.get("license")
+    except (ValueError, YAMLError):  # front matter that cannot be read tells nothing
         return None
     return str(found) if found else None
 

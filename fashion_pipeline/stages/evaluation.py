@@ -22,7 +22,7 @@ from fashion_pipeline.stages.drawing import Report, Studio
 from fashion_pipeline.stages.equal_cost import best_of_scores, plan_seeds
 from fashion_pipeline.stages.features import answers_of
 from fashion_pipeline.stages.forgetting import forgetting_scores, plan_others
-from fashion_pipeline.stages.memorisation import find_copies, trained_photos
+from fashion_pipeline.stages.memorisation import Copies, find_copies, trained_photos
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.prompts import candidate_of
 from fashion_pipeline.stages.recognition import recognise
@@ -147,21 +147,9 @@ def compare(store: Store, models: Models, challenger: Challenger, products: int,
     judged = [sample for sample in samples if sample.purpose in HELD_OUT]
     measured = measure(store, models, catalog, samples, report)
     seen = recognise(store, models, catalog, judged, report)
-    prints = prints_of(store, samples)
-    judge = measured.models[Role.JUDGE]
-    sets = set_scores(
-        samples,
-        prints,
-        store.features.index(style, Role.JUDGE, judge),
-        store.sample_features.index(style, Role.JUDGE, judge),
-    )
-    seen_photos = (known, challenger.trained, challenger.recipe)
-    copies = find_copies(store, models, style, *seen_photos, samples, prints, report)
-    search = [photo for photo in known if photo.split == Split.SEARCH]
-    best_of = best_of_scores(store, style, samples, measured.rows, measured.models, search)
-    forgotten = forgetting_scores(store, style, samples, measured.models)
+    looks = _looks(store, models, challenger, known, samples, measured, report)
     own = [*product_scores(samples, measured.rows), *seen.scores]
-    scores = rows_to_table("scores", rows_of([*own, *sets, *copies.scores, *best_of, *forgotten]))
+    scores = rows_to_table("scores", rows_of([*own, *looks.scores]))
     verdict = decide(scores, sight=seen.sight)
     against = decide(scores, CHAMPION, seen.sight) if champion else None
     gains = attribute_gains(scores, _shown(store, models, challenger), AFTER, BEFORE, SPLIT)
@@ -186,7 +174,7 @@ def compare(store: Store, models: Models, challenger: Challenger, products: int,
         content,
         {
             "evaluation_samples": rows_to_table("evaluation_samples", rows_of(samples)),
-            "nearest": rows_to_table("nearest", copies.rows),
+            "nearest": rows_to_table("nearest", looks.rows),
             "scores": scores,
         },
         verdict,
@@ -196,6 +184,32 @@ def compare(store: Store, models: Models, challenger: Challenger, products: int,
         len(photos[Split.DEV]),
         _missing(contestants, scores) if judged else [],
     )
+
+
+def _looks(
+    store: Store,
+    models: Models,
+    challenger: Challenger,
+    photos: Sequence[Photo],
+    samples: Sequence[Sample],
+    measured: Measured,
+    report: Report,
+) -> Copies:
+    """All that is measured of samples beside their similarity; they are embedded already. Copies with all scores."""
+    style, used = challenger.catalog.style, measured.models
+    prints = prints_of(store, samples)
+    real = store.features.index(style, Role.JUDGE, used[Role.JUDGE])
+    drawn = store.sample_features.index(style, Role.JUDGE, used[Role.JUDGE])
+    seen = (photos, challenger.trained, challenger.recipe)
+    copies = find_copies(store, models, style, *seen, samples, prints, report)
+    search = [photo for photo in photos if photo.split == Split.SEARCH]
+    scores = [
+        *set_scores(samples, prints, real, drawn),
+        *copies.scores,
+        *best_of_scores(store, style, samples, measured.rows, used, search),
+        *forgetting_scores(store, style, samples, used),
+    ]
+    return Copies(scores, copies.rows)
 
 
 def _contestants(

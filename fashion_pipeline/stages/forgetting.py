@@ -10,7 +10,6 @@ from fashion_pipeline.core.prompts.planning import Shot, photos_of
 from fashion_pipeline.core.rows import Purpose, Role, Sample, Score, Split
 from fashion_pipeline.stages.features import neighbours
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
 OTHERS = "others"
@@ -41,9 +40,9 @@ def forgetting_scores(store: Store, style: str, samples: Sequence[Sample], encod
     for role in Role:
         made = store.sample_features.index(style, role, encoders[role])
         for features in others:
-            own = [sample for sample in drawn if sample.reference in _ids(store, features)]
+            ids = {photo.id for photo in store.photos(store.records.input(features, "catalog"))}
             photos = store.features.index(features.style, role, encoders[role])
-            known = [sample for sample in own if sample.reference in photos]
+            known = [sample for sample in drawn if sample.reference in ids and sample.reference in photos]
             if not known:
                 continue
             rows = made.rows([sample.id for sample in known]), photos.rows([sample.reference for sample in known])
@@ -52,7 +51,3 @@ def forgetting_scores(store: Store, style: str, samples: Sequence[Sample], encod
                 for sample, value in zip(known, np.asarray(paired_cosines(*rows), float).tolist(), strict=True)
             ]
     return found
-
-
-def _ids(store: Store, features: Record) -> set[str]:
-    return {photo.id for photo in store.photos(store.records.input(features, "catalog"))}

@@ -20,6 +20,9 @@ from fashion_pipeline.store.versions import TRAIL
 TRAINED, COMPARED, LISTED = "trained on", "compared with", "in its catalog"
 """How a photo was used, the closest use first."""
 
+LEAST_OF_ID = 8
+"""Characters of an id that may stand for it."""
+
 
 @dataclass(frozen=True)
 class Use:
@@ -65,13 +68,11 @@ def find_photos(store: Store, asked: Iterable[str]) -> dict[str, list[dict[str, 
         for style in store.records.styles("catalog")
     }
     found: dict[str, list[dict[str, Any]]] = {}
+    rows = [(style, row) for style, catalogs in listed.items() for catalog in catalogs for row in catalog]
     for text in asked:
-        hits: dict[str, tuple[str, dict[str, Any]]] = {}
         own = _content(text)
-        for style, catalogs in listed.items():
-            for row in (row for rows in catalogs for row in rows):
-                if row["id"] == own or (len(text) >= 8 and row["id"].startswith(text)) or _same_path(row["path"], text):
-                    hits.setdefault(row["id"], (style, row))
+        exact = {row["id"]: (style, row) for style, row in rows if row["id"] == own}
+        hits = exact or {row["id"]: (style, row) for style, row in reversed(rows) if _is_meant(row, text)}
         if len(hits) != 1:
             what = "is in no catalog" if not hits else f"fits {len(hits)} photos"
             raise StorageError(
@@ -173,8 +174,10 @@ def _distinct(table: pa.Table | None, column: str) -> list[Any]:
     return [] if table is None else sorted(pc.unique(table[column]).to_pylist())
 
 
-def _same_path(listed: str, text: str) -> bool:
-    return listed == text or Path(text).as_posix().endswith(f"/{listed}")
+def _is_meant(row: Mapping[str, Any], text: str) -> bool:
+    """Whether a text is a photo's id, the beginning of it, or its path."""
+    by_id = len(text) >= LEAST_OF_ID and row["id"].startswith(text)
+    return by_id or row["path"] == text or Path(text).as_posix().endswith(f"/{row['path']}")
 
 
 def _content(text: str) -> str | None:
