@@ -19,6 +19,8 @@ TRAINED = ("raw_images", "clip_features", "curated_subset", "lora_weights", "spe
 Plant = Callable[[Path, int], Image.Image]
 """From the photo that a sample is compared with, and a number, the image that takes the sample's place."""
 
+Judged = Callable[[Plant], Evaluated]
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Chain:
@@ -31,17 +33,28 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     return chain
 
 
-def judged(chain: Chain, plant: Plant) -> Evaluated:
+@pytest.fixture(scope="module")
+def drawn(trained: Chain) -> list[Sample]:
+    """What the model draws of coats, on disk."""
+    first = evaluate(trained.store, trained.models, "coat", products=48, report=lambda text: None)
+    samples = Sample.read(first.record.table("evaluation_samples"))
+    return [s for s in samples if s.model_name == Model.SPECIALISED and s.purpose != Purpose.OTHERS]
+
+
+@pytest.fixture
+def judged(trained: Chain, drawn: list[Sample]) -> Judged:
     """The evaluation of a model that draws what is planted, and no longer what it drew."""
-    first = evaluate(chain.store, chain.models, "coat", products=48, report=lambda text: None)
-    photos = {photo.id: photo.path for photo in chain.store.photos(chain.store.records.latest("catalog", "coat"))}
-    drawn = Sample.read(first.record.table("evaluation_samples"))
-    own = [s for s in drawn if s.model_name == Model.SPECIALISED and s.purpose != Purpose.OTHERS]
-    for number, sample in enumerate(own):
-        chain.store.samples.write(sample.id, plant(Path(photos[sample.reference]), number))
-    for file in chain.store.sample_features.paths(["coat"]):
-        file.unlink()
-    return evaluate(chain.store, chain.models, "coat", products=48, report=lambda text: None)
+
+    def judge(plant: Plant) -> Evaluated:
+        store = trained.store
+        photos = {photo.id: photo.path for photo in store.photos(store.records.latest("catalog", "coat"))}
+        for number, sample in enumerate(drawn):
+            store.samples.write(sample.id, plant(Path(photos[sample.reference]), number))
+        for file in store.sample_features.paths(["coat"]):
+            file.unlink()
+        return evaluate(store, trained.models, "coat", products=48, report=lambda text: None)
+
+    return judge
 
 
 def blotches(photo: Path, number: int) -> Image.Image:
@@ -62,35 +75,37 @@ def in_turn(paths: list[str]) -> Plant:
     return lambda photo, number: open_photo(paths[number % len(paths)]).convert("RGB").resize((64, 64))
 
 
-def test_blotches_in_the_colours_of_the_style_are_no_improvement(trained: Chain) -> None:
-    found = judged(trained, blotches)
+def test_blotches_in_the_colours_of_the_style_are_no_improvement(trained: Chain, judged: Judged) -> None:
+    found = judged(blotches)
     assert found.verdict.name == "broken", found.verdict.reason
 
 
-def test_real_photos_of_other_products_are_better_than_what_the_original_draws(trained: Chain) -> None:
-    found = judged(trained, in_turn(photos(trained, "coat", Split.DEV)[1:]))
+def test_real_photos_of_other_products_are_better_than_what_the_original_draws(trained: Chain, judged: Judged) -> None:
+    found = judged(in_turn(photos(trained, "coat", Split.DEV)[1:]))
     assert found.verdict.name == "better", found.verdict.reason
 
 
-def test_copies_of_the_training_photos_are_memorised_even_where_they_are_blurred(trained: Chain) -> None:
+def test_copies_of_training_photos_are_memorised_even_where_they_are_blurred(
+    trained: Chain, judged: Judged
+) -> None:
     copy = in_turn(photos(trained, "coat", Split.SEARCH))
-    found = judged(trained, lambda photo, number: copy(photo, number).filter(ImageFilter.GaussianBlur(1)))
+    found = judged(lambda photo, number: copy(photo, number).filter(ImageFilter.GaussianBlur(1)))
     assert found.verdict.name == "memorised", found.verdict.reason
 
 
-def test_one_picture_over_and_over_has_collapsed(trained: Chain) -> None:
-    found = judged(trained, in_turn(photos(trained, "coat", Split.TEST)[:3]))
+def test_one_picture_over_and_over_has_collapsed(trained: Chain, judged: Judged) -> None:
+    found = judged(in_turn(photos(trained, "coat", Split.TEST)[:3]))
     assert found.verdict.name == "collapsed", found.verdict.reason
 
 
-def test_black_pictures_are_broken(trained: Chain) -> None:
-    found = judged(trained, lambda photo, number: Image.new("RGB", (64, 64)))
+def test_black_pictures_are_broken(trained: Chain, judged: Judged) -> None:
+    found = judged(lambda photo, number: Image.new("RGB", (64, 64)))
     assert found.verdict.name == "broken" and "one colour all over" in found.verdict.reason
 
 
-def test_photos_of_another_garment_are_worse(trained: Chain) -> None:
+def test_photos_of_another_garment_are_worse(trained: Chain, judged: Judged) -> None:
     assert trained.materialize(("raw_images", "clip_features"), "bag").success
-    found = judged(trained, in_turn(photos(trained, "bag", Split.SEARCH)))
+    found = judged(in_turn(photos(trained, "bag", Split.SEARCH)))
     assert found.verdict.name in ("broken", "worse"), found.verdict.reason
 
 
