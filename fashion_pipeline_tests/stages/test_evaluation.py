@@ -85,9 +85,7 @@ def test_real_photos_of_other_products_are_better_than_what_the_original_draws(t
     assert found.verdict.name == "better", found.verdict.reason
 
 
-def test_copies_of_training_photos_are_memorised_even_where_they_are_blurred(
-    trained: Chain, judged: Judged
-) -> None:
+def test_copies_of_training_photos_are_memorised_even_where_they_are_blurred(trained: Chain, judged: Judged) -> None:
     copy = in_turn(photos(trained, "coat", Split.SEARCH))
     found = judged(lambda photo, number: copy(photo, number).filter(ImageFilter.GaussianBlur(1)))
     assert found.verdict.name == "memorised", found.verdict.reason
