@@ -41,9 +41,13 @@ def finetune(base, pairs, held_out, recipe, output, device, report=None, **more)
     return finetuning.finetune(job, device, report=report or (lambda row: None), **loading)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def one_thread():
+    """A resumed training equals an undisturbed one at the same number of threads; other tests may have more."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def byte_tokenizer() -> CLIPTokenizer:
