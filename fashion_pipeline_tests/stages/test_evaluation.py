@@ -11,6 +11,7 @@ from fashion_pipeline.core.catalog.photos import open_photo
 from fashion_pipeline.core.rows import Model, Purpose, Sample, Split
 from fashion_pipeline.stages.evaluation import Evaluated, evaluate
 from fashion_pipeline.stages.foreign_weights import evaluate_weights
+from fashion_pipeline.stages.memorisation import trained_photos
 from fashion_pipeline.stages.models import ModelError
 from fashion_pipeline_tests.conftest import Chain
 
@@ -85,10 +86,19 @@ def test_real_photos_of_other_products_are_better_than_what_the_original_draws(t
     assert found.verdict.name == "better", found.verdict.reason
 
 
-def test_copies_of_training_photos_are_memorised_even_where_they_are_blurred(trained: Chain, judged: Judged) -> None:
-    copy = in_turn(photos(trained, "coat", Split.SEARCH))
-    found = judged(lambda photo, number: copy(photo, number).filter(ImageFilter.GaussianBlur(1)))
+def test_copies_of_training_photos_are_memorised_even_where_they_are_blurred(
+    trained: Chain, drawn: list[Sample], judged: Judged
+) -> None:
+    store = trained.store
+    known = store.photos(store.records.latest("catalog", "coat"))
+    seen = trained_photos(store, store.records.latest("training", "coat"), known)
+    copy = in_turn([photo.path for photo in seen])  # both prompts of a product draw the same
+    found = judged(lambda photo, number: copy(photo, number // 2).filter(ImageFilter.GaussianBlur(1)))
     assert found.verdict.name == "memorised", found.verdict.reason
+    planted = {sample.id for sample in drawn}
+    rows = [row for row in found.record.table("nearest").to_pylist() if row["sample"] in planted]
+    shares = {by: np.mean([row["copied"] for row in rows if row["by"] == by]) for by in ("judge", "colour")}
+    assert shares["colour"] > 0.9, shares
 
 
 def test_one_picture_over_and_over_has_collapsed(trained: Chain, judged: Judged) -> None:
