@@ -15,14 +15,14 @@ from fashion_pipeline.core.features.shuffling import Sight
 from fashion_pipeline.core.prompts.formats import Candidate, write
 from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
 from fashion_pipeline.core.reports.figures import summary
-from fashion_pipeline.core.rows import Model, Photo, Role, Sample, Split, rows_of
+from fashion_pipeline.core.rows import Model, Photo, Role, Sample, Score, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.drawing import Report, Studio
 from fashion_pipeline.stages.equal_cost import best_of_scores, plan_seeds
 from fashion_pipeline.stages.features import answers_of
 from fashion_pipeline.stages.forgetting import forgetting_scores, plan_others
-from fashion_pipeline.stages.memorisation import Copies, find_copies, trained_photos
+from fashion_pipeline.stages.memorisation import find_copies, trained_photos
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.prompts import candidate_of
 from fashion_pipeline.stages.recognition import recognise
@@ -147,9 +147,9 @@ def compare(store: Store, models: Models, challenger: Challenger, products: int,
     judged = [sample for sample in samples if sample.purpose in HELD_OUT]
     measured = measure(store, models, catalog, samples, report)
     seen = recognise(store, models, catalog, judged, report)
-    looks = _looks(store, models, challenger, known, samples, measured, report)
+    looks, nearest = _looks(store, models, challenger, known, samples, measured, report)
     own = [*product_scores(samples, measured.rows), *seen.scores]
-    scores = rows_to_table("scores", rows_of([*own, *looks.scores]))
+    scores = rows_to_table("scores", rows_of([*own, *looks]))
     verdict = decide(scores, sight=seen.sight)
     against = decide(scores, CHAMPION, seen.sight) if champion else None
     gains = attribute_gains(scores, _shown(store, models, challenger), AFTER, BEFORE, SPLIT)
@@ -174,7 +174,7 @@ def compare(store: Store, models: Models, challenger: Challenger, products: int,
         content,
         {
             "evaluation_samples": rows_to_table("evaluation_samples", rows_of(samples)),
-            "nearest": rows_to_table("nearest", looks.rows),
+            "nearest": rows_to_table("nearest", nearest),
             "scores": scores,
         },
         verdict,
@@ -194,8 +194,8 @@ def _looks(
     samples: Sequence[Sample],
     measured: Measured,
     report: Report,
-) -> Copies:
-    """All that is measured of samples beside their similarity; they are embedded already. Copies with all scores."""
+) -> tuple[list[Score], list[dict[str, Any]]]:
+    """All that is measured of embedded samples beside their similarity, and the rows of table `nearest`."""
     style, used = challenger.catalog.style, measured.models
     prints = prints_of(store, samples)
     real = store.features.index(style, Role.JUDGE, used[Role.JUDGE])
@@ -209,7 +209,7 @@ def _looks(
         *best_of_scores(store, style, samples, measured.rows, used, search),
         *forgetting_scores(store, style, samples, used),
     ]
-    return Copies(scores, copies.rows)
+    return scores, copies.rows
 
 
 def _contestants(

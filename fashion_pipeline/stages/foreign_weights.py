@@ -36,13 +36,15 @@ def evaluate_weights(
     published: no trail leads to its photos. Raises ModelError for a file that does not fit, MissingRecordError for a
     style that was not described, LockedError.
     """
+    from fashion_pipeline.ml.sources import file_hash
+
     models.require_lora(weights)
     with holding(store.style_lock(style), f"style {style!r}", "a command that evaluates weights"):
         features = features_of(store, models, style)
         catalog = store.records.input(features, "catalog")
         searched = store.records.newest("search", style)
         seen = [photo for photo in store.photos(catalog) if photo.split == Split.SEARCH]
-        key = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+        key = file_hash(weights)[:16]
         challenger = Challenger(key, catalog, features, searched, seen, models.profile.training, lora=weights)
         found = compare(store, models, challenger, products, report)
         content = found.report | {"weights": weights.name}

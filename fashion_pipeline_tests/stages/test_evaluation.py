@@ -139,7 +139,9 @@ def tiny_lora(folder: Path, scale: float, layers: int | None = None) -> Path:
     return file
 
 
-def test_the_original_itself_is_no_evidence_and_noise_is_no_improvement(trained: Chain, tmp_path: Path) -> None:
+def test_the_original_itself_is_no_evidence_and_noise_is_no_improvement(
+    trained: Chain, drawn: list[Sample], tmp_path: Path
+) -> None:
     for scale, verdicts in ((1e-5, {"no evidence"}), (1.0, {"broken", "collapsed", "worse"})):
         file = tiny_lora(tmp_path, scale)
         found = evaluate_weights(trained.store, trained.models, "coat", file, products=48, report=lambda text: None)

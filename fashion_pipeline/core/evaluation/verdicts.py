@@ -47,8 +47,8 @@ REPEATED_SHARE = 0.25
 """Share of samples that may be near-duplicates of one with another seed."""
 
 VARIETY_KEPT = 0.5
-"""Share of the variety of the original's samples, or else of the photos', that a model must keep. A style is narrower
-than what the original draws, but not narrower than its own photos."""
+"""A model has collapsed where it keeps less than this share of the variety of the original's samples and of that of the
+photos: a style is narrower than what the original draws, but not narrower than its own photos."""
 
 MEMORISED_SHARE = 0.05
 """Share of samples that may be nearer to a training photo than 99 of 100 photos which were never trained on."""
