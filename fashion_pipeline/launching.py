@@ -77,7 +77,7 @@ class Launcher:
         require_free(self._store.style_lock(style), f"style {style!r}")  # before a process is started for nothing
         run_id = self._create(job, style, {"loggers": QUIET} | dict(run_config), tags)
         self.instance.launch_run(run_id, self._workspace)
-        with _every_end_as_interrupt():
+        with interruptions():
             try:
                 return self._follow(run_id, follow)
             except KeyboardInterrupt:
@@ -165,7 +165,7 @@ class Launcher:
 
 
 @contextmanager
-def _every_end_as_interrupt() -> Iterator[None]:
+def interruptions() -> Iterator[None]:
     """SIGTERM and the hangup of a terminal raise KeyboardInterrupt inside the block, as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield

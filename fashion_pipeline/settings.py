@@ -12,9 +12,9 @@ import os
 import shutil
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -51,6 +51,8 @@ class Profile:
     """How samples are drawn."""
     training: Recipe
     """How weights are trained unless a run says otherwise."""
+    presets: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """Name → step → its configuration: what a run may cost, for those who do not want to choose each number."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ def read_profile(name: str) -> Profile:
         vocabulary=_vocabulary(models, base, path),
         generation=_build(Drawing, "generation", data, path),
         training=_build(Recipe, "training", data, path),
+        presets=_presets(data.get("presets", {}), path),
     )
 
 
@@ -171,6 +174,20 @@ def _whole_photos(models: Mapping[str, object], path: Path) -> bool:
     value = models.get("whole_photos", False)
     if not isinstance(value, bool):
         raise SettingsError(f"{path}: [models] whole_photos is {value!r}: it must be true or false")
+    return value
+
+
+def _presets(value: object, path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """The presets, as far as their shape goes; which fields a step has, its asset knows."""
+    tables = isinstance(value, dict) and all(
+        isinstance(steps, dict) and all(isinstance(fields, dict) for fields in steps.values())
+        for steps in value.values()
+    )
+    if not isinstance(value, dict) or not tables:
+        raise SettingsError(
+            f"{path}: [presets] must have a section for each preset with a table for each step, such as "
+            "lora_weights = { steps = 100 }"
+        )
     return value
 
 

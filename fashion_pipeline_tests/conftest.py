@@ -3,7 +3,7 @@
 import atexit
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,3 +121,17 @@ def second_run(described: Chain, full_run: dg.ExecuteInProcessResult) -> dg.Exec
     """The same again, with nothing new."""
     assert full_run.success
     return described.materialize(ASSETS, "coat", SMALL)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Callable[..., Chain]:
+    """A function that makes a data root with a few coats, and other styles if asked."""
+
+    def make(photos: int = 20, *others: str) -> Chain:
+        for style in ("coat", *others):
+            (tmp_path / "photos" / style).mkdir(parents=True)
+            for photo in sorted((SAMPLES / style).glob("*.png"))[:photos]:
+                shutil.copy(photo, tmp_path / "photos" / style)
+        return make_chain(tmp_path / "data", tmp_path / "photos")
+
+    return make

@@ -388,3 +388,16 @@ def test_words_that_the_text_encoder_cannot_know_are_told() -> None:
     models = Models("embedded")
     assert models.unknown_words("a photo of a black coat, casual") == []
     assert models.unknown_words("一件黑色的 coat, 🧥") == ["一件黑色的", "🧥"]
+
+
+def test_when_styles_are_retrained_is_shown_and_changed(root: Path) -> None:
+    Store(root).sources.register("coat", "coat", SourceSpec("/photos"))
+    assert "0 3 * * 1" in call("automation").stdout
+    changed = call("automation", "--style", "coat", "--cron", "0 4 * * *", "--new-photos", "5")
+    assert changed.exit_code == 0 and "0 4 * * *" in changed.stdout
+    rules = {row["style"]: row for row in api.automation()}
+    assert rules["coat"]["new_photos"] == 5 and rules["(all others)"]["new_photos"] == 20
+    refused = call("automation", "--cron", "daily at three")
+    assert_one_message(refused, "cron 'daily at three'")
+    refused = call("automation", "--style", "coat", "--timezone", "Europe/Paris")
+    assert_one_message(refused, "the time zone is that of all styles")

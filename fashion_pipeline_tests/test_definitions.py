@@ -11,6 +11,7 @@ import pytest
 from fashion_pipeline.core import tables
 from fashion_pipeline.definitions import defs
 from fashion_pipeline.defs.jobs import ASSETS, JOBS
+from fashion_pipeline.defs.lineage import COLUMNS
 from fashion_pipeline.defs.metadata import gains
 from fashion_pipeline.defs.styles import styles
 from fashion_pipeline.settings import TEMPLATES
@@ -89,3 +90,26 @@ def test_gains_are_told_in_words() -> None:
     gain = {"model": "specialised", "against": {"model": "original", "prompt": "plain"}, "mean": 0.1}
     told = str(gains({"gains": [gain]}).value)
     assert "original plain" in told and "{" not in told
+
+
+def test_every_asset_links_to_the_line_where_it_is_written() -> None:
+    for asset in defs.assets or ():
+        (spec,) = asset.specs
+        (reference,) = spec.metadata["dagster/code_references"].code_references
+        line = Path(reference.file_path).read_text(encoding="utf-8").splitlines()[reference.line_number - 1]
+        assert line.startswith("@dg.asset") and Path(reference.file_path).parent.name == "defs"
+
+
+def test_columns_come_from_columns_that_there_are() -> None:
+    shown = {
+        name: {column.name for column in spec.metadata["dagster/column_schema"].columns}
+        for name, spec in SPECS.items()
+        if "dagster/column_schema" in spec.metadata
+    }
+    assert set(COLUMNS) == set(shown) - {"raw_images"}
+    for asset, columns in COLUMNS.items():
+        assert set(columns) <= shown[asset], asset
+        for source in (source for sources in columns.values() for source in sources):
+            upstream, column = source.split(".")
+            assert column in shown[upstream], source
+            assert list(SPECS).index(upstream) < list(SPECS).index(asset), source

@@ -96,7 +96,7 @@ def test_a_killed_worker_ends_the_command_with_a_sentence_and_after_a_power_cut_
     began = time.monotonic()
     api.run("coat", "prompt", follow=lambda style, event: None)
     assert time.monotonic() - began < SOON
-    assert store.sources.ran("coat") and store.records.latest("prompt_report", "coat")
+    assert store.sources.done_with("coat", "features") and store.records.latest("prompt_report", "coat")
     assert api.report("coat")["optimized_prompt"]
 
 
@@ -138,12 +138,12 @@ def test_a_style_that_is_in_use_is_named_before_a_process_is_started(root: Path)
 
 def test_a_neighbour_that_is_in_use_is_told_and_does_not_stop_the_style_that_was_asked_for(root: Path) -> None:
     store = Store(root / "data")
-    store.sources.mark("bag", "photos as they were before", ran=False)
+    store.sources.mark("bag", "features", "photos as they were before")
     told: list[tuple[str, str]] = []
     with holding(store.style_lock("bag"), "style 'bag'", "run 7 of the UI"):
         api.run("coat", "prompt", follow=lambda style, event: told.append((style, event.text)))
     assert any(style == "bag" and "in use by run 7 of the UI" in text for style, text in told)
-    assert store.sources.prepared("bag") == "photos as they were before"
+    assert store.sources.done_with("bag", "features") == "photos as they were before"
 
 
 def test_several_first_starts_at_once_make_one_instance(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ print(api.compare("coat")["verdict"])
 ```
 """
 
+from fashion_pipeline.api.automation import automate, automation
 from fashion_pipeline.api.common import Tell
 from fashion_pipeline.api.reading import compare, evaluate, generate, report, report_page, sql, styles
 from fashion_pipeline.api.releases import (
@@ -30,6 +31,7 @@ from fashion_pipeline.api.running import (
     RunError,
     finetune,
     optimize_prompts,
+    preset,
     run,
 )
 from fashion_pipeline.api.upkeep import Check, doctor, move, prune, remove
@@ -43,6 +45,8 @@ __all__ = [
     "Mode",
     "RunError",
     "Tell",
+    "automate",
+    "automation",
     "compare",
     "delete_version",
     "doctor",
@@ -51,6 +55,7 @@ __all__ = [
     "generate",
     "move",
     "optimize_prompts",
+    "preset",
     "prune",
     "publish",
     "remove",

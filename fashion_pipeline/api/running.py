@@ -17,7 +17,7 @@ from fashion_pipeline.core.catalog.listing import (
 from fashion_pipeline.settings import enter, read_settings
 
 if TYPE_CHECKING:
-    from fashion_pipeline.launching import Ended, Event, Launcher
+    from fashion_pipeline.launching import Event, Launcher
     from fashion_pipeline.store.store import Store
 
 Mode = Literal["prompt", "finetune", "full"]
@@ -34,6 +34,9 @@ OPS: dict[Mode, set[str]] = {
 
 Config = Mapping[str, Mapping[str, Any]]
 """Step → its configuration, for example `{"lora_weights": {"steps": 300}}`."""
+
+STANDARD = "standard"
+"""The preset of those who choose none."""
 
 SHOWN_REJECTS = 10
 """Files of no style that are named."""
@@ -77,14 +80,21 @@ def run(
         launch.instance.add_dynamic_partitions("styles", list(listed))
         for other, state in listed.items():
             if other != style and not _is_described(store, other, state):
-                _prepare(launch, store, other, state, report)
-        ended = launch.launch(JOBS[mode], style, {"ops": ops}, _tags(), lambda event: report(style, event))
+                _prepare(launch, other, report)
+        ended = launch.launch(JOBS[mode], style, {"ops": ops}, _tags(style), lambda event: report(style, event))
     if not ended.success:
         raise RunError(
             f"{style}: " + ("; ".join(ended.errors) or f"run {ended.run_id} was cancelled or its process died")
         )
-    store.sources.mark(style, listed[style], ran=True)
     return ended.run_id
+
+
+def preset(name: str) -> dict[str, dict[str, Any]]:
+    """Step → configuration of a preset of the profile; `standard` is what the profile says. Raises ValueError."""
+    known = open_models().profile.presets
+    if name != STANDARD and name not in known:
+        raise ValueError(f"preset {name!r} is not known: choose among {', '.join((STANDARD, *known))}")
+    return {step: dict(values) for step, values in known.get(name, {}).items()}
 
 
 def optimize_prompts(
@@ -116,7 +126,9 @@ def finetune(style: str, source: str | Path | None = None, **training: Any) -> d
 
 def _choose(store: "Store", style: str, config: Config, forget: bool) -> Config:
     """The configuration of a style's runs, with what is given now; it is checked, then remembered."""
-    _require_fields(config)
+    from fashion_pipeline.defs.jobs import require_fields
+
+    require_fields(config)
     known = {} if forget else store.sources.config(style)
     chosen = known | {op: {**known.get(op, {}), **values} for op, values in config.items()}
     training = {name: value for name, value in chosen.get("lora_weights", {}).items() if name != "control"}
@@ -124,18 +136,6 @@ def _choose(store: "Store", style: str, config: Config, forget: bool) -> Config:
     if forget or chosen != known:
         store.sources.choose(style, chosen)
     return chosen
-
-
-def _require_fields(config: Config) -> None:
-    """Raise ValueError that names a step or field which is not known."""
-    from fashion_pipeline.defs.jobs import step_fields
-
-    fields = step_fields()
-    for op, values in config.items():
-        if op not in fields:
-            raise ValueError(f"step {op!r} cannot be configured: choose among {', '.join(sorted(fields))}")
-        if unknown := sorted(values.keys() - fields[op]):
-            raise ValueError(f"{unknown[0]} is not known: choose among {', '.join(sorted(fields[op]))}")
 
 
 def source_spec(source: str | Path | SourceSpec) -> SourceSpec:
@@ -163,26 +163,28 @@ def _take_in(store: "Store", style: str, source: str | Path | SourceSpec | None,
 
 def _is_described(store: "Store", style: str, state: str) -> bool:
     """Whether the photos of a style are described as they lie there now, and the description is whole."""
-    current = store.sources.prepared(style) == state
+    current = store.sources.done_with(style, "features") == state
     return current and all(store.records.intact(kind, style) for kind in ("catalog", "features"))
 
 
-def _prepare(launch: "Launcher", store: "Store", style: str, state: str, report: Follow) -> None:
+def _prepare(launch: "Launcher", style: str, report: Follow) -> None:
     """Describe the photos of a neighbouring style; its failure does not stop the style that was asked for."""
     from fashion_pipeline.launching import Event
     from fashion_pipeline.store.locks import LockedError
 
     try:
-        ended: Ended = launch.launch("catalog", style, {}, _tags(), lambda event: report(style, event))
+        launch.launch(
+            "catalog", style, {}, _tags(style, "another style of the source is run"), lambda event: report(style, event)
+        )
     except LockedError as error:
         report(style, Event("failed", "", str(error)))
-        return
-    if ended.success:
-        store.sources.mark(style, state, ran=False)
 
 
-def _tags() -> dict[str, str]:
-    return {"fashion_pipeline/profile": Path(read_settings().profile).stem, "started_from": "the command line"}
+def _tags(style: str, reason: str = "asked for on the command line") -> dict[str, str]:
+    from fashion_pipeline.resources.runs import PROFILE, REASON, STYLE
+
+    profile = Path(read_settings().profile).stem
+    return {PROFILE: profile, STYLE: style, REASON: reason, "started_from": "the command line"}
 
 
 def _print_event(style: str, event: "Event") -> None:

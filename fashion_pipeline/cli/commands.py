@@ -1,9 +1,7 @@
 """The fashion-pipeline command: a thin face of `api`."""
 
 import json
-import os
 import socket
-import sys
 import webbrowser
 from enum import StrEnum
 from pathlib import Path
@@ -26,7 +24,7 @@ from fashion_pipeline.cli.console import (
     warn,
 )
 from fashion_pipeline.core.catalog.listing import style_slug
-from fashion_pipeline.settings import TEMPLATES, enter, read_settings
+from fashion_pipeline.settings import enter, read_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,6 +54,10 @@ def run(
     source: Annotated[
         str | None,
         typer.Option(help="A folder with a folder of photos per style, a CSV or Parquet manifest, or IDX files."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="What the run may cost: quick, standard, thorough, or another preset of the profile."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps instead of the profile's.")] = None,
     budget: Annotated[
@@ -89,7 +91,9 @@ def run(
     sensor.
     """
     with errors():
-        config = _config(steps, budget, products, knobs or [], prompts or [], rounds, approval)
+        given = _config(steps, budget, products, knobs or [], prompts or [], rounds, approval)
+        config = given if preset is None else _above(api.preset(preset), given)
+        defaults = defaults or preset is not None
         with progress_line(style_slug(style)) as follow:
             api.run(style, mode.value, source, config, follow, forget=defaults)
         show_report(style)
@@ -238,6 +242,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> 
     from fashion_pipeline.launching import opened_instance
     from fashion_pipeline.resources.liveness import bury_dead_runs
     from fashion_pipeline.store.store import Store
+    from fashion_pipeline.web.services import run_services
 
     with errors():
         _require_port(port)
@@ -245,9 +250,8 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> 
         enter(read_settings())
         with opened_instance(store) as instance:
             bury_dead_runs(instance, store)
-    out.print(f"Dagster UI: http://127.0.0.1:{port}   (Ctrl-C stops it; runs go on)")
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(TEMPLATES / "workspace.yaml"), "-h", "127.0.0.1"]
-    os.execv(sys.executable, [*command, "-p", str(port), "--log-level", "warning"])
+            out.print(f"Dagster UI: http://127.0.0.1:{port}   (Ctrl-C stops it; runs go on)")
+            run_services(instance, port)
 
 
 def _require_port(port: int) -> None:
@@ -258,6 +262,11 @@ def _require_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ValueError(f"port {port} cannot be used ({error.strerror}): choose another with --port") from None
+
+
+def _above(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A preset with what was given in place of its own numbers."""
+    return {op: {**preset.get(op, {}), **given.get(op, {})} for op in {**preset, **given}}
 
 
 def _config(

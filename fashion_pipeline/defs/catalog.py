@@ -4,7 +4,8 @@ from collections import Counter
 
 import dagster as dg
 
-from fashion_pipeline.defs.metadata import check, checks, column_schema, common, gallery, markdown, result, row_count
+from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, markdown, result, row_count
+from fashion_pipeline.resources.steps import step
 from fashion_pipeline.stages.catalog import Catalogued, catalogue
 from fashion_pipeline.store.store import Store
 
@@ -27,13 +28,14 @@ MAX_GROUP_SHARE = 0.1
         },
     ),
 )
+@step
 def raw_images(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
     """The reference photos of a style, each with its content hash, product group and split; and the rejected files."""
     made = catalogue(store, context.partition_key, context.run.run_id, tell=context.log.warning)
     images, rejects = made.images, made.rejects
     metadata = {
         **row_count(images),
-        "photos": gallery([photo.path for photo in store.photos(made.record)]),
+        "photos": Album(store, made.record).gallery("photos", [photo.path for photo in store.photos(made.record)]),
         "splits": markdown([dict(Counter(images["split"].to_pylist()))]),
         "product groups": len(made.groups),
         "rejected": rejects.num_rows,

@@ -5,8 +5,9 @@ from pydantic import Field
 
 from fashion_pipeline.core.rows import Origin
 from fashion_pipeline.defs.features import clip_features
-from fashion_pipeline.defs.metadata import check, checks, column_schema, common, gallery, markdown, result, row_count
+from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, markdown, result, row_count
 from fashion_pipeline.defs.similarity import prompt_report, similarity_table
+from fashion_pipeline.resources.steps import step
 from fashion_pipeline.stages.curation import curate_pairs, training_images
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.store import Store
@@ -22,7 +23,7 @@ class CurationConfig(dg.Config):
 
 
 @dg.asset(
-    **common("curation", "duckdb", "parquet"),
+    **common("training", "duckdb", "parquet"),
     deps=[clip_features, similarity_table, prompt_report],
     metadata=column_schema("training_pairs"),
     check_specs=checks(
@@ -34,6 +35,7 @@ class CurationConfig(dg.Config):
         warning={"captions_vary": "The captions are not all the same."},
     ),
 )
+@step
 def curated_subset(
     context: dg.AssetExecutionContext,
     config: CurationConfig,
@@ -53,7 +55,9 @@ def curated_subset(
         "photos": made.count(Origin.REFERENCE),
         "samples": made.count(Origin.SAMPLE),
         "least similarity of a sample": made.threshold,
-        "pairs": gallery([places[pair.id] for pair in shown], [pair.caption for pair in shown]),
+        "pairs": Album(store, made.record).gallery(
+            "pairs", [places[pair.id] for pair in shown], [pair.caption for pair in shown]
+        ),
         "captions": markdown(
             [{k: vars(pair)[k] for k in ("caption", "origin", "score", "why")} for pair in made.kept[:12]]
         ),

@@ -1,5 +1,6 @@
 """Stage 8, evaluation: original against specialised model, by photos and seeds that nothing was chosen on."""
 
+import warnings
 from typing import Any
 
 import dagster as dg
@@ -8,22 +9,27 @@ from pydantic import Field
 from fashion_pipeline.core.evaluation.statistics import Interval
 from fashion_pipeline.core.evaluation.verdicts import MIN_PRODUCTS
 from fashion_pipeline.core.reports.pictures import interval_chart
+from fashion_pipeline.defs.automation import FOLLOWS
+from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.metadata import (
+    Album,
     check,
     checks,
     column_schema,
     common,
     gains,
     markdown,
-    picture,
     result,
     row_count,
 )
+from fashion_pipeline.defs.styles import styles
 from fashion_pipeline.defs.training import specialised_model
 from fashion_pipeline.resources.gpu import POOL
+from fashion_pipeline.resources.steps import step
 from fashion_pipeline.stages.evaluation import Evaluated, evaluate
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.reports import PAGE, comparison_picture
+from fashion_pipeline.stages.reports import comparison_picture
+from fashion_pipeline.stages.retraining import change_since_evaluated, evaluated_at
 from fashion_pipeline.store.store import Store
 
 
@@ -37,15 +43,19 @@ class EvaluationConfig(dg.Config):
 
 @dg.asset(
     **common("evaluation", "pytorch", "json"),
+    automation_condition=FOLLOWS,
     deps=[specialised_model],
     pool=POOL,
     metadata=column_schema("scores", "evaluation_samples", "nearest"),
     check_specs=checks(
         "evaluation_report",
         blocking={"every_condition_scored": "All models were scored with all their prompts by encoder and judge."},
-        warning={"enough_products": "There are enough dev products for a verdict."},
+        warning={
+            "enough_products": "There are enough dev products for a verdict.",
+        },
     ),
 )
+@step
 def evaluation_report(
     context: dg.AssetExecutionContext,
     config: EvaluationConfig,
@@ -59,23 +69,43 @@ def evaluation_report(
         "every_condition_scored", not made.missing, blocking=True, missing=", ".join(made.missing) or "none"
     )
     enough = made.verdict.name != "no evidence" or made.products >= MIN_PRODUCTS
-    return result(
-        made.record, _told(store, made), [missing, check("enough_products", enough, dev_products=made.products)]
-    )
+    figures = [missing, check("enough_products", enough, dev_products=made.products)]
+    return result(made.record, _told(store, made), figures)
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", dg.PreviewWarning)  # of the parameter partitions_def
+
+    @dg.asset_check(asset=evaluation_report, additional_deps=[clip_features], partitions_def=styles)
+    def up_to_date(
+        context: dg.AssetCheckExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
+    ) -> dg.AssetCheckResult:
+        """Freshness: the style was trained with its photos, profile and settings as they are now.
+
+        It is looked at whenever photos are taken in and after every evaluation.
+        """
+        change = change_since_evaluated(store, models.profile, context.partition_key)
+        told = str(change) if change.trained else "never trained"
+        return dg.AssetCheckResult(
+            passed=not (change.trained and change),
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"changed since": told, "evaluated": evaluated_at(store, context.partition_key) or "never"},
+        )
 
 
 def _told(store: Store, made: Evaluated) -> dict[str, Any]:
     against, report = made.report["against_champion"], made.report
+    album = Album(store, made.record)
     return {
         **row_count(made.scores),
         "verdict": f"{made.verdict.name}: {made.verdict.reason}",
         **({"against the published version": f"{against['verdict']}: {against['reason']}"} if against else {}),
-        "before and after": picture(comparison_picture(store, made.record), "the same prompt and seed, side by side"),
-        "similarity on dev": picture(_chart(report["scores"]), "similarity by model and prompt"),
+        "before and after": album.picture("before and after", comparison_picture(store, made.record)),
+        "similarity on dev": album.picture("similarity on dev", _chart(report["scores"])),
         "scores": markdown(report["scores"]),
         "gains": gains(report),
         "images drawn": made.drawn,
-        "report": dg.MetadataValue.path(str(made.record.path(PAGE))),
+        "report": album.page(),
         **{
             f"{g['measure']} gain of {g['model']} {g['prompt']}": g["mean"]
             for g in report["gains"]

@@ -6,16 +6,19 @@ from dataclasses import asdict
 import dagster as dg
 
 from fashion_pipeline.core.features.shuffling import SEEN
+from fashion_pipeline.defs.automation import FOLLOWS
 from fashion_pipeline.defs.catalog import raw_images
 from fashion_pipeline.defs.metadata import check, checks, column_schema, common, markdown, result
 from fashion_pipeline.resources.gpu import POOL
+from fashion_pipeline.resources.steps import step
 from fashion_pipeline.stages.features import describe
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.store import Store
 
 
 @dg.asset(
-    **common("features", "pytorch", "parquet"),
+    **common("catalog", "pytorch", "parquet"),
+    automation_condition=FOLLOWS,
     deps=[raw_images],
     pool=POOL,
     metadata=column_schema("features", "attributes"),
@@ -28,6 +31,7 @@ from fashion_pipeline.store.store import Store
         },
     ),
 )
+@step
 def clip_features(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
 ) -> dg.MaterializeResult:

@@ -1,12 +1,13 @@
 """What can be launched: the catalog alone, prompts alone, training alone, or the whole chain, one style a run."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from fashion_pipeline.defs.catalog import raw_images
 from fashion_pipeline.defs.curation import CurationConfig, curated_subset
-from fashion_pipeline.defs.evaluation import EvaluationConfig, evaluation_report
+from fashion_pipeline.defs.evaluation import EvaluationConfig, evaluation_report, up_to_date
 from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.prompts import PromptConfig, prompt_candidates
 from fashion_pipeline.defs.publishing import PublishingConfig, approved_model, published_model, style_leaderboard
@@ -14,6 +15,7 @@ from fashion_pipeline.defs.samples import SearchConfig, generated_samples
 from fashion_pipeline.defs.similarity import prompt_report, similarity_table
 from fashion_pipeline.defs.training import TrainingConfig, lora_weights, specialised_model
 from fashion_pipeline.resources.executor import one_process
+from fashion_pipeline.settings import Profile, SettingsError
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -29,12 +31,19 @@ BY_HAND = (approved_model,)
 """What only a person materialises."""
 
 
-def _job(name: str, assets: tuple[dg.AssetsDefinition, ...], description: str) -> "UnresolvedAssetJobDefinition":
+CHECKS = (up_to_date,)
+"""Checks that are steps of their own; every job ends with them."""
+
+
+def _job(
+    name: str, assets: tuple[dg.AssetsDefinition, ...], description: str, config: Mapping[str, Any] | None = None
+) -> "UnresolvedAssetJobDefinition":
     return dg.define_asset_job(
         name,
-        dg.AssetSelection.assets(*assets),
+        dg.AssetSelection.assets(*assets) | dg.AssetSelection.checks(*CHECKS),
         description=description,
         executor_def=one_process,
+        config=dict(config) if config else None,
     )
 
 
@@ -48,6 +57,36 @@ finetuning_job = _job(
 full_pipeline_job = _job("full_pipeline", ASSETS, "From photos to a published model.")
 
 JOBS = (catalog_job, prompt_optimization_job, finetuning_job, full_pipeline_job)
+
+
+def preset_jobs(profile: Profile) -> "list[UnresolvedAssetJobDefinition]":
+    """The whole chain once more for each preset of a profile, with its numbers filled in. Raises SettingsError."""
+    for name, steps in profile.presets.items():
+        require_fields(steps, f"preset {name!r} of profile {profile.name!r}")
+    return [
+        _job(
+            f"{full_pipeline_job.name}_{name}",
+            ASSETS,
+            f"From photos to a published model, {name}: "
+            + "; ".join(f"{step} with {_told(values)}" for step, values in steps.items()),
+            {"ops": {step: {"config": dict(values)} for step, values in steps.items()}},
+        )
+        for name, steps in profile.presets.items()
+    ]
+
+
+def require_fields(config: Mapping[str, Mapping[str, Any]], where: str = "") -> None:
+    """Raise SettingsError that names a step or field which is not known."""
+    fields, place = step_fields(), f"{where}: " if where else ""
+    for step, values in config.items():
+        if step not in fields:
+            raise SettingsError(f"{place}step {step!r} cannot be configured: choose among {', '.join(sorted(fields))}")
+        if unknown := sorted(values.keys() - fields[step]):
+            raise SettingsError(f"{place}{unknown[0]} is not known: choose among {', '.join(sorted(fields[step]))}")
+
+
+def _told(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def step_fields() -> dict[str, set[str]]:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, TypedDict
 
@@ -10,10 +11,13 @@ import pyarrow as pa
 from PIL import Image
 
 from fashion_pipeline.core import tables
-from fashion_pipeline.core.reports import pictures
+from fashion_pipeline.core.catalog.listing import style_slug
+from fashion_pipeline.core.reports import links, pictures
+from fashion_pipeline.defs.lineage import column_lineage
 from fashion_pipeline.defs.styles import OWNERS, styles
 from fashion_pipeline.stages.reports import open_or_none
-from fashion_pipeline.store.records import Record
+from fashion_pipeline.store.records import KINDS, Record
+from fashion_pipeline.store.store import Store
 
 GALLERY = 24
 """Pictures in a gallery."""
@@ -46,9 +50,8 @@ def result(
 ) -> "dg.MaterializeResult[Any]":
     """What an asset reports: its record is its data version, so equal content is the same data."""
     where: dict[str, Any] = {"record": record.key, "record folder": dg.MetadataValue.path(str(record.folder))}
-    return dg.MaterializeResult(
-        metadata={**metadata, **where}, data_version=dg.DataVersion(record.key), check_results=list(checks)
-    )
+    told = {**metadata, **where, **column_lineage(KINDS[record.kind].asset)}
+    return dg.MaterializeResult(metadata=told, data_version=dg.DataVersion(record.key), check_results=list(checks))
 
 
 def row_count(table: pa.Table) -> dict[str, Any]:
@@ -63,23 +66,41 @@ def markdown(rows: Sequence[Mapping[str, object]]) -> dg.MarkdownMetadataValue:
 
 def gains(report: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
     """The gains of a report as a table."""
-    return markdown([{**gain, "against": " ".join(gain["against"].values())} for gain in report["gains"]])
+    rows = [{**gain, "against": " ".join(gain["against"].values())} for gain in report["gains"]]
+    return markdown([{name: _rounded(value) for name, value in row.items()} for row in rows])
 
 
-def picture(data: bytes | None, description: str) -> dg.MarkdownMetadataValue:
-    """A chart or grid."""
-    if data is None:
-        return dg.MetadataValue.md("none")
-    return dg.MetadataValue.md(pictures.markdown_image(pictures.data_uri(data), description))
+@dataclass(frozen=True)
+class Album:
+    """The pictures of a record's asset page: kept in the data root, shown by the web server that serves the page."""
+
+    store: Store
+    record: Record
+
+    def picture(self, name: str, data: bytes | None) -> dg.MarkdownMetadataValue:
+        """A chart or grid under a name; "none" where there is none."""
+        if data is None:
+            return dg.MetadataValue.md("none")
+        place = (self.record.kind, self.record.style, self.record.key)
+        kept = self.store.pictures.put(*place, style_slug(name), data)
+        return dg.MetadataValue.md(pictures.markdown_image(links.picture_link(*place, kept), name))
+
+    def gallery(self, name: str, locations: Iterable[str], captions: Sequence[str] = ()) -> dg.MarkdownMetadataValue:
+        """The first images as one contact sheet; those that vanished meanwhile are left out."""
+        shown = _opened(locations, captions)
+        if not shown:
+            return dg.MetadataValue.md("none")
+        told = [caption for _, caption in shown] if captions else ()
+        return self.picture(name, pictures.jpeg_bytes(pictures.contact_sheet([image for image, _ in shown], told)))
+
+    def page(self) -> dg.MarkdownMetadataValue:
+        """A link to the record's report."""
+        return link("open the report", links.page_link(self.record.kind, self.record.style, self.record.key))
 
 
-def gallery(locations: Iterable[str], captions: Sequence[str] = ()) -> dg.MarkdownMetadataValue:
-    """The first images as one contact sheet; those that vanished meanwhile are left out."""
-    shown = _opened(locations, captions)
-    if not shown:
-        return dg.MetadataValue.md("none")
-    sheet = pictures.contact_sheet([image for image, _ in shown], [caption for _, caption in shown] if captions else ())
-    return picture(pictures.jpeg_bytes(sheet), f"{len(shown)} images")
+def link(text: str, address: str) -> dg.MarkdownMetadataValue:
+    """A link to a page of the same web server."""
+    return dg.MetadataValue.md(f"[{text}]({address})")
 
 
 def check(name: str, passed: bool, *, blocking: bool = False, **figures: Any) -> dg.AssetCheckResult:
@@ -97,6 +118,10 @@ def checks(asset: str, blocking: Mapping[str, str], warning: Mapping[str, str]) 
             for group in (blocking, warning)
             for name, text in group.items()
         ]
+
+
+def _rounded(value: object) -> object:
+    return f"{value:+.3f}".replace("-", "−") if isinstance(value, float) else value
 
 
 def _schema(table: str) -> dg.TableSchema:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.metadata import check, checks, column_schema, common, markdown, result, row_count
+from fashion_pipeline.resources.steps import step
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.prompts import write_candidates
 from fashion_pipeline.store.store import Store
@@ -34,6 +35,7 @@ class PromptConfig(dg.Config):
         warning={"nothing_dropped": "Every prompt fits into the text encoder with all its phrases."},
     ),
 )
+@step
 def prompt_candidates(
     context: dg.AssetExecutionContext,
     config: PromptConfig,

@@ -6,9 +6,13 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
+from fashion_pipeline.core.catalog.photos import content_id
+from fashion_pipeline.core.reports.links import index_link, version_link, version_report_link
+from fashion_pipeline.defs.automation import FOLLOWS_ANY
 from fashion_pipeline.defs.evaluation import evaluation_report
-from fashion_pipeline.defs.metadata import CODE_VERSION, common, markdown
+from fashion_pipeline.defs.metadata import CODE_VERSION, common, link, markdown
 from fashion_pipeline.defs.styles import OWNERS
+from fashion_pipeline.resources.steps import step
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.pages import index_page
 from fashion_pipeline.stages.publishing import Published, approve, leaderboard_row, publish
@@ -25,6 +29,7 @@ class PublishingConfig(dg.Config):
 
 
 @dg.asset(**common("publishing", "safetensors"), deps=[evaluation_report], output_required=False)
+@step
 def published_model(
     context: dg.AssetExecutionContext,
     config: PublishingConfig,
@@ -35,19 +40,22 @@ def published_model(
     made = publish(store, models, context.partition_key, config.approval)
     context.log.info(made.reason)
     if made.folder is not None:
-        yield _result(made)
+        yield _result(context.partition_key, made)
 
 
 @dg.asset(**common("publishing", "safetensors"), deps=[published_model])
+@step
 def approved_model(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
     """Materialise this to put the version in use that waits for approval. No job and no schedule does."""
-    return _result(approve(store, context.partition_key))
+    return _result(context.partition_key, approve(store, context.partition_key))
 
 
-def _result(made: Published) -> dg.MaterializeResult:
+def _result(style: str, made: Published) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         metadata={
             "version": made.version,
+            "trail": link("photos, prompts, seeds and scores behind it", version_link(style, made.version)),
+            "report": link("report of this version", version_report_link(style, made.version)),
             "folder": dg.MetadataValue.path(str(made.folder)),
             "verdict": made.verdict,
         },
@@ -55,12 +63,25 @@ def _result(made: Published) -> dg.MaterializeResult:
     )
 
 
-@dg.asset(deps=[evaluation_report], group_name="publishing", kinds={"json"}, owners=OWNERS, code_version=CODE_VERSION)
-def style_leaderboard(store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]) -> dg.MaterializeResult:
+@dg.asset(
+    deps=[evaluation_report],
+    group_name="publishing",
+    kinds={"json"},
+    owners=OWNERS,
+    code_version=CODE_VERSION,
+    automation_condition=FOLLOWS_ANY,
+)
+@step
+def style_leaderboard(
+    context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
+) -> dg.MaterializeResult:
     """All evaluated styles: what words and what training gained, the verdict, and a page with before and after."""
     rows = [leaderboard_row(store, style) for style in store.sources.styles()]
     evaluated = [row for row in rows if row]
     columns = list(dict.fromkeys(name for row in evaluated for name in row))
     shown = markdown([{name: row.get(name) for name in columns} for row in evaluated])
-    page = dg.MetadataValue.path(str(index_page(store, models)))
-    return dg.MaterializeResult(metadata={"styles": shown, "evaluated": len(evaluated), "page": page})
+    index_page(store, models)
+    return dg.MaterializeResult(
+        metadata={"styles": shown, "evaluated": len(evaluated), "page": link("all styles on one page", index_link())},
+        data_version=dg.DataVersion(content_id(str(shown.value).encode())),
+    )

@@ -4,9 +4,10 @@ import dagster as dg
 from pydantic import Field
 
 from fashion_pipeline.core.rows import Sample, Split
-from fashion_pipeline.defs.metadata import check, checks, column_schema, common, gallery, markdown, result, row_count
+from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, markdown, result, row_count
 from fashion_pipeline.defs.prompts import prompt_candidates
 from fashion_pipeline.resources.gpu import POOL
+from fashion_pipeline.resources.steps import step
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.search import Searched, search
 from fashion_pipeline.store.store import Store
@@ -22,7 +23,7 @@ class SearchConfig(dg.Config):
 
 
 @dg.asset(
-    **common("samples", "pytorch", "png", "parquet"),
+    **common("prompts", "pytorch", "png", "parquet"),
     deps=[prompt_candidates],
     pool=POOL,
     metadata=column_schema("samples", "leaderboard", "formats", "phrases", "progress"),
@@ -32,6 +33,7 @@ class SearchConfig(dg.Config):
         warning={"within_budget": "The search drew no more images than its budget."},
     ),
 )
+@step
 def generated_samples(
     context: dg.AssetExecutionContext,
     config: SearchConfig,
@@ -66,4 +68,5 @@ def generated_samples(
 def _shown(store: Store, made: Searched) -> dg.MarkdownMetadataValue:
     """The plain and the best prompt's images of the same photos and seeds, next to each other."""
     shown: list[Sample] = [sample for sample in made.samples if sample.purpose == Split.DEV]
-    return gallery([str(store.samples.path(sample.id)) for sample in shown], [sample.prompt_name for sample in shown])
+    places = [str(store.samples.path(sample.id)) for sample in shown]
+    return Album(store, made.record).gallery("samples", places, [sample.prompt_name for sample in shown])

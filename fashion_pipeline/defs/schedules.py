@@ -1,34 +1,106 @@
-"""Retraining on a schedule: every week, a run for each style."""
+"""Retraining on a schedule: at the times that the settings file gives, each style that has a reason."""
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import dagster as dg
+from dagster._utils.schedules import is_valid_cron_schedule, schedule_execution_time_iterator
 
+from fashion_pipeline.core.automation.preferences import Preferences
+from fashion_pipeline.core.automation.reasons import Decision, on_schedule
+from fashion_pipeline.core.catalog.listing import CatalogError
 from fashion_pipeline.defs.jobs import full_pipeline_job
 from fashion_pipeline.defs.styles import styles
+from fashion_pipeline.resources.runs import REASON, busy
+from fashion_pipeline.settings import SettingsError
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.retraining import change_now
+from fashion_pipeline.store.files import StorageError
 from fashion_pipeline.store.store import Store
 
+NAME = "retraining"
 
-@dg.schedule(job=full_pipeline_job, cron_schedule="0 3 * * 1", execution_timezone="UTC")
-def weekly_retraining(
-    context: dg.ScheduleEvaluationContext, store: dg.ResourceParam[Store]
+
+def retraining(preferences: Preferences) -> list[dg.ScheduleDefinition]:
+    """The schedule, which ticks whenever a cron of the settings file does; none where no style has one."""
+    crons = preferences.crons()
+    for cron in crons:
+        require_cron(cron)
+    if not crons:
+        return []
+
+    @dg.schedule(
+        name=NAME,
+        job=full_pipeline_job,
+        cron_schedule=crons,
+        execution_timezone=preferences.retraining.timezone,
+        description=(
+            "Retrains each style that is due and has a reason: photos came or went, the profile or what was chosen for "
+            "it changed, or it was never trained. A tick that finds no reason says so and starts nothing. The times "
+            "are in settings.toml of the data root; fashion-pipeline automation changes them. Reload the code location "
+            "afterwards."
+        ),
+    )
+    def schedule(
+        context: dg.ScheduleEvaluationContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        yield from scheduled_runs(context, store, models)
+
+    return [schedule]
+
+
+def scheduled_runs(
+    context: dg.ScheduleEvaluationContext, store: Store, models: Models
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Monday at 03:00 UTC, each style with the configuration that was last chosen for it.
-
-    What is cached by content costs nothing, so an unchanged style is a matter of seconds.
-    """
-    tick = context.scheduled_execution_time.isoformat()
-    known = set(store.sources.styles())
-    listed = context.instance.get_dynamic_partitions(str(styles.name))
+    """A run for each style that is due and has a reason, with the configuration that was last chosen for it."""
+    now, preferences = context.scheduled_execution_time, store.preferences.read()
+    known, listed = store.sources.styles(), context.instance.get_dynamic_partitions(str(styles.name))
+    told, requests = [without_photos(style) for style in listed if style not in known], []
     for style in listed:
-        if style in known:
-            yield dg.RunRequest(f"{tick}:{style}", store.sources.run_config(style), partition_key=style)
+        if style not in known or not is_due(preferences.rule(style).cron, now, preferences.retraining.timezone):
+            continue
+        decision = _decide(context.instance, store, models, preferences, style)
+        if decision.retrain:
+            key, tags = f"{now.isoformat()}:{style}", {REASON: decision.why}
+            requests.append(dg.RunRequest(key, store.sources.run_config(style), tags, partition_key=style))
         else:
-            context.log.warning(without_photos(style))
-    if not known & set(listed):
-        yield dg.SkipReason("; ".join(map(without_photos, listed)) or "there are no styles yet")
+            told.append(f"{style}: {decision.why}")
+    yield from requests
+    if not requests:
+        yield dg.SkipReason("; ".join(told) or ("no style is due" if known else "there are no styles yet"))
+    for text in told if requests else ():
+        context.log.info(text)
+
+
+def require_cron(text: str) -> None:
+    """Raise SettingsError for a text that is no cron which a schedule can have."""
+    if not is_valid_cron_schedule(text):
+        raise SettingsError(
+            f"cron {text!r} in settings.toml is none: write minute, hour, day, month and day of the week, for example "
+            '"0 3 * * 1" for Mondays at three'
+        )
+
+
+def is_due(cron: str, at: datetime, timezone: str) -> bool:
+    """Whether a cron fires at a time; an empty one never does."""
+    if not cron:
+        return False
+    before = (at - timedelta(seconds=1)).timestamp()
+    return next(iter(schedule_execution_time_iterator(before, cron, timezone))) == at
 
 
 def without_photos(style: str) -> str:
     """What to say of a partition that somebody added by hand."""
     return f"{style!r} was added in the UI, but no source has photos of it: add some, or delete the partition"
+
+
+def _decide(
+    instance: dg.DagsterInstance, store: Store, models: Models, preferences: Preferences, style: str
+) -> Decision:
+    if worker := busy(instance, store, style):
+        return Decision(False, worker)
+    try:
+        change = change_now(store, models.profile, style)
+    except (CatalogError, StorageError) as error:
+        return Decision(False, str(error))
+    return on_schedule(change, preferences.rule(style))

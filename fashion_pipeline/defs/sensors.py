@@ -1,25 +1,33 @@
-"""What starts a run when photos arrive."""
+"""What takes in photos that arrive, and retrains a style when enough are new or they are of another kind."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import dagster as dg
 
+from fashion_pipeline.core.automation.reasons import Change, at_once
 from fashion_pipeline.core.catalog.listing import CatalogError, listing_state
 from fashion_pipeline.core.catalog.sources import read_source
-from fashion_pipeline.defs.jobs import full_pipeline_job
+from fashion_pipeline.core.features.drift import Drift
+from fashion_pipeline.defs.jobs import catalog_job, full_pipeline_job
 from fashion_pipeline.defs.schedules import without_photos
 from fashion_pipeline.defs.styles import styles
 from fashion_pipeline.resources.liveness import bury_dead_runs
+from fashion_pipeline.resources.runs import PARTITION, REASON, busy
 from fashion_pipeline.stages.intake import known_sources, take_in
-from fashion_pipeline.store.locks import holder, is_held
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.retraining import change_of, position
+from fashion_pipeline.store.files import StorageError
 from fashion_pipeline.store.store import Store
 
 TRIES = 3
-"""Runs that may fail for one state of a style's photos."""
+"""Runs that may fail for one cause."""
 
-PHOTOS = "fashion_pipeline/photos"
-"""Tag of a run: the state of the photos that it was asked for."""
+CAUSE = "fashion_pipeline/cause"
+"""Tag of a run: what it was asked for, so that it is asked for once."""
+
+TAKE_IN, RETRAIN = "catalog", "full_pipeline"
 
 
 @dataclass
@@ -29,47 +37,142 @@ class Memory:
     seen: dict[str, str] = field(default_factory=dict)
     """Style → state of its photos at the last tick."""
     handled: dict[str, str] = field(default_factory=dict)
-    """Style → state of its photos for which a run was asked, or none is needed."""
+    """Style and job → the cause for which a run was asked, or none is needed."""
     tries: dict[str, int] = field(default_factory=dict)
-    """Style → runs asked for that state."""
+    """Style and job → runs asked for that cause."""
+    baseline: dict[str, str] = field(default_factory=dict)
+    """Style that was never trained → its catalog when the sensor was switched on; empty where it had none."""
+    measured: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    """Style → where it stands, and what has changed by that."""
     asked: int = 0
     """Runs asked for in all."""
 
+    def __post_init__(self) -> None:
+        self.measured = {style: (at, change) for style, (at, change) in self.measured.items()}
 
-@dg.sensor(job=full_pipeline_job, minimum_interval_seconds=60)
-def new_photos(context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store]) -> dg.SensorResult:
-    """Adds a partition for every new style, and asks for a run when a style's photos have changed and come to rest.
 
-    The first tick takes what is there as known and runs nothing. A run that failed is asked for again, twice.
-    """
+@dg.sensor(
+    jobs=[catalog_job, full_pipeline_job],
+    minimum_interval_seconds=60,
+    description=(
+        "Looks at the photos of all styles each minute. A folder that appears under raw/ in the data root becomes a "
+        "style. Photos that came or went are taken in and described once they have not changed for a minute; then the "
+        "style is retrained if enough are new, or if a test says that they are of another kind than those trained on. "
+        "How many are enough is in settings.toml; fashion-pipeline automation changes it. Styles that were there "
+        "untrained when the sensor was switched on wait for new photos. A tick that starts nothing says why."
+    ),
+)
+def new_photos(
+    context: dg.SensorEvaluationContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
+) -> dg.SensorResult:
+    """Asks for a run that takes photos in, or one that retrains; for each cause once, and twice more if it fails."""
     bury_dead_runs(context.instance, store)
     first = context.cursor is None
     memory = Memory(**json.loads(context.cursor)) if context.cursor else Memory()
-    states, reasons = _states(store)
+    states, told = _states(store)
+    listed = context.instance.get_dynamic_partitions(str(styles.name))
     requests = []
     for style, state in states.items():
         if first:
-            memory.handled[style] = memory.seen[style] = state
-            continue
-        reason = _why_not(context.instance, store, memory, style, state)
+            _take_as_known(store, memory, style, state)
+        asked = _Look(context, store, models, memory, style, state).ask()
         memory.seen[style] = state
-        if reason:
-            reasons.append(f"{style}: {reason}")
+        if isinstance(asked, str):
+            told.append(f"{style}: {asked}")
         else:
-            requests.append(_request(store, memory, style, state))
+            requests.append(asked)
     if first and states:
-        reasons.append(f"{len(states)} styles taken as known; photos that come or change from now on start runs")
-    listed = context.instance.get_dynamic_partitions(str(styles.name))
-    reasons += [without_photos(style) for style in listed if style not in states]
-    for reason in reasons if requests else ():
+        told.append(f"{len(states)} styles taken as known; photos that come or change from now on start runs")
+    told += [without_photos(style) for style in listed if style not in states]
+    for reason in told if requests else ():
         context.log.info(reason)
     added = [style for style in states if style not in listed]
     return dg.SensorResult(
         run_requests=requests,
-        skip_reason=None if requests else "; ".join(reasons) or "there are no photos yet",
+        skip_reason=None if requests else "; ".join(told) or "there are no photos yet",
         dynamic_partitions_requests=[styles.build_add_request(added)] if added else [],
         cursor=json.dumps(vars(memory)),
     )
+
+
+@dataclass
+class _Look:
+    """One look at one style."""
+
+    context: dg.SensorEvaluationContext
+    store: Store
+    models: Models
+    memory: Memory
+    style: str
+    state: str
+
+    def ask(self) -> dg.RunRequest | str:
+        """The run that a style needs now, or why it needs none."""
+        if worker := busy(self.context.instance, self.store, self.style):
+            return worker
+        if self.store.sources.done_with(self.style, "features") != self.state:
+            return self._take_in()
+        try:
+            return self._retrain()
+        except StorageError as error:
+            return str(error)
+
+    def _take_in(self) -> dg.RunRequest | str:
+        if self.memory.handled.get(self._key(TAKE_IN)) != self.state and self.memory.seen.get(self.style) != self.state:
+            return "photos are arriving; they are taken in once they have not changed for a minute"
+        return self._once(TAKE_IN, self.state, "photos arrived or changed") or "unchanged"
+
+    def _retrain(self) -> dg.RunRequest | str:
+        where, change = self._change()
+        decision = at_once(change, self.store.preferences.read().rule(self.style))
+        if not decision.retrain:
+            return decision.why
+        return self._once(RETRAIN, where, decision.why) or f"{decision.why}: was asked for already"
+
+    def _change(self) -> tuple[str, Change]:
+        """What has changed of the style; looked up again only if it stands elsewhere than at the last tick."""
+        where = position(self.store, self.models.profile, self.style, self.state)
+        before, known = self.memory.measured.get(self.style, ("", {}))
+        if before == where:
+            return where, Change(**{**known, "drift": Drift(**known["drift"]) if known["drift"] else None})
+        change = change_of(
+            self.store, self.models.profile, self.style, self.state, self.memory.baseline.get(self.style) or None
+        )
+        self.memory.measured[self.style] = (where, asdict(change))
+        return where, change
+
+    def _once(self, job: str, cause: str, why: str) -> dg.RunRequest | None:
+        """A request for a run; None where it was asked for, unless that run failed and may be tried again."""
+        key = self._key(job)
+        if self.memory.handled.get(key) != cause:
+            self.memory.handled[key], self.memory.tries[key] = cause, 0
+        elif not self._failed(cause) or not 0 < self.memory.tries.get(key, 0) < TRIES:
+            return None
+        self.memory.tries[key] += 1
+        self.memory.asked += 1
+        config = self.store.sources.run_config(self.style) if job == RETRAIN else {}
+        return dg.RunRequest(
+            f"{self.style}:{cause}:{self.memory.asked}",
+            config,
+            {REASON: why, CAUSE: cause},
+            job_name=job,
+            partition_key=self.style,
+        )
+
+    def _failed(self, cause: str) -> bool:
+        runs = self.context.instance.get_runs(dg.RunsFilter(tags={PARTITION: self.style, CAUSE: cause}), limit=1)
+        return bool(runs) and runs[0].status == dg.DagsterRunStatus.FAILURE
+
+    def _key(self, job: str) -> str:
+        return f"{self.style}/{job}"
+
+
+def _take_as_known(store: Store, memory: Memory, style: str, state: str) -> None:
+    """At the first tick: what was never trained is not trained because of the photos that are there."""
+    if store.records.newest("evaluation", style) is None:
+        catalog = store.records.newest("catalog", style)
+        memory.baseline[style] = catalog.key if catalog else ""
+        memory.handled[f"{style}/{TAKE_IN}"] = state
 
 
 def _states(store: Store) -> tuple[dict[str, str], list[str]]:
@@ -85,34 +188,3 @@ def _states(store: Store) -> tuple[dict[str, str], list[str]]:
             continue
         states |= {style: listing_state(listing.of(style).entries) for style in listing.styles()}
     return states, problems
-
-
-def _why_not(instance: dg.DagsterInstance, store: Store, memory: Memory, style: str, state: str) -> str | None:
-    """Why a style is not run now; None if it is."""
-    if is_held(store.style_lock(style)):
-        return f"in use by {holder(store.style_lock(style))}"
-    if memory.handled.get(style) == state:
-        return None if _to_retry(instance, memory, style, state) else "unchanged"
-    if store.sources.ran(style) == state:
-        memory.handled[style], memory.tries[style] = state, 0
-        return "has been run with these photos already"
-    if memory.seen.get(style) != state:
-        return "photos are arriving; it is run once they have not changed for a minute"
-    memory.tries[style] = 0
-    return None
-
-
-def _to_retry(instance: dg.DagsterInstance, memory: Memory, style: str, state: str) -> bool:
-    """Whether the last run for this state failed and may be tried again."""
-    tags = {"dagster/partition": style, PHOTOS: state}
-    runs = instance.get_runs(dg.RunsFilter(tags=tags), limit=1)
-    failed = bool(runs) and runs[0].status == dg.DagsterRunStatus.FAILURE
-    return failed and 0 < memory.tries.get(style, 0) < TRIES
-
-
-def _request(store: Store, memory: Memory, style: str, state: str) -> dg.RunRequest:
-    memory.handled[style] = state
-    memory.tries[style] = memory.tries.get(style, 0) + 1
-    memory.asked += 1
-    key = f"{style}:{state}:{memory.asked}"
-    return dg.RunRequest(key, store.sources.run_config(style), {PHOTOS: state}, partition_key=style)

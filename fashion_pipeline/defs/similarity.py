@@ -4,17 +4,30 @@ import dagster as dg
 import numpy as np
 
 from fashion_pipeline.core.rows import Role
-from fashion_pipeline.defs.metadata import check, checks, column_schema, common, gains, markdown, result, row_count
+from fashion_pipeline.defs.automation import FOLLOWS
+from fashion_pipeline.defs.metadata import (
+    Album,
+    check,
+    checks,
+    column_schema,
+    common,
+    gains,
+    markdown,
+    result,
+    row_count,
+)
 from fashion_pipeline.defs.samples import generated_samples
 from fashion_pipeline.resources.gpu import POOL
+from fashion_pipeline.resources.steps import step
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.reports import PAGE, report_prompts
+from fashion_pipeline.stages.reports import report_prompts
 from fashion_pipeline.stages.similarity import compare_samples
 from fashion_pipeline.store.store import Store
 
 
 @dg.asset(
-    **common("similarity", "pytorch", "parquet"),
+    **common("prompts", "pytorch", "parquet"),
+    automation_condition=FOLLOWS,
     deps=[generated_samples],
     pool=POOL,
     metadata=column_schema("similarities", "sample_features"),
@@ -27,6 +40,7 @@ from fashion_pipeline.store.store import Store
         },
     ),
 )
+@step
 def similarity_table(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
 ) -> dg.MaterializeResult:
@@ -48,7 +62,13 @@ def similarity_table(
     return result(made.record, metadata, figures)
 
 
-@dg.asset(**common("similarity", "json"), deps=[similarity_table], metadata=column_schema("prompt_scores"))
+@dg.asset(
+    **common("prompts", "json"),
+    automation_condition=FOLLOWS,
+    deps=[similarity_table],
+    metadata=column_schema("prompt_scores"),
+)
+@step
 def prompt_report(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
 ) -> dg.MaterializeResult:
@@ -61,6 +81,6 @@ def prompt_report(
         "similarity score": made.report["similarity_score"],
         "scores": markdown(made.report["scores"]),
         "gains": gains(made.report),
-        "report": dg.MetadataValue.path(str(made.record.path(PAGE))),
+        "report": Album(store, made.record).page(),
     }
     return result(made.record, metadata)

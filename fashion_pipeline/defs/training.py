@@ -7,10 +7,13 @@ from pydantic import Field, create_model
 
 from fashion_pipeline.core.reports.pictures import loss_curve, markdown_image, sparkline_svg
 from fashion_pipeline.core.training.recipe import Recipe, described
+from fashion_pipeline.defs.automation import FOLLOWS
 from fashion_pipeline.defs.curation import curated_subset
-from fashion_pipeline.defs.metadata import check, checks, column_schema, common, picture, result
+from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, result
 from fashion_pipeline.resources.gpu import POOL
+from fashion_pipeline.resources.steps import step
 from fashion_pipeline.resources.training import trainer
+from fashion_pipeline.settings import SettingsError, read_profile, read_settings
 from fashion_pipeline.stages.models import WEIGHTS, Models
 from fashion_pipeline.stages.reports import training_looks
 from fashion_pipeline.stages.training import MODEL, TRAINED, Trained, export, train
@@ -25,8 +28,17 @@ def _launchpad_type(annotation: Any) -> Any:
     return plain | None
 
 
+def _usual(name: str) -> str:
+    """What a field that is left empty means."""
+    try:
+        profile = read_profile(read_settings().profile)
+    except SettingsError:  # said where the profile is needed
+        return "Empty: the profile's."
+    return f"Empty: {getattr(profile.training, name)}, as in profile {profile.name}."
+
+
 _FIELDS: dict[str, Any] = {
-    name: (_launchpad_type(field.annotation), Field(None, description=f"{described(name)} Empty: the profile's."))
+    name: (_launchpad_type(field.annotation), Field(None, description=f"{described(name)} {_usual(name)}"))
     for name, field in Recipe.model_fields.items()
 }
 _KNOBS: Any = create_model("_Knobs", __base__=dg.Config, **_FIELDS)
@@ -55,6 +67,7 @@ class TrainingConfig(_KNOBS):  # type: ignore[misc]
         },
     ),
 )
+@step
 def lora_weights(
     context: dg.AssetExecutionContext,
     config: TrainingConfig,
@@ -64,19 +77,19 @@ def lora_weights(
     """Weights trained on the curated pairs, with checkpoints, loss curve and recipe."""
 
     chosen: dict[str, Any] = {"values": config.values(), "control": config.control}
-    how = trainer(context, models)
+    how = trainer(context, models, store)
     made = train(store, models, context.partition_key, **chosen, trainer=how, run=context.run.run_id)
-    return result(made.record, _told(made), _checks(made))
+    return result(made.record, _told(Album(store, made.record), made), _checks(made))
 
 
-def _told(made: Trained) -> dict[str, Any]:
+def _told(album: Album, made: Trained) -> dict[str, Any]:
     curve = markdown_image(sparkline_svg(made.held_out), "held-out loss") if made.held_out else "no dev photos"
     held = made.held_out
     ends = {"held-out loss before": held[0], "held-out loss after": held[-1]} if held else {}
     return {
         "held-out loss by step": dg.MetadataValue.md(curve),
-        "loss curve": picture(loss_curve(made.record.table("training_log")), "loss by step"),
-        **_looks(made),
+        "loss curve": album.picture("loss curve", loss_curve(made.record.table("training_log"))),
+        **_looks(album, made),
         "step of these weights": made.step,
         "steps run": made.steps_run,
         "resumed from step": made.resumed_from or 0,
@@ -90,12 +103,13 @@ def _told(made: Trained) -> dict[str, Any]:
     }
 
 
-def _looks(made: Trained) -> dict[str, Any]:
+def _looks(album: Album, made: Trained) -> dict[str, Any]:
     """What was drawn during training, and how close it came to photos that nothing was trained on."""
     curve = [row["similarity"] for row in made.log if row["similarity"] is not None]
     if not curve:
         return {}
-    sheets = {f"drawn at step {step}": picture(sheet, f"step {step}") for step, sheet in training_looks(made.record)}
+    looks = training_looks(made.record)
+    sheets = {f"drawn at step {step}": album.picture(f"step {step}", sheet) for step, sheet in looks}
     return {"similarity by step": dg.MetadataValue.md(markdown_image(sparkline_svg(curve), "similarity")), **sheets}
 
 
@@ -111,6 +125,7 @@ def _checks(made: Trained) -> list[dg.AssetCheckResult]:
 
 @dg.asset(
     **common("training", "pytorch", "safetensors"),
+    automation_condition=FOLLOWS,
     deps=[lora_weights],
     pool=POOL,
     check_specs=checks(
@@ -119,6 +134,7 @@ def _checks(made: Trained) -> list[dg.AssetCheckResult]:
         warning={},
     ),
 )
+@step
 def specialised_model(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
 ) -> dg.MaterializeResult:

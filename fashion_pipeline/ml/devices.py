@@ -91,6 +91,18 @@ def free_memory(device: Device) -> None:
         torch.mps.empty_cache()
 
 
+def forget_device_peak() -> None:
+    """Begin to measure anew what CUDA devices hold at most."""
+    for card in range(torch.cuda.device_count()):
+        torch.cuda.reset_peak_memory_stats(card)
+
+
+def device_peak() -> int | None:
+    """The most bytes that a CUDA device held at once since then; None without one."""
+    cards = range(torch.cuda.device_count())
+    return max((int(torch.cuda.max_memory_allocated(card)) for card in cards), default=None)
+
+
 def peak_memory(device: Device) -> int:
     """The most bytes that were used at once since the process began: of a CUDA device its own, else the process's."""
     if device.type == "cuda":

@@ -26,6 +26,9 @@ class ModelsResource(dg.ConfigurableResource[Models]):
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Models, None, None]:
         """The models, on a card that no other run has, if there is a choice."""
         models = self.create_resource(context)
+        if context.run is None:  # a sensor or a schedule draws nothing
+            yield models
+            return
         with ExitStack() as held:
             yield replace(models, device=_own_card(models.device, Store(Path(self.root)), held))
 

@@ -12,13 +12,14 @@ import dagster as dg
 from dagster import get_dagster_logger
 
 from fashion_pipeline.resources.liveness import watching
+from fashion_pipeline.resources.runs import PARTITION, missing_tags, origin
+from fashion_pipeline.settings import read_settings
 from fashion_pipeline.store.locks import holder, holding, is_held
 from fashion_pipeline.store.store import Store
 
 PATIENCE = 6 * 3600.0
 """Seconds that a run which nobody watches waits for another one of its style; a run that a person started fails."""
 
-PARTITION = "dagster/partition"
 _AUTOMATIC = ("dagster/schedule_name", "dagster/sensor_name")
 
 
@@ -65,6 +66,8 @@ def _watched(context: dg.InitResourceContext, store: Store) -> Iterator[None]:
     if context.run is None or context.instance is None:
         yield
         return
+    if missing := missing_tags(context.run, read_settings().profile):
+        context.instance.add_run_tags(context.run.run_id, missing)
     with watching(context.instance, store, context.run):
         yield
 
@@ -78,7 +81,4 @@ def _removed(path: Path) -> Iterator[None]:
 
 
 def _described(run: dg.DagsterRun) -> str:
-    origin = (
-        run.tags.get("dagster/schedule_name") or run.tags.get("dagster/sensor_name") or run.tags.get("started_from")
-    )
-    return f"run {run.run_id[:8]} of job {run.job_name}, started from {origin or 'the Dagster UI'}"
+    return f"run {run.run_id[:8]} of job {run.job_name}, started from {origin(run)}"

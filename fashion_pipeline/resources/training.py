@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
-from fashion_pipeline.core.reports.pictures import data_uri, markdown_image
+from fashion_pipeline.core.reports.links import picture_link
+from fashion_pipeline.core.reports.pictures import markdown_image
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.reports import SAMPLES
 from fashion_pipeline.stages.trainer import FAILURE, Order, command
-from fashion_pipeline.stages.training import Trainer, TrainingFailedError
+from fashion_pipeline.stages.training import Trainer, TrainingCrashedError, TrainingFailedError
+from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from fashion_pipeline.ml.training.results import TrainingJob
@@ -23,36 +25,36 @@ _STOPPING = 9.0
 """Seconds that a cancelled training has; it ends itself earlier."""
 
 
-def trainer(context: dg.AssetExecutionContext, models: Models) -> Trainer:
+def trainer(context: dg.AssetExecutionContext, models: Models, store: Store) -> Trainer:
     """A trainer that works in a process of its own, or in as many as the recipe says.
 
-    It raises TrainingFailedError with what the process said, or that it ended without a word.
+    It raises TrainingFailedError with what the process said, or TrainingCrashedError where it said nothing.
     """
 
     def train(job: "TrainingJob", title: str) -> None:
         order = Order.write(models, job, title, pipes=True)
         client = dg.PipesSubprocessClient(termination_timeout_seconds=_STOPPING)
-        with _shown(context, job.output / SAMPLES):
+        with _shown(context, store, job.output / SAMPLES):
             try:
                 client.run(context=context, command=command(order, job.recipe.processes))
             except DagsterPipesExecutionError as error:
-                raise TrainingFailedError(_why(job.output, error)) from None
+                raise _failure(job.output, error) from None
 
     return train
 
 
-def _why(output: Path, error: Exception) -> str:
+def _failure(output: Path, error: Exception) -> TrainingFailedError:
     said = output / FAILURE
     if said.exists():
-        return said.read_text(encoding="utf-8")
-    return (
+        return TrainingFailedError(said.read_text(encoding="utf-8"))
+    return TrainingCrashedError(
         f"the training's process ended without a word ({error}): memory may have run out, so try a smaller batch_size "
         f"or gradient_checkpointing; checkpoints are kept in {output}, and a new run goes on there"
     )
 
 
 @contextmanager
-def _shown(context: dg.AssetExecutionContext, folder: Path) -> Iterator[None]:
+def _shown(context: dg.AssetExecutionContext, store: Store, folder: Path) -> Iterator[None]:
     """Each sheet of images that appears in a folder is shown on the page of the run."""
     ended = Event()
     before = set(folder.glob("step-*.png"))
@@ -62,7 +64,7 @@ def _shown(context: dg.AssetExecutionContext, folder: Path) -> Iterator[None]:
         while True:
             last = ended.wait(_LOOK_EVERY)
             for sheet in sorted(set(folder.glob("step-*.png")) - shown):
-                context.log_event(_observation(context, sheet))
+                context.log_event(_observation(context, store, sheet))
                 shown.add(sheet)
             if last:
                 return
@@ -76,8 +78,10 @@ def _shown(context: dg.AssetExecutionContext, folder: Path) -> Iterator[None]:
         watching.join()
 
 
-def _observation(context: dg.AssetExecutionContext, sheet: Path) -> dg.AssetObservation:
-    picture = markdown_image(data_uri(sheet.read_bytes()), sheet.stem)
+def _observation(context: dg.AssetExecutionContext, store: Store, sheet: Path) -> dg.AssetObservation:
+    place = ("training", context.partition_key, sheet.parent.parent.name)
+    kept = store.pictures.put(*place, sheet.stem, sheet.read_bytes())
+    picture = markdown_image(picture_link(*place, kept), sheet.stem)
     return dg.AssetObservation(
         context.asset_key,
         partition=context.partition_key,

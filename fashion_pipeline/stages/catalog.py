@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from fashion_pipeline.core.catalog.assembling import Withdrawn, build_catalog, torn_near_duplicates
-from fashion_pipeline.core.catalog.listing import CatalogError
+from fashion_pipeline.core.catalog.listing import CatalogError, listing_state
 from fashion_pipeline.core.catalog.sources import read_source
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -47,6 +47,7 @@ def catalogue(
     listing = read_source(source).of(style)
     if not listing.entries:
         raise CatalogError(f"no photos of style {style!r} under {source.path}: add some, or remove the style")
+    state = listing_state(listing.entries)
     with store.one_catalog_at_a_time():
         made = build_catalog(
             style,
@@ -59,6 +60,7 @@ def catalogue(
         )
         tables = {"images": made.images, "rejects": made.rejects}
         record = store.records.add("catalog", style, tables=tables, run=run)
+        store.sources.mark(style, "catalog", state)
         torn = torn_near_duplicates(store.all_images(tell))
     return Catalogued(record, made.images, made.rejects, torn, source.path)
 

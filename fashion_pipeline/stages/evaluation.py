@@ -27,6 +27,7 @@ from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.prompts import candidate_of
 from fashion_pipeline.stages.recognition import recognise
 from fashion_pipeline.stages.reports import PAGE, REPORT, evaluation_page
+from fashion_pipeline.stages.retraining import settings_state
 from fashion_pipeline.stages.sets import prints_of, set_scores
 from fashion_pipeline.stages.similarity import Measured, measure
 from fashion_pipeline.stages.training import MODEL
@@ -100,6 +101,7 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
     evaluated here.
     """
     model = store.records.latest("model", style)
+    settings = settings_state(store, models.profile, style)
     training = store.records.input(model, "training")
     searched = store.records.newest("search", style)
     catalog = store.records.input(training, "catalog")
@@ -129,6 +131,7 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
         },
         run=run,
     )
+    store.sources.mark(style, "evaluation", settings)
     scores = found.tables["scores"]
     told = (found.drawn, found.products, found.missing, found.measured)
     return Evaluated(record, found.report, found.verdict, scores, *told)

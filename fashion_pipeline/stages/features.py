@@ -55,6 +55,7 @@ class Described:
 def describe(store: Store, models: Models, style: str, report: Report, run: str = "") -> Described:
     """Embed a style's photos by encoder and judge, and ask the encoder for their attributes."""
     catalog = store.records.latest("catalog", style)
+    state = store.sources.done_with(style, "catalog")
     photos = store.photos(catalog)
     locations = {photo.id: photo.path for photo in photos}
     control = {photo.id: photo.path for photo in control_photos(photos)}
@@ -87,6 +88,8 @@ def describe(store: Store, models: Models, style: str, report: Report, run: str 
         tables={"attributes": answer(ids, rows[0], questions, texts, scale, temperatures)},
         run=run,
     )
+    if state:
+        store.sources.mark(style, "features", state)
     return Described(
         record,
         record.table("attributes"),

@@ -1,5 +1,6 @@
 """The models of a profile: which checkpoints, on which device, and for how long they stay in memory. No Dagster."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,23 @@ def cards() -> int:
     from fashion_pipeline.ml.devices import cuda_devices
 
     return cuda_devices()
+
+
+def watch_device_memory() -> None:
+    """Begin to measure what devices hold at most. What never used torch does not load it for this."""
+    if "torch" in sys.modules:
+        from fashion_pipeline.ml.devices import forget_device_peak
+
+        forget_device_peak()
+
+
+def device_memory() -> int | None:
+    """The most bytes that a device of this process held since then; None without a CUDA device."""
+    if "torch" not in sys.modules:
+        return None
+    from fashion_pipeline.ml.devices import device_peak
+
+    return device_peak()
 
 
 @dataclass(frozen=True)

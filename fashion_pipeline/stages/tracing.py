@@ -41,20 +41,34 @@ class Use:
 
 
 @dataclass(frozen=True)
-class _Made:
+class Made:
     """A record, or its copy in the trail of a version."""
 
     kind: str
     folder: Path
 
     def has(self, table: str) -> bool:
+        """Whether it has a table: those of earlier versions of the program lack some."""
         return (self.folder / f"{table}.parquet").exists()
 
     def table(self, table: str) -> pa.Table:
+        """The rows of one of its tables. Raises StorageError."""
         return read_parquet(table, self.folder / f"{table}.parquet", "it is a copy in a published version")
 
+    def record(self) -> dict[str, Any]:
+        """Its key, when and by which run it was made, and what else `record.json` says. Raises StorageError."""
+        path = self.folder / "record.json"
+        return read_json(path, f"{path} is missing: restore it from a copy of the version")
+
     def control(self) -> bool:
-        return bool(read_json(self.folder / "record.json", "")["made_of"].get("control", False))
+        """Whether a training took the random control."""
+        return bool(self.record()["made_of"].get("control", False))
+
+
+def trail_of(folder: Path) -> dict[str, Made]:
+    """Kind → what is behind a version, in the order of the chain, from the version's own folder."""
+    parts = {part.name: Made(part.name, part) for part in (folder / TRAIL).glob("*") if part.is_dir()}
+    return {kind: parts[kind] for kind in KINDS if kind in parts}
 
 
 def find_photos(store: Store, asked: Iterable[str]) -> dict[str, list[dict[str, Any]]]:
@@ -93,7 +107,7 @@ def uses(store: Store, style: str, ids: set[str]) -> list[Use]:
             if use := _use(style, kind, record.key, record.created, _ancestry(store, record), ids):
                 found.append(use)
     for folder in store.versions.all(style):
-        trail = {part.name: _Made(part.name, part) for part in sorted((folder / TRAIL).glob("*")) if part.is_dir()}
+        trail = trail_of(folder)
         if use := _use(style, "version", folder.name, store.versions.created(folder), trail, ids):
             found.append(use)
     return found
@@ -111,9 +125,9 @@ def trace_version(store: Store, style: str, version: str) -> dict[str, Any]:
     """What is behind a version, from its own trail: photos, prompts, seeds, scores and verdict. JSON types only."""
     folder = store.versions.folder(style, version)
     report = read_json(folder / EVALUATION, f"style {style!r} has no version {version!r}")
-    trail = {part.name: _Made(part.name, part) for part in (folder / TRAIL).glob("*") if part.is_dir()}
+    trail = trail_of(folder)
     images = {row["id"]: row for row in trail["catalog"].table("images").to_pylist()} if "catalog" in trail else {}
-    pairs = _trained_pairs(trail)
+    pairs = trained_pairs(trail)
     searched = trail.get("search")
     samples = trail["evaluation"].table("evaluation_samples") if "evaluation" in trail else None
     return {
@@ -131,18 +145,18 @@ def trace_version(store: Store, style: str, version: str) -> dict[str, Any]:
         "evaluated_on": _distinct(samples, "reference"),
         "seeds": _distinct(samples, "seed"),
         "scores": report["scores"],
-        "records": {kind: read_json(made.folder / "record.json", "")["key"] for kind, made in trail.items()},
+        "records": {kind: made.record()["key"] for kind, made in trail.items()},
     }
 
 
-def _use(style: str, kind: str, key: str, created: str, made: Mapping[str, _Made], ids: set[str]) -> Use | None:
+def _use(style: str, kind: str, key: str, created: str, made: Mapping[str, Made], ids: set[str]) -> Use | None:
     """How closely some photos went into something, by the records behind it; None where they did not."""
     catalog = made.get("catalog")
     listed = ids & set(catalog.table("images")["id"].to_pylist()) if catalog else set()
     if not listed:
         return None
     reached = [
-        (TRAINED, {pair.id for pair in _trained_pairs(made)} if kind != "curation" else set()),
+        (TRAINED, {pair.id for pair in trained_pairs(made)} if kind != "curation" else set()),
         (COMPARED, {each for part in ("evaluation", "search") for each in _references(made.get(part))}),
         (LISTED, listed),
     ]
@@ -151,11 +165,11 @@ def _use(style: str, kind: str, key: str, created: str, made: Mapping[str, _Made
     return Use(style, kind, key, how, created, asset, len(hit))
 
 
-def _ancestry(store: Store, record: Record) -> dict[str, _Made]:
-    return {kind: _Made(kind, each.folder) for kind, each in store.records.ancestry(record).items()}
+def _ancestry(store: Store, record: Record) -> dict[str, Made]:
+    return {kind: Made(kind, each.folder) for kind, each in store.records.ancestry(record).items()}
 
 
-def _trained_pairs(made: Mapping[str, _Made]) -> list[Pair]:
+def trained_pairs(made: Mapping[str, Made]) -> list[Pair]:
     """The pairs of the training behind something; none where there is no training."""
     curation, training = made.get("curation"), made.get("training")
     if curation is None or training is None:
@@ -164,7 +178,7 @@ def _trained_pairs(made: Mapping[str, _Made]) -> list[Pair]:
     return [pair for pair in pairs if pair.kept != training.control()]
 
 
-def _references(made: _Made | None) -> Iterator[str]:
+def _references(made: Made | None) -> Iterator[str]:
     for table in ("evaluation_samples", "samples"):
         if made and made.has(table):
             yield from made.table(table)["reference"].to_pylist()

@@ -41,6 +41,10 @@ class TrainingFailedError(RuntimeError):
     """A training in another process ended without an outcome; the message says why, or where it stands."""
 
 
+class TrainingCrashedError(TrainingFailedError):
+    """It ended without a word, as processes do that the system kills for want of memory."""
+
+
 @dataclass(frozen=True)
 class Trained:
     """A training, and what this call did for it."""

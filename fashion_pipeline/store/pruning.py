@@ -10,8 +10,10 @@ import pyarrow.compute as pc
 from fashion_pipeline.core.rows import Origin
 from fashion_pipeline.store.files import freed, remove
 from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.parquet import read_parquet
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
+from fashion_pipeline.store.versions import TRAIL
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,13 @@ def leftovers(store: Store) -> list[Leftover]:
     What stays of each style: the newest record of every kind, and all that those were made from.
     """
     kept = _kept(store)
-    return [*_records(store, kept), *_checkpoints(store), *_caches(store), *_images(store, kept)]
+    return [
+        *_records(store, kept),
+        *_pictures(store, kept),
+        *_checkpoints(store),
+        *_caches(store),
+        *_images(store, kept),
+    ]
 
 
 def remove_leftovers(store: Store, found: list[Leftover]) -> None:
@@ -64,6 +72,14 @@ def _records(store: Store, kept: set[tuple[str, str, str]]) -> Iterator[Leftover
             )
 
 
+def _pictures(store: Store, kept: set[tuple[str, str, str]]) -> Iterator[Leftover]:
+    """Pictures on asset pages, of records that go."""
+    folders = {store.pictures.folder(*each) for each in kept}
+    for folder in store.pictures.all():
+        if folder not in folders:
+            yield Leftover(folder, f"pictures of {folder.parent.parent.name}", "superseded", freed(folder))
+
+
 def _checkpoints(store: Store) -> Iterator[Leftover]:
     """Of trainings that were finished, or left unfinished before another one of the style was finished."""
     for folder in sorted(store.files.inside("work", "training").glob("*/*")):
@@ -88,9 +104,25 @@ def _images(store: Store, kept: set[tuple[str, str, str]]) -> Iterator[Leftover]
     for record in store.records.everything():
         if (record.kind, record.style, record.key) in kept:
             named |= _samples_of(record)
+    named |= _published_samples(store)
     for path in store.samples.all():
         if path.stem not in named:
             yield Leftover(path, f"image {path.stem}", "no record names it", freed(path))
+
+
+def _published_samples(store: Store) -> set[str]:
+    """Images behind published versions: their pages show them."""
+    named: set[str] = set()
+    for style in store.versions.styles():
+        for folder in store.versions.all(style):
+            for kind, table in (
+                ("search", "samples"),
+                ("evaluation", "evaluation_samples"),
+                ("curation", "training_pairs"),
+            ):
+                path = folder / TRAIL / kind / f"{table}.parquet"
+                named |= set(read_parquet(table, path, "").column("id").to_pylist()) if path.exists() else set()
+    return named
 
 
 def _samples_of(record: Record) -> set[str]:

@@ -10,10 +10,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.store.files import Files, StorageError, read_json, slug
+
+Step = Literal["catalog", "features", "evaluation"]
+"""What is remembered of a style: the state of the photos (`listing_state`) that its catalog and its description were
+made from, and the state of the settings (`stages.retraining.settings_state`) with which it was evaluated."""
 
 
 class Sources:
@@ -55,18 +59,13 @@ class Sources:
         """Remember the configuration of a style's runs."""
         self._files.write_json(self.path(style), self._known(style) | {"config": dict(config)})
 
-    def prepared(self, style: str) -> str | None:
-        """The state of the photos (`listing_state`) that the style's catalog and features were last made from."""
-        return self._state(style).get("prepared")
+    def done_with(self, style: str, step: Step) -> str | None:
+        """The state that a step of a style was last finished with; None where it never was."""
+        return self._state(style).get(step)
 
-    def ran(self, style: str) -> str | None:
-        """The state of the photos that a run of the style was last finished with."""
-        return self._state(style).get("ran")
-
-    def mark(self, style: str, state: str, *, ran: bool) -> None:
-        """Remember that a style is described as of this state of its photos and, with `ran`, that a run ended well."""
-        known = self._state(style) | {"prepared": state} | ({"ran": state} if ran else {})
-        self._files.write_json(self._state_path(style), known)
+    def mark(self, style: str, step: Step, state: str) -> None:
+        """Remember the state that a step of a style was finished with."""
+        self._files.write_json(self._state_path(style), self._state(style) | {step: state})
 
     def forget(self, style: str) -> None:
         """Remove a style. Raises StorageError for one that nobody registered."""

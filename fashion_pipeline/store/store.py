@@ -32,6 +32,8 @@ from fashion_pipeline.core.rows import Photo
 from fashion_pipeline.store.embeddings import Embeddings
 from fashion_pipeline.store.files import Files, StorageError, remove, slug
 from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.pictures import Pictures
+from fashion_pipeline.store.preferences import PreferencesFile
 from fashion_pipeline.store.queries import query
 from fashion_pipeline.store.records import KINDS, Record, Records
 from fashion_pipeline.store.samples import SampleImages
@@ -46,11 +48,13 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.files = Files(root)
+        self.preferences = PreferencesFile(self.files)
         self.sources = Sources(self.files)
         self.records = Records(self.files)
         self.features = Embeddings(self.files, "features")
         self.sample_features = Embeddings(self.files, "sample_features")
         self.samples = SampleImages(self.files)
+        self.pictures = Pictures(self.files)
         self.versions = Versions(self.files)
         self.withdrawals = Withdrawals(self.files)
 
@@ -98,6 +102,7 @@ class Store:
                 self.files.inside("embeddings", table.table, f"style={slug(style)}")
                 for table in (self.features, self.sample_features)
             ]
+            folders += [self.files.inside("pictures", kind, f"style={slug(style)}") for kind in KINDS]
             folders += [self.files.inside("work", "training", slug(style)), self.cache_folder(style)]
             folders += [self.files.inside(name, slug(style)) for name in ("weights", "pages")]
             self.sources.forget(style)

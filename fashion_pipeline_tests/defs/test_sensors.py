@@ -1,7 +1,8 @@
-"""What starts a run by itself: photos that arrive, and the week's end."""
+"""What starts a run by itself: photos that arrive, and the times of the schedule."""
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +11,19 @@ import dagster as dg
 import pytest
 from PIL import Image
 
+from fashion_pipeline import api
+from fashion_pipeline.core import tables
 from fashion_pipeline.core.catalog.listing import SourceSpec, listing_state
 from fashion_pipeline.core.catalog.sources import read_source
 from fashion_pipeline.definitions import defs
-from fashion_pipeline.defs.schedules import weekly_retraining
-from fashion_pipeline.defs.sensors import PHOTOS, TRIES, new_photos
+from fashion_pipeline.defs.schedules import retraining, scheduled_runs
+from fashion_pipeline.defs.sensors import CAUSE, TRIES, new_photos
+from fashion_pipeline.resources.runs import REASON, UNDER_WAY
+from fashion_pipeline.settings import SettingsError
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.retraining import settings_state
 from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
 
@@ -35,10 +43,12 @@ class Sensor:
 
     def __init__(self, store: Store, instance: dg.DagsterInstance) -> None:
         self.store, self.instance, self.cursor = store, instance, None
+        self.models = Models("embedded")
 
     def __call__(self) -> dg.SensorResult:
+        resources = {"store": self.store, "models": self.models}
         context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources={"store": self.store}, definitions=defs
+            instance=self.instance, cursor=self.cursor, resources=resources, definitions=defs
         )
         result = new_photos(context)
         assert isinstance(result, dg.SensorResult)
@@ -68,7 +78,8 @@ def add_photo(folder: Path, name: str = "a.png", size: int = 8) -> Path:
 
 
 def asked(result: dg.SensorResult) -> list[str]:
-    return [str(request.partition_key) for request in result.run_requests or []]
+    """Style and job of each run that was asked for."""
+    return [f"{request.partition_key} {request.job_name}" for request in result.run_requests or []]
 
 
 def why(result: dg.SensorResult) -> str:
@@ -77,7 +88,39 @@ def why(result: dg.SensorResult) -> str:
 
 def add_run(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus) -> None:
     tags = {**request.tags, "dagster/partition": str(request.partition_key)}
-    instance.add_run(dg.DagsterRun(job_name="full_pipeline", tags=tags, status=status))
+    instance.add_run(dg.DagsterRun(job_name=str(request.job_name), tags=tags, status=status))
+
+
+def state_of(store: Store, style: str) -> str:
+    return listing_state(read_source(store.sources.source(style)).of(style).entries)
+
+
+def take_in(store: Store, style: str, photos: int) -> Record:
+    """What a run of the job `catalog` leaves behind, with so many photos."""
+    known = store.records.newest("catalog", style)
+    ids = [f"{style}-{k}" for k in range(photos)]
+    record = store.records.add("catalog", style, tables={"images": [image(id_) for id_ in ids], "rejects": []})
+    for step in ("catalog", "features"):
+        store.sources.mark(style, step, state_of(store, style))
+    assert known is None or known.key != record.key
+    return record
+
+
+def train(store: Store, style: str) -> None:
+    """What a training leaves behind."""
+    catalog = store.records.latest("catalog", style)
+    store.records.add("evaluation", style, inputs={"catalog": catalog}, key=f"trained on {catalog.key}")
+    store.sources.mark(style, "evaluation", settings_state(store, Models("embedded").profile, style))
+
+
+def image(id_: str) -> dict[str, object]:
+    row = {field.name: None for field in tables.schema("images")}
+    texts = {"id": id_, "path": f"{id_}.png", "product_group": id_, "split": "search", "product": id_}
+    return (
+        row
+        | texts
+        | {"width": 8, "height": 8, "bytes": 100, "attributes": [], "perceptual_hash": 0, "thumbnail": bytes(768)}
+    )
 
 
 def test_an_idle_tick_says_that_there_are_no_photos(fresh: Sensor) -> None:
@@ -93,7 +136,29 @@ def test_switching_the_sensor_on_runs_nothing_that_was_there(fresh: Sensor, stor
     assert store.sources.subject("rain-coat") == "rain coat"
 
 
-def test_a_new_folder_of_photos_becomes_a_style_with_one_run_once_it_has_come_to_rest(
+def test_switching_it_on_trains_no_style_that_was_only_described(fresh: Sensor, store: Store) -> None:
+    add_photo(store.raw_folder / "coat")
+    register(store, "coat")
+    take_in(store, "coat", 60)
+    assert asked(fresh()) == asked(fresh()) == []
+    take_in(store, "coat", 79)
+    assert "19 new photos; it takes 20 new photos" in why(fresh())
+    take_in(store, "coat", 80)
+    assert asked(fresh()) == ["coat full_pipeline"]
+
+
+def test_switching_it_on_catches_up_with_photos_that_came_since_a_training(fresh: Sensor, store: Store) -> None:
+    add_photo(store.raw_folder / "coat")
+    register(store, "coat")
+    take_in(store, "coat", 60)
+    train(store, "coat")
+    assert asked(fresh()) == [] and "coat: no new photos" in why(fresh())
+    switched_on_later = Sensor(store, fresh.instance)
+    take_in(store, "coat", 85)
+    assert asked(switched_on_later()) == ["coat full_pipeline"]
+
+
+def test_a_new_folder_of_photos_becomes_a_style_that_is_taken_in_once_it_has_come_to_rest(
     tick: Sensor, store: Store
 ) -> None:
     add_photo(store.raw_folder / "Rain Coat")
@@ -101,21 +166,46 @@ def test_a_new_folder_of_photos_becomes_a_style_with_one_run_once_it_has_come_to
     assert asked(arriving) == [] and "rain-coat: photos are arriving" in why(arriving)
     add_photo(store.raw_folder / "Rain Coat", "b.png")
     assert asked(tick()) == []
-    assert asked(tick()) == ["rain-coat"]
+    assert asked(tick()) == ["rain-coat catalog"]
     assert asked(tick()) == []
 
 
-def test_an_unchanged_style_is_not_run_again_and_a_changed_one_is(tick: Sensor, store: Store) -> None:
+def test_a_new_style_is_trained_once_enough_of_its_photos_were_taken_in(tick: Sensor, store: Store) -> None:
+    add_photo(store.raw_folder / "coat")
+    tick()
+    assert asked(tick()) == ["coat catalog"]
+    take_in(store, "coat", 19)
+    assert "coat: 19 new photos; it takes 20 new photos" in why(tick())
+    take_in(store, "coat", 20)
+    (request,) = tick().run_requests or []
+    assert request.job_name == "full_pipeline"
+    assert request.tags[REASON] == "first training, on 20 photos"
+    assert asked(tick()) == []
+    train(store, "coat")
+    assert "coat: no new photos" in why(tick())
+
+
+def test_how_many_photos_are_enough_is_the_styles_own(tick: Sensor, store: Store) -> None:
+    add_photo(store.raw_folder / "coat")
+    tick()
+    tick()
+    take_in(store, "coat", 12)
+    assert asked(tick()) == []
+    store.preferences.change("retraining", "coat", new_photos=12)
+    assert asked(tick()) == ["coat full_pipeline"]
+
+
+def test_an_unchanged_style_is_not_taken_in_again_and_a_changed_one_is(tick: Sensor, store: Store) -> None:
     bag = add_photo(store.raw_folder / "bag")
     add_photo(store.raw_folder / "coat")
     tick()
-    assert asked(tick()) == ["bag", "coat"]
+    assert asked(tick()) == ["bag catalog", "coat catalog"]
     os.utime(bag, ns=(1, 1))
     tick()
-    assert asked(tick()) == ["bag"]
+    assert asked(tick()) == ["bag catalog"]
     add_photo(store.raw_folder / "coat", "b.png")
     tick()
-    assert asked(tick()) == ["coat"]
+    assert asked(tick()) == ["coat catalog"]
 
 
 def test_two_runs_for_the_same_photos_have_two_keys(tick: Sensor, store: Store) -> None:
@@ -129,32 +219,40 @@ def test_two_runs_for_the_same_photos_have_two_keys(tick: Sensor, store: Store) 
     assert len(set(keys)) == len(keys) == 3
 
 
-def test_a_style_that_the_command_has_just_run_is_not_run_again(tick: Sensor, store: Store) -> None:
-    add_photo(store.raw_folder / "coat")
-    tick()
-    state = listing_state(read_source(SourceSpec(str(store.raw_folder))).of("coat").entries)
-    store.sources.mark("coat", state, ran=True)
-    result = tick()
-    assert asked(result) == [] and "has been run with these photos already" in why(result)
-
-
 def test_a_style_that_is_being_run_is_left_alone(tick: Sensor, store: Store) -> None:
     add_photo(store.raw_folder / "coat")
     tick()
     with holding(store.style_lock("coat"), "style 'coat'", "run 7 of the terminal"):
         assert "coat: in use by run 7 of the terminal" in why(tick())
-    assert asked(tick()) == ["coat"]
+    assert asked(tick()) == ["coat catalog"]
 
 
-def test_a_run_that_failed_is_tried_again_but_not_for_ever(
-    tick: Sensor, store: Store, instance: dg.DagsterInstance
+@pytest.mark.parametrize("status", [status for status in UNDER_WAY if status != dg.DagsterRunStatus.QUEUED])
+def test_a_style_never_has_two_runs(
+    tick: Sensor, store: Store, instance: dg.DagsterInstance, status: dg.DagsterRunStatus
 ) -> None:
     add_photo(store.raw_folder / "coat")
     tick()
+    (request,) = tick().run_requests or []
+    add_run(instance, request, status)
+    take_in(store, "coat", 40)
+    held_back = tick()
+    assert asked(held_back) == [] and f"of job catalog is {status.value.lower()}" in why(held_back)
+
+
+@pytest.mark.parametrize("job", ["catalog", "full_pipeline"])
+def test_a_run_that_failed_is_tried_again_but_not_for_ever(
+    tick: Sensor, store: Store, instance: dg.DagsterInstance, job: str
+) -> None:
+    add_photo(store.raw_folder / "coat")
+    tick()
+    if job == "full_pipeline":
+        tick()
+        take_in(store, "coat", 40)
     tries = 0
     while requests := tick().run_requests:
         tries += 1
-        assert requests[0].tags[PHOTOS]
+        assert requests[0].job_name == job and requests[0].tags[CAUSE]
         add_run(instance, requests[0], dg.DagsterRunStatus.FAILURE)
     assert tries == TRIES
 
@@ -170,12 +268,26 @@ def test_a_run_that_a_person_cancelled_is_not_tried_again(
     assert asked(tick()) == []
 
 
-def test_a_run_is_asked_for_with_the_configuration_that_the_user_chose(tick: Sensor, store: Store) -> None:
+def test_a_retraining_is_asked_for_with_the_configuration_that_the_user_chose(tick: Sensor, store: Store) -> None:
     add_photo(store.raw_folder / "coat")
     tick()
     store.sources.choose("coat", {"lora_weights": {"steps": 30}})
     (request,) = tick().run_requests or []
+    assert request.run_config == {}
+    take_in(store, "coat", 40)
+    (request,) = tick().run_requests or []
     assert request.run_config == {"ops": {"lora_weights": {"config": {"steps": 30}}}}
+
+
+def test_a_damaged_style_is_named_and_the_others_go_on(tick: Sensor, store: Store) -> None:
+    for style in ("bag", "coat"):
+        add_photo(store.raw_folder / style)
+    tick()
+    tick()
+    for style in ("bag", "coat"):
+        take_in(store, style, 40)
+    (store.records.latest("catalog", "bag").folder / "record.json").write_text("{")
+    assert asked(tick()) == ["coat full_pipeline"]
 
 
 def test_photos_of_a_source_that_was_registered_are_noticed(tick: Sensor, store: Store, tmp_path: Path) -> None:
@@ -183,7 +295,7 @@ def test_photos_of_a_source_that_was_registered_are_noticed(tick: Sensor, store:
     store.sources.register("coat", "coat", SourceSpec(str(tmp_path / "elsewhere")))
     add_photo(tmp_path / "elsewhere" / "hat")
     tick()
-    assert asked(tick()) == ["coat", "hat"]
+    assert asked(tick()) == ["coat catalog", "hat catalog"]
 
 
 def test_an_unreadable_source_is_named_and_the_others_go_on(
@@ -195,7 +307,7 @@ def test_an_unreadable_source_is_named_and_the_others_go_on(
     shutil.rmtree(elsewhere)
     add_photo(store.raw_folder / "bag")
     assert f"there is no {elsewhere}" in why(tick())
-    assert asked(tick()) == ["bag"]
+    assert asked(tick()) == ["bag catalog"]
     assert f"there is no {elsewhere}" in capsys.readouterr().err
 
 
@@ -206,7 +318,7 @@ def test_a_style_that_comes_from_two_places_is_named_and_the_others_go_on(
     store.sources.register("coat", "coat", SourceSpec(str(tmp_path / "elsewhere")))
     add_photo(store.raw_folder / "coat")
     assert f"already comes from {tmp_path / 'elsewhere'}" in why(tick())
-    assert asked(tick()) == ["coat"]
+    assert asked(tick()) == ["coat catalog"]
 
 
 def test_a_partition_added_by_hand_without_photos_is_named(tick: Sensor, instance: dg.DagsterInstance) -> None:
@@ -214,34 +326,94 @@ def test_a_partition_added_by_hand_without_photos_is_named(tick: Sensor, instanc
     assert "'hat' was added in the UI, but no source has photos of it" in why(tick())
 
 
-def weekly(store: Store, *styles: str) -> list[dg.RunRequest | dg.SkipReason]:
-    monday = datetime(2025, 1, 6, 3, tzinfo=UTC)
-    home = store.root / "-".join(("home", *styles))
-    home.mkdir()
+MONDAY = datetime(2025, 1, 6, 3, tzinfo=UTC)
+
+
+def scheduled(store: Store, *listed: str, at: datetime = MONDAY) -> list[dg.RunRequest | dg.SkipReason]:
+    home = Path(tempfile.mkdtemp(dir=store.root))
     with dg.DagsterInstance.local_temp(str(home)) as instance:
-        instance.add_dynamic_partitions("styles", list(styles))
-        with dg.build_schedule_context(
-            instance=instance, scheduled_execution_time=monday, resources={"store": store}
-        ) as context:
-            return list(weekly_retraining(context))
+        instance.add_dynamic_partitions("styles", list(listed))
+        with dg.build_schedule_context(instance=instance, scheduled_execution_time=at) as context:
+            return list(scheduled_runs(context, store, Models("embedded")))
 
 
-def test_every_week_each_style_is_run_once_as_its_user_chose(store: Store) -> None:
-    for style in ("bag", "coat"):
-        store.sources.register(style, style, SourceSpec("/photos"))
-    store.sources.choose("coat", {"lora_weights": {"steps": 30}})
-    requests = weekly(store, "bag", "coat")
-    assert [request.partition_key for request in requests] == ["bag", "coat"]
-    assert len({request.run_key for request in requests}) == 2
-    assert [request.run_config for request in requests] == [
-        {},
-        {"ops": {"lora_weights": {"config": {"steps": 30}}}},
-    ]
+def register(store: Store, *names: str) -> None:
+    for style in names:
+        add_photo(store.raw_folder / style)
+        store.sources.register(style, style, SourceSpec(str(store.raw_folder)))
+
+
+def test_the_schedule_retrains_what_has_a_reason_and_says_why_the_others_have_none(store: Store) -> None:
+    register(store, "bag", "coat", "dress")
+    for style in ("bag", "coat", "dress"):
+        take_in(store, style, 20)
+        train(store, style)
+    take_in(store, "coat", 21)
+    store.sources.choose("dress", {"lora_weights": {"steps": 30}})
+    coat, dress = scheduled(store, "bag", "coat", "dress")
+    assert (coat.partition_key, coat.tags[REASON]) == ("coat", "on schedule: 1 new photo")
+    assert (dress.partition_key, dress.tags[REASON]) == ("dress", "on schedule: 0 new photos, other settings")
+    assert dress.run_config == {"ops": {"lora_weights": {"config": {"steps": 30}}}}
+    assert coat.run_key != dress.run_key
+    (skipped,) = scheduled(store, "bag")
+    assert skipped.skip_message == "bag: photos, profile and settings are those of the last training"
+
+
+def test_photos_that_nobody_has_taken_in_are_a_reason_for_the_schedule(store: Store) -> None:
+    register(store, "coat")
+    take_in(store, "coat", 20)
+    train(store, "coat")
+    add_photo(store.raw_folder / "coat", "late.png")
+    (request,) = scheduled(store, "coat")
+    assert "photos that were not taken in yet" in request.tags[REASON]
+
+
+def test_each_style_has_its_own_times(store: Store) -> None:
+    register(store, "bag", "coat", "dress")
+    store.preferences.change("retraining", timezone="Europe/Paris")
+    store.preferences.change("retraining", "coat", cron="0 4 * * *")
+    store.preferences.change("retraining", "bag", cron="")
+    due = {
+        hour: [r.partition_key for r in scheduled(store, "bag", "coat", "dress", at=at) if isinstance(r, dg.RunRequest)]
+        for hour in (2, 3)
+        if (at := MONDAY.replace(hour=hour))
+    }
+    assert due == {2: ["dress"], 3: ["coat"]}  # 03:00 and 04:00 in Paris
+    assert retraining(store.preferences.read())[0].cron_schedule == ["0 3 * * 1", "0 4 * * *"]
+
+
+def test_without_any_cron_there_is_no_schedule(store: Store) -> None:
+    store.preferences.change("retraining", cron="")
+    assert retraining(store.preferences.read()) == []
+
+
+def test_a_cron_that_is_none_is_refused_before_it_is_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASHION_PIPELINE_DATA", str(store.root))
+    with pytest.raises(SettingsError, match=r"cron 'every day' in settings\.toml is none"):
+        api.automate(cron="every day")
+    assert not store.preferences.path.exists()
+    store.preferences.change("retraining", cron="61 * * * *")
+    with pytest.raises(SettingsError, match="cron '61"):
+        retraining(store.preferences.read())
+
+
+def test_a_style_that_is_being_run_is_not_retrained_by_the_schedule(store: Store) -> None:
+    register(store, "coat")
+    with holding(store.style_lock("coat"), "style 'coat'", "run 7"):
+        (skipped,) = scheduled(store, "coat")
+    assert "coat: in use by run 7" in skipped.skip_message
 
 
 def test_a_partition_without_photos_does_not_break_the_schedule(store: Store) -> None:
-    store.sources.register("coat", "coat", SourceSpec("/photos"))
-    (request,) = weekly(store, "hat", "coat")
+    register(store, "coat")
+    (request,) = scheduled(store, "hat", "coat")
     assert request.partition_key == "coat"
-    (skipped,) = weekly(store, "hat")
+    (skipped,) = scheduled(store, "hat")
     assert "'hat' was added in the UI" in skipped.skip_message
+
+
+def test_a_source_that_has_gone_does_not_break_the_schedule(store: Store, tmp_path: Path) -> None:
+    register(store, "coat")
+    store.sources.register("bag", "bag", SourceSpec(str(tmp_path / "gone")))
+    (request,) = scheduled(store, "bag", "coat")
+    assert request.partition_key == "coat"

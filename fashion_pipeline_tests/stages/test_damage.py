@@ -76,7 +76,7 @@ def test_a_damaged_neighbour_is_told_and_left_out(small: Small) -> None:
 def test_a_damaged_neighbour_is_described_again_before_a_run(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = small(20, "bag")
     assert chain.materialize(CATALOG, "bag").success
-    chain.store.sources.mark("bag", "now", ran=False)
+    chain.store.sources.mark("bag", "features", "now")
     assert running._is_described(chain.store, "bag", "now")
     assert not running._is_described(chain.store, "bag", "later")
     cut(file_of(chain.store, "features", "bag", "attributes.parquet"))

@@ -326,12 +326,12 @@ def test_a_damaged_registration_is_named(store: Store) -> None:
             store.sources.source("coat")
 
 
-def test_what_was_prepared_is_remembered_apart_from_what_ran_and_is_no_style(store: Store) -> None:
+def test_what_each_step_was_finished_with_is_remembered_apart_and_is_no_style(store: Store) -> None:
     store.sources.register("coat", "coat", SOURCE)
-    assert store.sources.prepared("coat") is store.sources.ran("coat") is None
-    store.sources.mark("coat", "abc", ran=True)
-    store.sources.mark("coat", "def", ran=False)
-    assert (store.sources.prepared("coat"), store.sources.ran("coat")) == ("def", "abc")
+    assert store.sources.done_with("coat", "catalog") is store.sources.done_with("coat", "features") is None
+    store.sources.mark("coat", "catalog", "abc")
+    store.sources.mark("coat", "features", "def")
+    assert [store.sources.done_with("coat", step) for step in ("catalog", "features")] == ["abc", "def"]
     assert store.sources.styles() == ["coat"]
 
 
