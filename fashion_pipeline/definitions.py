@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from fashion_pipeline.defs.alerts import ALERTS
 from fashion_pipeline.defs.automation import stale_assets
 from fashion_pipeline.defs.jobs import ASSETS, BY_HAND, CHECKS, JOBS, preset_jobs
 from fashion_pipeline.defs.lineage import with_source
@@ -22,7 +23,7 @@ defs = dg.Definitions(
     asset_checks=CHECKS,
     jobs=[*JOBS, *preset_jobs(read_profile(_settings.profile))],
     schedules=retraining(Store(_settings.data).preferences.read()),
-    sensors=[new_photos, stale_assets],
+    sensors=[new_photos, stale_assets, *ALERTS],
     resources={
         "store": StoreResource(root=str(_settings.data)),
         "gpu": _gpu,

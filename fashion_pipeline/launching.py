@@ -248,6 +248,8 @@ def _set_slots(instance: "DagsterInstance") -> None:
 
 def _events(entry: "EventLogEntry", ahead: Callable[[], str]) -> Iterator[Event]:
     """What of an event log entry a person wants to see; `ahead` says for whom a step waits."""
+    from fashion_pipeline.resources.runs import in_words
+
     step = entry.step_key or ""
     event = entry.dagster_event
     if event is None:
@@ -258,10 +260,10 @@ def _events(entry: "EventLogEntry", ahead: Callable[[], str]) -> Iterator[Event]
     if event.event_type_value in kinds:
         yield Event(kinds[event.event_type_value], step, "")
     elif event.event_type_value == "STEP_FAILURE":
-        yield Event("failed", step, _in_words(event.step_failure_data.error))
+        yield Event("failed", step, in_words(event.step_failure_data.error))
     elif event.event_type_value in ("RUN_FAILURE", "PIPELINE_FAILURE"):
         error = getattr(event.event_specific_data, "error", None)
-        yield Event("failed", step, _in_words(error) if error else DIED)
+        yield Event("failed", step, in_words(error) if error else DIED)
     elif event.event_type_value == "ENGINE_EVENT" and str(event.message).startswith("Step blocked by limit"):
         yield Event("message", step, f"waiting for {ahead()}, which has the device")
     elif event.event_type_value == "ASSET_CHECK_EVALUATION":
@@ -269,14 +271,3 @@ def _events(entry: "EventLogEntry", ahead: Callable[[], str]) -> Iterator[Event]
         if not evaluation.passed:
             figures = ", ".join(f"{name} {value.value}" for name, value in evaluation.metadata.items())
             yield Event("check", step, f"{evaluation.check_name} failed ({figures})")
-
-
-def _in_words(error: Any) -> str:
-    """The text of the exception that Dagster wrapped, after its class where the text was not written for people."""
-    while error is not None and error.cause is not None and str(error.cls_name).startswith("Dagster"):
-        error = error.cause
-    if error is None:
-        return "unknown error"
-    kind, _, said = str(error.message).strip().partition(": ")
-    for_people = kind.startswith(f"{LOCATION}.") or kind == "ValueError"
-    return said if said and for_people else f"{error.cls_name}: {said}".removesuffix(": ")

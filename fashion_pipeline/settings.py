@@ -6,6 +6,8 @@
 | `FASHION_PIPELINE_PROFILE` | a profile's name, or the path of a profile file | `embedded` |
 | `FASHION_PIPELINE_DEVICE` | `auto`, `cpu`, `cuda`, `cuda:1`, `mps` | `auto` |
 | `FASHION_PIPELINE_PRECISION` | `auto`, `fp32`, `bf16`, `fp16` | `auto` |
+| `FASHION_PIPELINE_WEBHOOK` | secret: where alerts are posted | none |
+| `FASHION_PIPELINE_SMTP_PASSWORD` | secret: of the mail server that sends alerts | none |
 """
 
 import os
@@ -80,6 +82,20 @@ class Settings:
             "DAGSTER_DISABLE_TELEMETRY": "1",
             "TRANSFORMERS_VERBOSITY": "error",  # importing diffusers warns of a torchvision that nothing here needs
         }
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What must stand in no file."""
+
+    webhook: str = field(default="", repr=False)
+    smtp_password: str = field(default="", repr=False)
+
+
+def read_secrets(environment: Mapping[str, str] | None = None) -> Secrets:
+    """The secrets of this process's environment."""
+    given = os.environ if environment is None else environment
+    return Secrets(given.get("FASHION_PIPELINE_WEBHOOK", ""), given.get("FASHION_PIPELINE_SMTP_PASSWORD", ""))
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:

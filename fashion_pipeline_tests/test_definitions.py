@@ -87,9 +87,10 @@ def test_a_run_prints_what_it_says_and_not_its_own_events(tmp_path: Path) -> Non
 
 
 def test_gains_are_told_in_words() -> None:
-    gain = {"model": "specialised", "against": {"model": "original", "prompt": "plain"}, "mean": 0.1}
-    told = str(gains({"gains": [gain]}).value)
-    assert "original plain" in told and "{" not in told
+    gain = {"model": "specialised", "prompt": "best", "against": {"model": "original", "prompt": "plain"}}
+    gain |= {"measure": "judge", "split": "dev", "mean": -0.1234567, "low": None, "high": None, "n": 3}
+    told = str(gains({"gains": [gain]})["gains on dev"].value)
+    assert "| specialised best | original plain | judge | dev | −0.123 | none | 3 |" in told
 
 
 def test_every_asset_links_to_the_line_where_it_is_written() -> None:

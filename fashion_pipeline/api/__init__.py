@@ -9,7 +9,7 @@ print(api.compare("coat")["verdict"])
 ```
 """
 
-from fashion_pipeline.api.automation import automate, automation
+from fashion_pipeline.api.automation import alerts, automate, automation, try_alerts
 from fashion_pipeline.api.common import Tell
 from fashion_pipeline.api.reading import compare, evaluate, generate, report, report_page, sql, styles
 from fashion_pipeline.api.releases import (
@@ -45,6 +45,7 @@ __all__ = [
     "Mode",
     "RunError",
     "Tell",
+    "alerts",
     "automate",
     "automation",
     "compare",
@@ -67,6 +68,7 @@ __all__ = [
     "stale",
     "styles",
     "trace",
+    "try_alerts",
     "upload",
     "versions",
     "withdraw",

@@ -4,6 +4,7 @@ from typing import Any
 
 from fashion_pipeline.api.common import open_store
 from fashion_pipeline.core.catalog.listing import style_slug
+from fashion_pipeline.settings import read_secrets
 
 
 def automation() -> list[dict[str, Any]]:
@@ -13,6 +14,27 @@ def automation() -> list[dict[str, Any]]:
     names = dict.fromkeys([*store.sources.styles(), *preferences.styles])
     default = {"style": "(all others)", **preferences.retraining.model_dump(exclude={"timezone"})}
     return [default, *({"style": name, **preferences.rule(name).model_dump()} for name in names)]
+
+
+def alerts() -> dict[str, Any]:
+    """Who is told of what, and how: the section `[alerts]` of `settings.toml`."""
+    return open_store().preferences.read().alerts.model_dump(mode="json")
+
+
+def try_alerts() -> list[str]:
+    """Tell everybody who would be told of a failure or a verdict that this is a test; returns the ways.
+
+    Raises AlertError for ways that failed, ValueError where none is named.
+    """
+    from fashion_pipeline.resources.alerting import Alert, send
+
+    store = open_store()
+    alerts = store.preferences.read().alerts
+    if not alerts.ways:
+        raise ValueError(
+            f"nobody is told of anything: name a way under [alerts] in {store.preferences.path}, such as log = true"
+        )
+    return send(Alert("fashion-pipeline: a test", "Alerts get through."), alerts, read_secrets(), store)
 
 
 def automate(

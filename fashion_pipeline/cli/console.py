@@ -32,12 +32,22 @@ def errors() -> Iterator[None]:
     """Errors that a user can mend are one message and exit code 1."""
     from fashion_pipeline.core.catalog.listing import CatalogError
     from fashion_pipeline.core.features.attributes import VocabularyError
+    from fashion_pipeline.resources.alerting import AlertError
     from fashion_pipeline.stages.models import ModelError
     from fashion_pipeline.store.files import StorageError
 
     try:
         yield
-    except (api.RunError, CatalogError, ModelError, StorageError, SettingsError, VocabularyError, ValueError) as error:
+    except (
+        AlertError,
+        api.RunError,
+        CatalogError,
+        ModelError,
+        StorageError,
+        SettingsError,
+        VocabularyError,
+        ValueError,
+    ) as error:
         err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
     except OSError as error:

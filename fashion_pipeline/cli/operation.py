@@ -1,5 +1,6 @@
 """Commands for daily operation: when styles are retrained by themselves."""
 
+import json
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from fashion_pipeline.cli.console import errors, out, table
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for command in (automation,):
+    for command in (automation, alerts):
         app.command()(command)
 
 
@@ -40,3 +41,19 @@ def automation(
         if any(value is not None for value in given.values()):
             api.automate(style, cron=cron, timezone=timezone, new_photos=new_photos, drift=drift)
         out.print(table(api.automation()))
+
+
+def alerts(
+    test: Annotated[bool, typer.Option("--test", help="Send a test by every way that is named.")] = False,
+) -> None:
+    """Who is told of runs that failed and of verdicts: the section [alerts] of settings.toml in the data root.
+
+    Switch the sensors `failure_alerts` and `verdict_alerts` on in the Dagster UI, under Automation. The address of a
+    webhook and the password of a mail server are secrets: FASHION_PIPELINE_WEBHOOK, FASHION_PIPELINE_SMTP_PASSWORD.
+    """
+    with errors():
+        if test:
+            out.print(f"told by {', '.join(api.try_alerts())}", markup=False)
+            return
+        for name, value in api.alerts().items():
+            out.print(f"{name} = {json.dumps(value)}", markup=False, soft_wrap=True)

@@ -30,7 +30,14 @@ MAX_GROUP_SHARE = 0.1
 )
 @step
 def raw_images(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
-    """The reference photos of a style, each with its content hash, product group and split; and the rejected files."""
+    """The reference photos of a style, each with its content hash, product group and split; and the rejected files.
+
+    **A new style**: make a folder with its name under `raw/` in the data root (`data/raw/rain-coat/`) and put 8 or more
+    photos into it. With the sensor `new_photos` switched on (Automation), it becomes a partition within a minute and is
+    trained once it has enough photos. Or materialise `full_pipeline` for it.
+
+    **More photos of a style**: put them where the others lie. Rejected files are listed below with the reason.
+    """
     made = catalogue(store, context.partition_key, context.run.run_id, tell=context.log.warning)
     images, rejects = made.images, made.rejects
     metadata = {

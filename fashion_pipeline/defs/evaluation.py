@@ -18,9 +18,9 @@ from fashion_pipeline.defs.metadata import (
     column_schema,
     common,
     gains,
-    markdown,
     result,
     row_count,
+    scores,
 )
 from fashion_pipeline.defs.styles import styles
 from fashion_pipeline.defs.training import specialised_model
@@ -97,13 +97,12 @@ def _told(store: Store, made: Evaluated) -> dict[str, Any]:
     against, report = made.report["against_champion"], made.report
     album = Album(store, made.record)
     return {
-        **row_count(made.scores),
         "verdict": f"{made.verdict.name}: {made.verdict.reason}",
         **({"against the published version": f"{against['verdict']}: {against['reason']}"} if against else {}),
         "before and after": album.picture("before and after", comparison_picture(store, made.record)),
         "similarity on dev": album.picture("similarity on dev", _chart(report["scores"])),
-        "scores": markdown(report["scores"]),
-        "gains": gains(report),
+        **scores(report),
+        **gains(report),
         "images drawn": made.drawn,
         "report": album.page(),
         **{
@@ -111,6 +110,7 @@ def _told(store: Store, made: Evaluated) -> dict[str, Any]:
             for g in report["gains"]
             if g["split"] == "dev" and g["against"] == {"model": "original", "prompt": "plain"}
         },
+        **row_count(made.scores),
     }
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from fashion_pipeline.core import tables
 from fashion_pipeline.core.catalog.listing import style_slug
 from fashion_pipeline.core.reports import links, pictures
+from fashion_pipeline.core.rows import Purpose, Role, Split
 from fashion_pipeline.defs.lineage import column_lineage
 from fashion_pipeline.defs.styles import OWNERS, styles
 from fashion_pipeline.stages.reports import open_or_none
@@ -21,6 +22,9 @@ from fashion_pipeline.store.store import Store
 
 GALLERY = 24
 """Pictures in a gallery."""
+
+COLUMNS = 6
+"""Pictures of a gallery side by side: no more have room on a laptop."""
 
 CODE_VERSION = version("fashion-pipeline")
 
@@ -64,10 +68,34 @@ def markdown(rows: Sequence[Mapping[str, object]]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(pictures.markdown_table(rows))
 
 
-def gains(report: Mapping[str, Any]) -> dg.MarkdownMetadataValue:
-    """The gains of a report as a table."""
-    rows = [{**gain, "against": " ".join(gain["against"].values())} for gain in report["gains"]]
-    return markdown([{name: _rounded(value) for name, value in row.items()} for row in rows])
+def scores(report: Mapping[str, Any]) -> dict[str, dg.MarkdownMetadataValue]:
+    """The scores of a report as tables: what decides, short enough that it is visible at once, and all."""
+    rows = [{"model": row["model"], "prompt": row["prompt"], **_figures(row, "")} for row in report["scores"]]
+    return {"scores on dev": markdown([row for row in rows if _decides(row)]), "all scores": markdown(rows)}
+
+
+def gains(report: Mapping[str, Any]) -> dict[str, dg.MarkdownMetadataValue]:
+    """The gains of a report as tables: those on dev over the original with the plain prompt, and all."""
+    rows = [
+        {"gain of": f"{row['model']} {row['prompt']}", "over": " ".join(row["against"].values()), **_figures(row, "+")}
+        for row in report["gains"]
+    ]
+    short = [row for row in rows if _decides(row) and row["over"] == "original plain"]
+    return {"gains on dev": markdown(short), "all gains": markdown(rows)}
+
+
+def _decides(row: Mapping[str, object]) -> bool:
+    """Whether a row is one by encoder or judge on dev, of the style's own prompts."""
+    return row["split"] == Split.DEV and row["by"] in list(Role) and row.get("prompt") != Purpose.OTHERS
+
+
+def _figures(row: Mapping[str, Any], sign: str) -> dict[str, object]:
+    """Measure, split, mean with its interval, and n."""
+    mean, low, high = (
+        None if row[part] is None else f"{row[part]:{sign}.3f}".replace("-", "−") for part in ("mean", "low", "high")
+    )
+    interval = f"{low} to {high}" if low else "none"
+    return {"by": row["measure"], "split": row["split"], "mean": mean, "95 % interval": interval, "n": row["n"]}
 
 
 @dataclass(frozen=True)
@@ -91,7 +119,9 @@ class Album:
         if not shown:
             return dg.MetadataValue.md("none")
         told = [caption for _, caption in shown] if captions else ()
-        return self.picture(name, pictures.jpeg_bytes(pictures.contact_sheet([image for image, _ in shown], told)))
+        return self.picture(
+            name, pictures.jpeg_bytes(pictures.contact_sheet([image for image, _ in shown], told, columns=COLUMNS))
+        )
 
     def page(self) -> dg.MarkdownMetadataValue:
         """A link to the record's report."""
@@ -118,10 +148,6 @@ def checks(asset: str, blocking: Mapping[str, str], warning: Mapping[str, str]) 
             for group in (blocking, warning)
             for name, text in group.items()
         ]
-
-
-def _rounded(value: object) -> object:
-    return f"{value:+.3f}".replace("-", "−") if isinstance(value, float) else value
 
 
 def _schema(table: str) -> dg.TableSchema:

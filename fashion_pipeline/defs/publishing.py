@@ -36,7 +36,12 @@ def published_model(
     store: dg.ResourceParam[Store],
     models: dg.ResourceParam[Models],
 ) -> Iterator[dg.MaterializeResult]:
-    """The version in use: a complete pipeline with card, report and trail. Nothing is published unless it is better."""
+    """The version in use: a complete pipeline with card, report and trail. Nothing is published unless it is better.
+
+    **What is behind a version**: the link `trail` of its materialisation leads to the photos that it was trained on,
+    its prompts, each sample with its seed, and the scores. Earlier versions: the tab *Events*, or the links on top of
+    the page of any version.
+    """
     made = publish(store, models, context.partition_key, config.approval)
     context.log.info(made.reason)
     if made.folder is not None:

@@ -12,9 +12,9 @@ from fashion_pipeline.defs.metadata import (
     column_schema,
     common,
     gains,
-    markdown,
     result,
     row_count,
+    scores,
 )
 from fashion_pipeline.defs.samples import generated_samples
 from fashion_pipeline.resources.gpu import POOL
@@ -79,8 +79,8 @@ def prompt_report(
         "strategy": made.report["strategy"],
         "does it help": "{verdict}: {reason}".format(**made.report["prompt_verdict"]),
         "similarity score": made.report["similarity_score"],
-        "scores": markdown(made.report["scores"]),
-        "gains": gains(made.report),
+        **scores(made.report),
+        **gains(made.report),
         "report": Album(store, made.record).page(),
     }
     return result(made.record, metadata)

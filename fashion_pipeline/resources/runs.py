@@ -1,21 +1,23 @@
 """What runs tell about themselves, their tags; and which of them are under way."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from fashion_pipeline.store.locks import holder, is_held
 from fashion_pipeline.store.store import Store
 
-REASON = "fashion_pipeline/reason"
+REASON = "reason"
 """Tag of a run: why it was started."""
 
-PROFILE = "fashion_pipeline/profile"
+PROFILE = "profile"
 """Tag of a run: the profile that it works with."""
 
-STYLE = "fashion_pipeline/style"
+STYLE = "style"
 PARTITION = "dagster/partition"
 
+PACKAGE_NAME = "fashion_pipeline"
 BY_HAND = "started by hand in the Dagster UI"
 
 UNDER_WAY = [
@@ -47,3 +49,14 @@ def busy(instance: dg.DagsterInstance, store: Store, style: str) -> str | None:
         return f"in use by {holder(lock)}"
     found = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY, tags={PARTITION: style}), limit=1)
     return f"run {found[0].run_id[:8]} of job {found[0].job_name} is {found[0].status.value.lower()}" if found else None
+
+
+def in_words(error: Any) -> str:
+    """The text of the exception that Dagster wrapped, after its class where the text was not written for people."""
+    while error is not None and error.cause is not None and str(error.cls_name).startswith("Dagster"):
+        error = error.cause
+    if error is None:
+        return "unknown error"
+    kind, _, said = str(error.message).strip().partition(": ")
+    for_people = kind.startswith(f"{PACKAGE_NAME}.") or kind == "ValueError"
+    return said if said and for_people else f"{error.cls_name}: {said}".removesuffix(": ")

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import tomlkit
 from pydantic import BaseModel, ValidationError
 
-from fashion_pipeline.core.automation.preferences import Preferences, Retraining, StyleRule
+from fashion_pipeline.core.automation.preferences import Alerts, Preferences, Retraining, StyleRule
 from fashion_pipeline.core.training.recipe import explained
 from fashion_pipeline.store.files import Files, StorageError, slug
 
 T = TypeVar("T", bound=BaseModel)
 
-RETRAINING, STYLES = "retraining", "styles"
+RETRAINING, ALERTS, STYLES = "retraining", "alerts", "styles"
 
 
 class PreferencesFile:
@@ -63,6 +63,7 @@ class PreferencesFile:
         styles = self._table(data.get(STYLES, {}), STYLES)
         return Preferences(
             retraining=self._section(Retraining, data.get(RETRAINING, {}), RETRAINING),
+            alerts=self._section(Alerts, data.get(ALERTS, {}), ALERTS),
             styles={name: self._section(StyleRule, values, f"{STYLES}.{name}") for name, values in styles.items()},
         )
 

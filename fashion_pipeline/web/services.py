@@ -69,7 +69,7 @@ def _process(arguments: list[str]) -> Iterator["subprocess.Popen[bytes]"]:
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         try:
             process.wait(STOPPING_SECONDS)
         except subprocess.TimeoutExpired:

@@ -10,10 +10,15 @@ drift = 0.01
 [styles.coat]            # what is different for one style
 cron = "0 3 * * *"
 new_photos = 50
+
+[alerts]
+webhook = true           # its address is a secret: FASHION_PIPELINE_WEBHOOK
+email = ["studio@example.com"]
+smtp = "mail.example.com:587"
 ```
 """
 
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -63,10 +68,38 @@ class StyleRule(_Section):
     drift: float | None = Field(default=None, ge=0, lt=1, description="See [retraining].")
 
 
+class Alerts(_Section):
+    """Who is told of runs that failed and of verdicts, and how. Nobody, unless a way is named."""
+
+    on: tuple[Literal["failure", "verdict"], ...] = Field(
+        default=("failure", "verdict"), description="What is told: failure of a run, verdict of an evaluation."
+    )
+    log: bool = Field(default=False, description="Write to alerts.log in the data root.")
+    webhook: bool = Field(
+        default=False,
+        description="Post JSON with the field text to the address in FASHION_PIPELINE_WEBHOOK, as Slack and Mattermost "
+        "take it.",
+    )
+    email: tuple[str, ...] = Field(default=(), description="Addresses that get an e-mail.")
+    sender: str = Field(default="fashion-pipeline@localhost", description="Address that e-mails come from.")
+    smtp: str = Field(default="localhost:25", description="Mail server, as host:port.")
+    smtp_user: str = Field(
+        default="", description="User of the mail server; the password is in FASHION_PIPELINE_SMTP_PASSWORD."
+    )
+    starttls: bool = Field(default=True, description="Encrypt the connection to the mail server.")
+
+    @property
+    def ways(self) -> list[str]:
+        """The ways that are named."""
+        named = {"log": self.log, "webhook": self.webhook, "email": bool(self.email)}
+        return [name for name, wanted in named.items() if wanted]
+
+
 class Preferences(_Section):
     """The settings file; every part may be left out."""
 
     retraining: Retraining = Retraining()
+    alerts: Alerts = Alerts()
     styles: dict[str, StyleRule] = Field(default={}, description="A section for each style that is different.")
 
     def rule(self, style: str) -> Rule:

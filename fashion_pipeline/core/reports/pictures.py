@@ -130,9 +130,13 @@ def _write(sheet: Image.Image, text: str, corner: tuple[int, int], width: int) -
 # Charts
 
 
+CHART_INCHES = 5.2
+"""Width of a chart: 624 pixels, which Dagster's table of metadata has room for on a laptop."""
+
+
 def loss_curve(log: pa.Table) -> bytes:
     """The table `training_log` as PNG: training loss, and the loss on held-out photos where it was measured."""
-    figure, axes = _chart(6.4, 2.8)
+    figure, axes = _chart(CHART_INCHES, 2.8)
     columns = log.select(["step", "loss", "held_out_loss"]).to_pydict()
     held_out = [
         (step, loss) for step, loss in zip(columns["step"], columns["held_out_loss"], strict=True) if loss is not None
@@ -151,7 +155,7 @@ def interval_chart(
     rows: Sequence[tuple[str, Interval]], *, unit: str = "cosine similarity", reference: float | None = None
 ) -> bytes:
     """One dot with its interval for each label, from top to bottom, as PNG; `reference` draws a line (0 for gains)."""
-    figure, axes = _chart(6.4, 0.9 + 0.34 * len(rows))
+    figure, axes = _chart(CHART_INCHES, 0.9 + 0.34 * len(rows))
     for place, (_, interval) in enumerate(rows):
         if interval.low is not None and interval.high is not None:
             axes.plot([interval.low, interval.high], [place, place], color=BLUE, linewidth=2, solid_capstyle="round")

@@ -1,0 +1,60 @@
+"""Who is told what: a run that failed, and the verdict of an evaluation. Off until somebody switches them on."""
+
+import dagster as dg
+
+from fashion_pipeline.core.automation.preferences import Preferences
+from fashion_pipeline.resources.alerting import Alert, send
+from fashion_pipeline.resources.runs import PARTITION, REASON, in_words
+from fashion_pipeline.settings import read_secrets
+from fashion_pipeline.stages.reports import REPORT
+from fashion_pipeline.store.store import Store
+
+HOW = (
+    "Whom it tells, and how, is in the section [alerts] of settings.toml in the data root: a log file, a webhook, "
+    "e-mail; nobody unless one is named. `fashion-pipeline alerts --test` tries it."
+)
+
+
+@dg.run_failure_sensor(
+    name="failure_alerts",
+    monitor_all_code_locations=False,
+    description=f"Tells people that a run failed, for which style, why it was started and what went wrong. {HOW}",
+)
+def failure_alerts(context: dg.RunFailureSensorContext, store: dg.ResourceParam[Store]) -> dg.SkipReason:
+    """One alert a run."""
+    run = context.dagster_run
+    style = run.tags.get(PARTITION, "")
+    causes = [in_words(each.step_failure_data.error) for each in context.get_step_failure_events()]
+    told = "\n".join(dict.fromkeys(causes)) or str(context.failure_event.message)
+    text = f"{told}\nJob {run.job_name}, {run.tags.get(REASON, 'for no reason given')}. Its page: /runs/{run.run_id}"
+    return _tell(store, "failure", Alert(f"{style or run.job_name}: a run failed", text, style, run.run_id))
+
+
+@dg.run_status_sensor(
+    run_status=dg.DagsterRunStatus.SUCCESS,
+    name="verdict_alerts",
+    description=f"Tells people the verdict of each evaluation, and which version is published. {HOW}",
+)
+def verdict_alerts(context: dg.RunStatusSensorContext, store: dg.ResourceParam[Store]) -> dg.SkipReason:
+    """One alert an evaluation; a run that found its evaluation made says nothing."""
+    run = context.dagster_run
+    style = run.tags.get(PARTITION, "")
+    evaluation = store.records.newest("evaluation", style) if style else None
+    if evaluation is None or evaluation.run != run.run_id:
+        return dg.SkipReason("this run evaluated nothing")
+    report = evaluation.json(REPORT)
+    pointer = store.versions.pointer(style)
+    ends = {pointer.version: "It is published.", pointer.waiting: "It waits for approval."}
+    text = f"{report['reason']}\n{ends.get(report['model'], 'It is not published.')} Its page: /runs/{run.run_id}"
+    return _tell(store, "verdict", Alert(f"{style}: {report['verdict']}", text, style, run.run_id))
+
+
+ALERTS = (failure_alerts, verdict_alerts)
+
+
+def _tell(store: Store, what: str, alert: Alert) -> dg.SkipReason:
+    preferences: Preferences = store.preferences.read()
+    if what not in preferences.alerts.on or not preferences.alerts.ways:
+        return dg.SkipReason(f"nobody wants to be told: {alert.subject}")
+    ways = send(alert, preferences.alerts, read_secrets(), store)
+    return dg.SkipReason(f"told by {', '.join(ways)}: {alert.subject}")
