@@ -50,7 +50,7 @@ def _storage(settings: Settings, profile: str) -> Iterator[Finding]:
         return
     free, style = shutil.disk_usage(settings.data).free, _style_cost(profile)
     told = (
-        f"{free / 1e9:.0f} GB free; a style takes about {style / 1e9:.1f} GB, each retraining as much again until prune"
+        f"{free / 1e9:.0f} GB free; a style takes about {style / 1e9:.1f} GB, each retraining as much again until clean"
     )
     yield "disk", free > style, told, f"free {style / 1e9:.1f} GB or more"
 

@@ -226,11 +226,11 @@ def test_pruning_says_what_it_would_free(root: Path) -> None:
     store = Store(root)
     for state in ("one", "two"):
         store.records.add("catalog", "coat", made_of={"state": state})
-    dry = call("prune", "--dry-run")
+    dry = call("clean")
     assert "coat: catalog" in dry.output and "could free" in dry.output
     assert len(store.records.all("catalog", "coat")) == 2
-    assert "freed" in call("prune").output and len(store.records.all("catalog", "coat")) == 1
-    assert call("prune").output.strip() == "freed 0.0 MB"
+    assert "freed" in call("clean", "--yes").output and len(store.records.all("catalog", "coat")) == 1
+    assert call("clean", "--yes").output.strip() == "freed 0.0 MB"
 
 
 # What a new user ran into

@@ -126,7 +126,7 @@ def test_finetune_compare_and_generate_from_a_notebook(root: Path, tmp_path: Pat
     assert [path.name for path in paths] == ["coat-5.png", "coat-6.png"] and all(path.stat().st_size for path in paths)
     (row,) = [row for row in api.styles() if row["style"] == "coat"]
     assert row["best prompt"] and row["verdict"] == "no evidence" and row["published"] == training.key
-    assert api.prune(dry_run=True)
+    assert api.clean(dry_run=True)
 
 
 def test_a_style_that_is_in_use_is_named_before_a_process_is_started(root: Path) -> None:

@@ -34,7 +34,7 @@ from fashion_pipeline.api.running import (
     preset,
     run,
 )
-from fashion_pipeline.api.upkeep import Check, doctor, move, prune, remove
+from fashion_pipeline.api.upkeep import Check, clean, doctor, move, remove, status
 
 __all__ = [
     "JOBS",
@@ -48,6 +48,7 @@ __all__ = [
     "alerts",
     "automate",
     "automation",
+    "clean",
     "compare",
     "delete_version",
     "doctor",
@@ -57,7 +58,6 @@ __all__ = [
     "move",
     "optimize_prompts",
     "preset",
-    "prune",
     "publish",
     "remove",
     "report",
@@ -66,6 +66,7 @@ __all__ = [
     "run",
     "sql",
     "stale",
+    "status",
     "styles",
     "trace",
     "try_alerts",

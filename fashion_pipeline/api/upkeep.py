@@ -1,10 +1,11 @@
 """Keeping an installation in order: where photos lie, what may go, and what is missing."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fashion_pipeline.api.common import open_store
+from fashion_pipeline.api.common import open_models, open_store
 from fashion_pipeline.api.running import source_spec
 from fashion_pipeline.core.catalog.listing import SourceSpec, style_slug
 from fashion_pipeline.settings import enter, read_settings
@@ -49,10 +50,34 @@ def remove(style: str) -> None:
         instance.delete_dynamic_partition("styles", style)
 
 
-def prune(*, dry_run: bool = False) -> "list[Leftover]":
+def status() -> dict[str, list[dict[str, Any]]]:
+    """How everything stands: `styles`, `runs` under way or failed, `ticks` of schedule and sensors, `disk` in bytes.
+
+    Raises StorageError for a settings file that cannot be read.
+    """
+    from fashion_pipeline.launching import opened_instance
+    from fashion_pipeline.operation import runs, ticks
+    from fashion_pipeline.stages.status import standings
+    from fashion_pipeline.store.usage import usage
+
+    store = open_store()
+    preferences = store.preferences.read()
+    enter(read_settings())
+    with opened_instance(store) as instance:
+        found: dict[str, Iterable[Any]] = {
+            "styles": standings(store, open_models().profile),
+            "runs": runs(instance),
+            "ticks": ticks(instance, preferences),
+            "disk": usage(store),
+        }
+        return {name: [asdict(row) for row in rows] for name, rows in found.items()}
+
+
+def clean(*, dry_run: bool = True) -> "list[Leftover]":
     """Remove superseded trainings, models, records, images and caches; returns what was (or would be) removed.
 
-    The newest of everything, what it was made from, and all published versions stay.
+    The newest of everything, what it was made from, and all that a published version needs stay. Raises LockedError,
+    before anything is removed, while a style is being run.
     """
     from fashion_pipeline.store.pruning import leftovers, remove_leftovers
 

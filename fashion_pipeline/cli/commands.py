@@ -186,19 +186,6 @@ def sql(
 
 
 @app.command()
-def prune(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-) -> None:
-    """Remove superseded trainings, models, images and caches. Published versions and the newest of all stay."""
-    with errors():
-        found = api.prune(dry_run=dry_run)
-    if found:
-        out.print(table([{"what": each.what, "why": each.why, "MB": f"{each.size / 1e6:.1f}"} for each in found]))
-    total = sum(each.size for each in found) / 1e6
-    out.print(f"{'could free' if dry_run else 'freed'} {total:.1f} MB")
-
-
-@app.command()
 def move(
     source: Annotated[str, typer.Argument(help="The folder, manifest or IDX files where the photos lie now.")],
 ) -> None:
@@ -218,7 +205,7 @@ def remove(
         typer.confirm(f"Forget {style!r} with all its results?", abort=True)
     with errors():
         api.remove(style)
-    out.print(f"{escape(style)} is forgotten; fashion-pipeline prune removes its images")
+    out.print(f"{escape(style)} is forgotten; fashion-pipeline clean removes its images")
 
 
 @app.command()

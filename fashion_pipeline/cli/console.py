@@ -147,3 +147,8 @@ def cell(value: object) -> str:
     if isinstance(value, list) and len(value) > SHOWN_ITEMS:
         return f"({len(value)} values)"
     return str(value)
+
+
+def megabytes(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -1,18 +1,76 @@
-"""Commands for daily operation: when styles are retrained by themselves."""
+"""Commands for daily operation: how everything stands, when styles are retrained, who is told, what may go."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fashion_pipeline import api
-from fashion_pipeline.cli.console import errors, out, table
+from fashion_pipeline.cli.console import errors, megabytes, out, table
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for command in (automation, alerts):
+    for command in (status, automation, alerts, clean):
         app.command()(command)
+
+
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    disk: Annotated[bool, typer.Option("--disk", help="Also what takes how much room, by style and table.")] = False,
+) -> None:
+    """How everything stands: styles and what changed, versions, runs under way or failed, next ticks, disk use."""
+    with errors():
+        found = api.status()
+        if as_json:
+            out.print_json(data=found)
+            return
+    out.print(table([_short(row) for row in found["styles"]]) if found["styles"] else "no styles yet")
+    out.print(table(found["runs"]) if found["runs"] else "no run is under way, and none failed this week", end="\n\n")
+    out.print(table([{**row, "on": "on" if row["on"] else "off"} for row in found["ticks"]]))
+    total = sum(row["bytes"] for row in found["disk"])
+    if disk:
+        out.print(table([{**row, "bytes": megabytes(row["bytes"])} for row in found["disk"]]))
+    out.print(f"disk: {megabytes(total)}, of which {_largest(found['disk'])}", markup=False)
+
+
+def _short(row: dict[str, Any]) -> dict[str, Any]:
+    """A style's row as a terminal has room for it."""
+    published = row["published"] or (f"{row['waiting']} waits for approval" if row["waiting"] else "")
+    told = row["problem"] or row["changed"] or "nothing"
+    day = (row["evaluated"] or "never")[:10]
+    return {
+        "style": row["style"],
+        "photos": row["photos"],
+        "evaluated": day,
+        "verdict": row["verdict"],
+        "published": published,
+        "changed since": told,
+    }
+
+
+def _largest(rows: list[dict[str, Any]]) -> str:
+    """The three kinds of things that take most."""
+    kinds: dict[str, int] = {}
+    for row in rows:
+        kinds[row["what"]] = kinds.get(row["what"], 0) + row["bytes"]
+    largest = sorted(kinds.items(), key=lambda each: -each[1])[:3]
+    return ", ".join(f"{what} {megabytes(size)}" for what, size in largest) or "nothing"
+
+
+def clean(
+    sure: Annotated[bool, typer.Option("--yes", help="Remove; without it, only say what would be removed.")] = False,
+) -> None:
+    """Remove superseded trainings, models, images, caches and pictures; without --yes only say which.
+
+    The newest of everything and all that a published version needs stay.
+    """
+    with errors():
+        found = api.clean(dry_run=not sure)
+    if found:
+        out.print(table([{"what": each.what, "why": each.why, "size": megabytes(each.size)} for each in found]))
+    total = megabytes(sum(each.size for each in found))
+    out.print(f"freed {total}" if sure else f"could free {total}: fashion-pipeline clean --yes")
 
 
 def automation(

@@ -135,11 +135,17 @@ class _Look:
         before, known = self.memory.measured.get(self.style, ("", {}))
         if before == where:
             return where, Change(**{**known, "drift": Drift(**known["drift"]) if known["drift"] else None})
-        change = change_of(
-            self.store, self.models.profile, self.style, self.state, self.memory.baseline.get(self.style) or None
-        )
+        change = change_of(self.store, self.models.profile, self.style, self.state, self._baseline())
         self.memory.measured[self.style] = (where, asdict(change))
         return where, change
+
+    def _baseline(self) -> str | None:
+        """The catalog that a style which was never trained is compared with; the present one where that was removed."""
+        key = self.memory.baseline.get(self.style)
+        if key and self.store.records.find("catalog", self.style, key) is None:
+            newest = self.store.records.newest("catalog", self.style)
+            key = self.memory.baseline[self.style] = newest.key if newest else ""
+        return key or None
 
     def _once(self, job: str, cause: str, why: str) -> dg.RunRequest | None:
         """A request for a run; None where it was asked for, unless that run failed and may be tried again."""

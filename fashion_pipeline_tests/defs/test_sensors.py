@@ -147,6 +147,18 @@ def test_switching_it_on_trains_no_style_that_was_only_described(fresh: Sensor, 
     assert asked(fresh()) == ["coat full_pipeline"]
 
 
+def test_a_style_is_not_trained_because_its_earlier_catalog_was_cleaned_away(fresh: Sensor, store: Store) -> None:
+    add_photo(store.raw_folder / "coat")
+    register(store, "coat")
+    before = take_in(store, "coat", 60)
+    fresh()
+    take_in(store, "coat", 61)
+    shutil.rmtree(before.folder)
+    assert asked(fresh()) == []
+    take_in(store, "coat", 81)
+    assert asked(fresh()) == ["coat full_pipeline"]
+
+
 def test_switching_it_on_catches_up_with_photos_that_came_since_a_training(fresh: Sensor, store: Store) -> None:
     add_photo(store.raw_folder / "coat")
     register(store, "coat")

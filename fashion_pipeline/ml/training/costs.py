@@ -57,7 +57,7 @@ def require_space(folder: Path, recipe: Recipe, output: Path) -> None:
     if free < needed:
         raise TrainingError(
             f"training and export take about {needed / 1e9:.1f} GB, but {output} has {free / 1e9:.1f} GB free: free "
-            f"some (fashion-pipeline prune), or set checkpoints_kept (now {recipe.checkpoints_kept}) to 1"
+            f"some (fashion-pipeline clean), or set checkpoints_kept (now {recipe.checkpoints_kept}) to 1"
         )
 
 
