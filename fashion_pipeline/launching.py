@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from fashion_pipeline.core.progress import progress_in
 from fashion_pipeline.store.locks import holding, is_held, require_free
 
 if TYPE_CHECKING:
@@ -36,9 +37,13 @@ class Event:
     """Something that a run reports."""
 
     kind: str
-    """started, finished, skipped or failed (a step), message, check"""
+    """planned (a run), started, finished, skipped or failed (a step), message, progress, check"""
     step: str
     text: str
+    done: int = 0
+    """Of a progress: how much of `total`."""
+    total: int = 0
+    """Of a progress; of a planned run its steps."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Launcher:
     ) -> None:
         """`command` names the lock that the calling process holds; its runs end when it is gone."""
         self.instance, self._workspace, self._store, self._command = instance, workspace, store, command
+        self._steps = 0
 
     def launch(
         self,
@@ -76,6 +82,7 @@ class Launcher:
         self._wait_for_ending_runs(style)
         require_free(self._store.style_lock(style), f"style {style!r}")  # before a process is started for nothing
         run_id = self._create(job, style, {"loggers": QUIET} | dict(run_config), tags)
+        follow(Event("planned", "", job, total=self._steps))
         self.instance.launch_run(run_id, self._workspace)
         with interruptions():
             try:
@@ -84,6 +91,12 @@ class Launcher:
                 self.instance.run_launcher.terminate(run_id)
                 self._follow(run_id, follow, until=time.monotonic() + CANCELLING)
                 raise
+
+    def submit(self, job: str, style: str, run_config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """Put a run into the queue, from which the daemon takes it; returns its id. Nobody follows it."""
+        run_id = self._create(job, style, run_config, tags, followed=False)
+        self.instance.submit_run(run_id, self._workspace)
+        return run_id
 
     def _wait_for_ending_runs(self, style: str) -> None:
         """Give a run of the style that is being cancelled, or whose command is gone, the time to end."""
@@ -104,7 +117,9 @@ class Launcher:
                 return
             time.sleep(POLL_SECONDS)
 
-    def _create(self, job: str, style: str, run_config: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    def _create(
+        self, job: str, style: str, run_config: Mapping[str, Any], tags: Mapping[str, str], *, followed: bool = True
+    ) -> str:
         from dagster._core.definitions.selector import JobSubsetSelector
 
         from fashion_pipeline.resources.liveness import COMMAND
@@ -115,6 +130,7 @@ class Launcher:
         plan = location.get_execution_plan(
             remote, run_config, step_keys_to_execute=None, known_state=None, instance=self.instance
         ).execution_plan_snapshot
+        self._steps = len(plan.step_keys_to_execute)
         run = self.instance.create_run(
             job_name=job,
             run_id=None,
@@ -125,7 +141,7 @@ class Launcher:
             status=None,
             root_run_id=None,
             parent_run_id=None,
-            tags={**tags, "dagster/partition": style, COMMAND: self._command},
+            tags={**tags, "dagster/partition": style} | ({COMMAND: self._command} if followed else {}),
             job_snapshot=remote.job_snapshot,
             execution_plan_snapshot=plan,
             parent_job_snapshot=remote.parent_job_snapshot,
@@ -246,6 +262,13 @@ def _set_slots(instance: "DagsterInstance") -> None:
         instance.event_log_storage.set_concurrency_slots(POOL, count)
 
 
+def _said(step: str, text: str) -> Event:
+    """A message, or how far a step is."""
+    if (found := progress_in(text)) is None:
+        return Event("message", step, text)
+    return Event("progress", step, text, found.done, found.total)
+
+
 def _events(entry: "EventLogEntry", ahead: Callable[[], str]) -> Iterator[Event]:
     """What of an event log entry a person wants to see; `ahead` says for whom a step waits."""
     from fashion_pipeline.resources.runs import in_words
@@ -253,8 +276,8 @@ def _events(entry: "EventLogEntry", ahead: Callable[[], str]) -> Iterator[Event]
     step = entry.step_key or ""
     event = entry.dagster_event
     if event is None:
-        if step and int(entry.level) < logging.ERROR:
-            yield Event("message", step, entry.user_message)
+        if step and int(entry.level) < logging.ERROR and not entry.user_message.startswith("[pipes]"):
+            yield _said(step, entry.user_message)
         return
     kinds = {"STEP_START": "started", "STEP_SUCCESS": "finished", "STEP_SKIPPED": "skipped"}
     if event.event_type_value in kinds:

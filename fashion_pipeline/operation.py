@@ -10,6 +10,9 @@ from fashion_pipeline.core.automation.preferences import Preferences
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
+LOOKED_AT = 20
+"""Materialisations of an asset that are looked at for its pace."""
+
 RECENT = timedelta(days=7)
 """Failures that are listed."""
 
@@ -25,6 +28,22 @@ class Run:
     reason: str
     since: str
     """Date and time, ISO 8601, UTC."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast this data root's last run was; None where nothing was measured yet."""
+
+    images: float | None
+    """Drawn a second."""
+    steps: float | None
+    """Trained a second."""
+
+    def seconds(self, images: int, steps: int) -> float | None:
+        """What so many images and steps take; None where a pace is missing that is needed."""
+        if (images and not self.images) or (steps and not self.steps):
+            return None
+        return images / (self.images or 1.0) + steps / (self.steps or 1.0)
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,24 @@ def runs(instance: "DagsterInstance") -> list[Run]:
                 )
             )
     return found
+
+
+def pace(instance: "DagsterInstance") -> Pace:
+    """By the newest materialisations that really drew, or trained, something."""
+
+    def newest(rate: str, *assets: str) -> float | None:
+        from dagster import AssetKey
+
+        found = [
+            (record.timestamp, float(str(record.asset_materialization.metadata[rate].value)))
+            for asset in assets
+            for record in instance.fetch_materializations(AssetKey(asset), limit=LOOKED_AT).records
+            if record.asset_materialization and rate in record.asset_materialization.metadata
+        ]
+        return max(found)[1] if found else None
+
+    images = newest("images a second", "generated_samples", "evaluation_report")
+    return Pace(images, newest("steps a second", "lora_weights"))
 
 
 def ticks(instance: "DagsterInstance", preferences: Preferences) -> Iterator[Tick]:

@@ -17,6 +17,8 @@ from fashion_pipeline.core.catalog.listing import (
 from fashion_pipeline.settings import enter, read_settings
 
 if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
     from fashion_pipeline.launching import Event, Launcher
     from fashion_pipeline.store.store import Store
 
@@ -73,11 +75,12 @@ def run(
     enter(read_settings())
     style = style_slug(style)
     report = follow or _print_event
-    listed = _take_in(store, style, source, lambda text: report(style, Event("message", "", text)))
+    listed, photos = _take_in(store, style, source, lambda text: report(style, Event("message", "", text)))
     chosen = _choose(store, style, config or {}, forget)
     ops = {op: {"config": dict(values)} for op, values in chosen.items() if op in OPS[mode]}
     with launcher(store) as launch:
         launch.instance.add_dynamic_partitions("styles", list(listed))
+        report(style, Event("message", "", _cost(launch.instance, store, style, mode, chosen, photos)))
         for other, state in listed.items():
             if other != style and not _is_described(store, other, state):
                 _prepare(launch, other, report)
@@ -144,8 +147,42 @@ def source_spec(source: str | Path | SourceSpec) -> SourceSpec:
     return replace(spec, path=str(Path(spec.path).expanduser().resolve()))
 
 
-def _take_in(store: "Store", style: str, source: str | Path | SourceSpec | None, tell: Tell) -> dict[str, str]:
-    """Register the styles of the source that is given, or of the style's own; returns style → state of its photos."""
+def _cost(instance: "DagsterInstance", store: "Store", style: str, mode: Mode, chosen: Config, photos: int) -> str:
+    """What a run costs at most, and how long that takes at the pace of the last one."""
+    from fashion_pipeline.core.progress import spoken
+    from fashion_pipeline.defs.jobs import defaults
+    from fashion_pipeline.operation import pace
+    from fashion_pipeline.stages.costs import cost_of
+
+    models, usual = open_models(), defaults()
+    cost = cost_of(
+        models,
+        photos,
+        search={**usual["generated_samples"], **chosen.get("generated_samples", {})} if mode != "finetune" else None,
+        training={name: value for name, value in chosen.get("lora_weights", {}).items() if name != "control"}
+        if mode != "prompt"
+        else None,
+        products={**usual["evaluation_report"], **chosen.get("evaluation_report", {})}["products"],
+        contestants=3 if store.versions.pointer(style).version else 2,
+    )
+    seconds = pace(instance).seconds(cost.images, cost.steps)
+    time = (
+        f"{spoken(seconds)} at the pace of the last run" if seconds else "how long that takes, the first run will show"
+    )
+    steps = f" and {cost.steps} steps to train" if cost.steps else ""
+    return (
+        f"at most {cost.images} images to draw{steps}: {time}; {max(1, cost.bytes // 10**6)} MB of disk. "
+        "What exists is not made again"
+    )
+
+
+def _take_in(
+    store: "Store", style: str, source: str | Path | SourceSpec | None, tell: Tell
+) -> tuple[dict[str, str], int]:
+    """Register the styles of the source that is given, or of the style's own.
+
+    Returns style → state of its photos, and how many there are of the style itself.
+    """
     from fashion_pipeline.core.catalog.sources import read_source
     from fashion_pipeline.stages.intake import take_in
 
@@ -158,7 +195,8 @@ def _take_in(store: "Store", style: str, source: str | Path | SourceSpec | None,
         known = ", ".join(listing.styles()) or "none"
         raise CatalogError(f"{spec.path} has no photos of style {style!r}; its styles: {known}{reasons}")
     take_in(store, spec, listing)
-    return {name: listing_state(listing.of(name).entries) for name in listing.styles()}
+    states = {name: listing_state(listing.of(name).entries) for name in listing.styles()}
+    return states, len(listing.of(style).entries)
 
 
 def _is_described(store: "Store", style: str, state: str) -> bool:
@@ -188,7 +226,7 @@ def _tags(style: str, reason: str = "asked for on the command line") -> dict[str
 
 
 def _print_event(style: str, event: "Event") -> None:
-    if event.kind in ("started", "failed", "message"):
+    if event.kind in ("started", "failed", "message", "progress"):
         print(f"{style}: {event.step} {event.text or event.kind}", file=sys.stderr)
 
 

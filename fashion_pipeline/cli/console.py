@@ -67,30 +67,44 @@ def errors() -> Iterator[None]:
 
 @contextmanager
 def progress_line(asked: str) -> Iterator[api.Follow]:
-    """A line with the step that is running, and a line above it for each that ended or said something.
+    """A bar with the step that is running and how far it is, and a line above it for each that ended or said something.
 
     Why the style that was asked for failed is the command's own last word, so here only the step is named.
     """
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        task = progress.add_task("starting", total=None)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
+    with Progress(*columns, TimeElapsedColumn(), console=err, transient=True) as progress:
+        yield _Follower(progress, asked)
 
-        def follow(style: str, event: "Event") -> None:
-            if event.kind == "started":
-                progress.update(task, description=f"{style}: {event.step}")
-            elif event.kind == "message":
-                progress.console.print(f"  [dim]{escape(event.text)}[/]", soft_wrap=True)
-            elif event.kind == "check":
-                progress.console.print(f"  [yellow]check: {escape(event.text)}[/]")
-            elif event.kind == "failed":
-                reason = "" if style == asked else escape(event.text)
-                progress.console.print(f"[red]✗[/] {style}: {event.step} {reason}".rstrip(), soft_wrap=True)
-            else:
-                progress.console.print(
-                    f"[green]✓[/] {style}: {event.step} {'' if event.kind == 'finished' else event.kind}"
-                )
 
-        yield follow
+class _Follower:
+    """Shows the events of runs."""
+
+    def __init__(self, progress: Progress, asked: str) -> None:
+        self._progress, self._asked = progress, asked
+        self._task = progress.add_task("starting", total=None, told="")
+        self._steps, self._step = 0, 0
+
+    def __call__(self, style: str, event: "Event") -> None:
+        say = self._progress.console.print
+        if event.kind == "planned":
+            self._steps, self._step = event.total, 0
+        elif event.kind == "started":
+            self._step += 1
+            place = f" {self._step}/{self._steps}" if self._steps else ""
+            self._progress.reset(self._task, total=None, description=f"{style}{place}: {event.step}", told="")
+        elif event.kind == "progress":
+            self._progress.update(self._task, completed=event.done, total=event.total, told=escape(event.text))
+            if not err.is_terminal:  # a log has no bar
+                say(f"  [dim]{escape(event.text)}[/]", soft_wrap=True)
+        elif event.kind == "message":
+            say(f"  [dim]{escape(event.text)}[/]", soft_wrap=True)
+        elif event.kind == "check":
+            say(f"  [yellow]check: {escape(event.text)}[/]")
+        elif event.kind == "failed":
+            reason = "" if style == self._asked else escape(event.text)
+            say(f"[red]✗[/] {style}: {event.step} {reason}".rstrip(), soft_wrap=True)
+        else:
+            say(f"[green]✓[/] {style}: {event.step} {'' if event.kind == 'finished' else event.kind}")
 
 
 def warn(text: str) -> None:

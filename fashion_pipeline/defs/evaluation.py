@@ -30,6 +30,7 @@ from fashion_pipeline.stages.evaluation import Evaluated, evaluate
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.reports import comparison_picture
 from fashion_pipeline.stages.retraining import change_since_evaluated, evaluated_at
+from fashion_pipeline.stages.tracking import track
 from fashion_pipeline.store.store import Store
 
 
@@ -65,6 +66,8 @@ def evaluation_report(
     """The original against the specialised model, each with the plain and the best prompt, and the verdict."""
     limits: dict[str, Any] = {"products": config.products}
     made = evaluate(store, models, context.partition_key, **limits, report=context.log.info, run=context.run.run_id)
+    if (address := store.preferences.read().tracking.mlflow) and (problem := track(store, made.record, address)):
+        context.log.warning(problem)
     missing = check(
         "every_condition_scored", not made.missing, blocking=True, missing=", ".join(made.missing) or "none"
     )

@@ -89,14 +89,22 @@ def _told(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
+CONFIGS: dict[str, type[dg.Config]] = {
+    "prompt_candidates": PromptConfig,
+    "generated_samples": SearchConfig,
+    "curated_subset": CurationConfig,
+    "lora_weights": TrainingConfig,
+    "evaluation_report": EvaluationConfig,
+    "published_model": PublishingConfig,
+}
+"""Step → its configuration."""
+
+
 def step_fields() -> dict[str, set[str]]:
     """Step → what can be configured of it."""
-    configs: dict[str, type[dg.Config]] = {
-        "prompt_candidates": PromptConfig,
-        "generated_samples": SearchConfig,
-        "curated_subset": CurationConfig,
-        "lora_weights": TrainingConfig,
-        "evaluation_report": EvaluationConfig,
-        "published_model": PublishingConfig,
-    }
-    return {step: set(config.model_fields) for step, config in configs.items()}
+    return {step: set(config.model_fields) for step, config in CONFIGS.items()}
+
+
+def defaults() -> dict[str, dict[str, Any]]:
+    """Step → field → its default; None is what the profile says."""
+    return {step: config().model_dump() for step, config in CONFIGS.items()}

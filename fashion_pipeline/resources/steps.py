@@ -27,7 +27,7 @@ PASSING = (MemoryError, ConnectionError, TimeoutError, LockedError, TrainingCras
 PASSING_NAMES = frozenset({"OutOfMemoryError", "ConnectError", "ConnectTimeout", "ReadTimeout", "RemoteProtocolError"})
 """Names of such errors of libraries that are not imported for this: torch and the hub's client."""
 
-RATES = {"images drawn": "images a second", "embeddings computed": "embeddings a second"}
+RATES = {"images drawn": "images a second", "embeddings computed": "embeddings a second", "steps run": "steps a second"}
 """Figures of a step, and what they are called by the second."""
 
 

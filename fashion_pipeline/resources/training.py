@@ -1,5 +1,6 @@
 """Trainings in processes of their own, whose progress and images appear on the page of the run."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,9 @@ def trainer(context: dg.AssetExecutionContext, models: Models, store: Store) -> 
         client = dg.PipesSubprocessClient(termination_timeout_seconds=_STOPPING)
         with _shown(context, store, job.output / SAMPLES):
             try:
-                client.run(context=context, command=command(order, job.recipe.processes))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", dg.PreviewWarning)  # of how Pipes counts the processes that write
+                    client.run(context=context, command=command(order, job.recipe.processes))
             except DagsterPipesExecutionError as error:
                 raise _failure(job.output, error) from None
 

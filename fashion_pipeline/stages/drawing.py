@@ -13,6 +13,7 @@ from PIL import Image
 from fashion_pipeline.core.catalog.photos import PhotoError, open_photo
 from fashion_pipeline.core.features.embeddings import FeatureIndex
 from fashion_pipeline.core.features.shuffling import shuffled, shuffled_id
+from fashion_pipeline.core.progress import Meter
 from fashion_pipeline.core.prompts.planning import Shot, sample_of
 from fashion_pipeline.core.prompts.requests import Drawing
 from fashion_pipeline.core.rows import Sample
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from fashion_pipeline.ml.diffusion import Generator
 
 Report = Callable[[str], None]
-PROGRESS_EVERY = 64
 OVERSIZE = 4
 """Photos are decoded at so many times the side that the encoder sees: smaller files take a third of the time, and the
 embeddings of everyday photos changed by less than 1e-4 in cosine."""
@@ -54,11 +54,11 @@ class Studio:
         missing = {name: at for at, name in enumerate(names) if not self._samples.readable(name)}
         drawn: dict[str, str] = {}
         waiting = list(missing)
+        meter = Meter(self._report, f"{self._model_name}: {{}} images drawn", len(waiting))
         for done, image in enumerate(self._generator.draw([requests[missing[name]] for name in waiting]), start=1):
             self._samples.write(image.id, image.image)
             drawn[waiting[image.index]] = image.id
-            if done % PROGRESS_EVERY == 0 or done == len(waiting):
-                self._report(f"{self._model_name}: {done} of {len(waiting)} images drawn")
+            meter.reach(done)
         self.drawn += len(waiting)
         fingerprint = self._generator.fingerprint
         return [
@@ -123,11 +123,11 @@ class Embedder:
         self, names: Iterable[str], what: str, images: Callable[[Sequence[str]], Iterator[Image.Image]]
     ) -> FeatureIndex:
         missing = self.index.missing(list(names))
-        if missing:
-            self._report(f"{self._role}: embedding {len(missing)} {what}")
+        meter = Meter(self._report, f"{self._role}: {{}} {what} embedded", len(missing))
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
             self.add(chunk, images(chunk))
+            meter.reach(start + len(chunk))
         return self.index
 
 

@@ -132,6 +132,11 @@ class Models:
             yield judge
             del judge
 
+    def unet_bytes(self) -> int:
+        """Bytes of the generator's UNet, which each version has its own of; 0 where the model is not here yet."""
+        unet = Path(self.profile.generator) / "unet"
+        return sum(file.stat().st_size for file in unet.glob("*.safetensors") if file.name.count(".") == 1)
+
     def licence(self) -> str | None:
         """The licence that the generator's own card tells, as the hub writes it; None where it tells none."""
         from fashion_pipeline.ml.sources import find_pipeline, licence_of

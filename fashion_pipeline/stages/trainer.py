@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from dagster_pipes import open_dagster_pipes
 
+from fashion_pipeline.core.progress import EVERY_SECONDS, left
 from fashion_pipeline.ml.training.results import Progress, TrainingJob
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.training import OUTCOME
@@ -115,9 +116,29 @@ def train_here(
     """Train in this process and leave the outcome in the training's output."""
     from fashion_pipeline.ml.training.processes import leads
 
-    result = models.finetune(job, title, lambda row: tell(line(row)), tell, stop)
+    result = models.finetune(job, title, _Teller(tell).report, tell, stop)
     if leads():
         result.save(job.output / OUTCOME)
+
+
+class _Teller:
+    """Tells the first row of the training log, those with a measurement, and of the others one every few seconds."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._first: int | None = None
+        self._begun = self._said = time.monotonic()
+
+    def report(self, row: Progress) -> None:
+        """One row, with the time that the rest takes by the pace so far."""
+        now = time.monotonic()
+        begins = self._first is None
+        if self._first is None:
+            self._first, self._begun = row.step, now
+        measured = row.held_out_loss is not None or row.similarity is not None
+        if begins or measured or row.step == row.steps or now - self._said >= EVERY_SECONDS:
+            self._said = now
+            self._tell(line(row) + left(now - self._begun, row.step - self._first, row.steps - self._first))
 
 
 def line(row: Progress) -> str:

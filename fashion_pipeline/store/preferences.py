@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import tomlkit
 from pydantic import BaseModel, ValidationError
 
-from fashion_pipeline.core.automation.preferences import Alerts, Preferences, Retraining, StyleRule
+from fashion_pipeline.core.automation.preferences import Alerts, Preferences, Retraining, StyleRule, Tracking
 from fashion_pipeline.core.training.recipe import explained
 from fashion_pipeline.store.files import Files, StorageError, slug
 
 T = TypeVar("T", bound=BaseModel)
 
-RETRAINING, ALERTS, STYLES = "retraining", "alerts", "styles"
+RETRAINING, ALERTS, TRACKING, STYLES = "retraining", "alerts", "tracking", "styles"
 
 
 class PreferencesFile:
@@ -64,6 +64,7 @@ class PreferencesFile:
         return Preferences(
             retraining=self._section(Retraining, data.get(RETRAINING, {}), RETRAINING),
             alerts=self._section(Alerts, data.get(ALERTS, {}), ALERTS),
+            tracking=self._section(Tracking, data.get(TRACKING, {}), TRACKING),
             styles={name: self._section(StyleRule, values, f"{STYLES}.{name}") for name, values in styles.items()},
         )
 

@@ -32,7 +32,9 @@ def order(root: Path, **knobs: object) -> tuple[TrainingJob, Path]:
             root.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (64, 64 + index), colour).save(file)
         photos.append(TrainingPair(str(file), f"a {colour} coat"))
-    recipe = Recipe.of({"steps": 4, "batch_size": 2, "rank": 4, "log_every": 1, "checkpoint_every": 100} | knobs)
+    recipe = Recipe.of(
+        {"steps": 4, "batch_size": 2, "rank": 4, "log_every": 1, "held_out_every": 1, "checkpoint_every": 100} | knobs
+    )
     held_out = tuple(photos[2:])
     output = root / "output"
     job = TrainingJob(

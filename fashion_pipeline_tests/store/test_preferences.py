@@ -47,7 +47,7 @@ def test_a_change_keeps_what_people_wrote(store: Store) -> None:
     ("text", "said"),
     [
         ("[retraining", "not valid TOML"),
-        ("[retrain]", r"section \[retrain\] is not known: choose among retraining, alerts, styles"),
+        ("[retrain]", r"section \[retrain\] is not known: choose among retraining, alerts, tracking, styles"),
         ("[retraining]\nnew_photo = 3", r"\[retraining\] new_photo is not known: choose among cron, new_photos"),
         ("[retraining]\nnew_photos = -1", r"\[retraining\] new_photos is -1: it must be a whole number"),
         ('[retraining]\ntimezone = "Mars"', r"\[retraining\] timezone is 'Mars'"),

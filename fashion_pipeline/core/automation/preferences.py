@@ -95,11 +95,20 @@ class Alerts(_Section):
         return [name for name, wanted in named.items() if wanted]
 
 
+class Tracking(_Section):
+    """Where else the figures of each evaluation go. Nowhere, unless an address is given."""
+
+    mlflow: str = Field(
+        default="", description="Tracking URI of MLflow, such as http://127.0.0.1:5000; it wants the extra `tracking`."
+    )
+
+
 class Preferences(_Section):
     """The settings file; every part may be left out."""
 
     retraining: Retraining = Retraining()
     alerts: Alerts = Alerts()
+    tracking: Tracking = Tracking()
     styles: dict[str, StyleRule] = Field(default={}, description="A section for each style that is different.")
 
     def rule(self, style: str) -> Rule:

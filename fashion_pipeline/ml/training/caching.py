@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from fashion_pipeline.core.progress import Meter
 from fashion_pipeline.core.prompts.requests import Drawing
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device
@@ -89,6 +90,7 @@ class Encoder:
         Images get the shape that the recipe says. Raises TrainingError that names the first image which cannot be read.
         """
         keys: list[list[str]] = []
+        meter = Meter(self.tell, "encoding: {} images", len(paths))
         missing: dict[str, Image.Image] = {}
         for done, path in enumerate(paths, start=1):
             views = {self._image_key(view): view for view in _views(self._read(path), flip)}
@@ -96,7 +98,7 @@ class Encoder:
             missing.update({key: view for key, view in views.items() if key not in self.cache})
             if len(missing) >= CHUNK:
                 self._encode_images(missing)
-                self.tell(f"encoding: {done} of {len(paths)} images")
+                meter.reach(done)
                 missing = {}
         self._encode_images(missing)
         return [[self.cache[key] for key in view_keys] for view_keys in keys]
