@@ -25,6 +25,10 @@ PUBLISHING = "fashion_pipeline_tests/stages/test_publishing.py"
 EVALUATION = "fashion_pipeline_tests/stages/test_evaluation.py"
 WITHDRAWING = "fashion_pipeline_tests/stages/test_withdrawing.py"
 FEATURES = "fashion_pipeline_tests/stages/test_features.py"
+SENSORS = "fashion_pipeline_tests/defs/test_sensors.py"
+MONTH = "fashion_pipeline_tests/defs/test_month.py"
+STEPS = "fashion_pipeline_tests/resources/test_steps.py"
+PAGES = "fashion_pipeline_tests/web/test_pages.py"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,64 @@ class Mutation:
 
 
 MUTATIONS = (
+    Mutation(
+        "a style is asked to be trained while a run of it is under way",
+        "defs/sensors.py",
+        "        if worker := busy(self.context.instance, self.store, self.style):\n            return worker\n",
+        "",
+        (SENSORS,),
+    ),
+    Mutation(
+        "one reason starts a training at every tick",
+        "defs/sensors.py",
+        "        elif not self._failed(cause) or not 0 < self.memory.tries.get(key, 0) < TRIES:\n"
+        "            return None\n",
+        "",
+        (SENSORS, MONTH),
+    ),
+    Mutation(
+        "the schedule trains what has no reason",
+        "core/automation/reasons.py",
+        '    return Decision(False, "photos, profile',
+        '    return Decision(True, "photos, profile',
+        (SENSORS, MONTH),
+    ),
+    Mutation(
+        "photos of one product count as many in the test of drift",
+        "core/features/drift.py",
+        "    names, places = np.unique(np.array(groups, dtype=str), return_inverse=True)\n",
+        "    names, places = np.array(range(len(groups))), np.arange(len(groups))\n",
+        ("fashion_pipeline_tests/core/features/test_drift.py",),
+    ),
+    Mutation(
+        "what cannot pass is tried again all the same",
+        "resources/steps.py",
+        "if tried >= len(WAITS) or not may_pass(error):",
+        "if tried >= len(WAITS):",
+        (STEPS,),
+    ),
+    Mutation(
+        "a version's page is made of the newest records",
+        "stages/trails.py",
+        "    made, withdrawn = trail_of(folder), store.withdrawals.ids()\n",
+        '    newest = store.records.ancestry(store.records.latest("evaluation", style))\n'
+        "    made, withdrawn = {k: Made(k, r.folder) for k, r in newest.items()}, store.withdrawals.ids()\n",
+        (PAGES,),
+    ),
+    Mutation(
+        "a withdrawn photo is shown on the page of a version",
+        "stages/trails.py",
+        "        return None if id_ in withdrawn else version_photo_link(style, version, id_)",
+        "        return version_photo_link(style, version, id_)",
+        (PAGES,),
+    ),
+    Mutation(
+        "images behind published versions are cleaned away",
+        "store/pruning.py",
+        "    named |= _published_samples(store)\n",
+        "",
+        (PAGES,),
+    ),
     Mutation(
         "pictures that fell apart are judged by their score alone",
         "core/evaluation/verdicts.py",

@@ -9,6 +9,7 @@ from pydantic import Field
 from fashion_pipeline.core.evaluation.statistics import Interval
 from fashion_pipeline.core.evaluation.verdicts import MIN_PRODUCTS
 from fashion_pipeline.core.reports.pictures import interval_chart
+from fashion_pipeline.core.rows import Purpose, Role, Split
 from fashion_pipeline.defs.automation import FOLLOWS
 from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.metadata import (
@@ -122,6 +123,6 @@ def _chart(scores: list[dict[str, Any]]) -> bytes | None:
     rows = [
         (f"{s['model']}, {s['prompt']} prompt", Interval(s["mean"], s["low"], s["high"], s["n"]))
         for s in scores
-        if (s["measure"], s["split"]) == ("encoder", "dev")
+        if (s["measure"], s["split"]) == (Role.ENCODER, Split.DEV) and s["prompt"] != Purpose.OTHERS
     ]
     return interval_chart(rows) if rows else None

@@ -83,11 +83,9 @@ def lora_weights(
 
 
 def _told(album: Album, made: Trained) -> dict[str, Any]:
-    curve = markdown_image(sparkline_svg(made.held_out), "held-out loss") if made.held_out else "no dev photos"
     held = made.held_out
     ends = {"held-out loss before": held[0], "held-out loss after": held[-1]} if held else {}
     return {
-        "held-out loss by step": dg.MetadataValue.md(curve),
         "loss curve": album.picture("loss curve", loss_curve(made.record.table("training_log"))),
         **_looks(album, made),
         "step of these weights": made.step,

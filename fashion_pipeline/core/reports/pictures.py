@@ -130,6 +130,9 @@ def _write(sheet: Image.Image, text: str, corner: tuple[int, int], width: int) -
 # Charts
 
 
+LABEL = 9
+"""Points of the text on a chart."""
+
 CHART_INCHES = 5.2
 """Width of a chart: 624 pixels, which Dagster's table of metadata has room for on a laptop."""
 
@@ -144,8 +147,8 @@ def loss_curve(log: pa.Table) -> bytes:
     _line(axes, columns["step"], columns["loss"], "training", GREY, marker="")
     if held_out:
         _line(axes, [step for step, _ in held_out], [loss for _, loss in held_out], "held out", BLUE, marker="o")
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel("mean squared error")
+    axes.set_xlabel("optimizer step", fontsize=LABEL)
+    axes.set_ylabel("mean squared error", fontsize=LABEL)
     axes.grid(axis="y", color=FAINT)
     axes.legend(frameon=False, loc="upper right")
     return _png(figure)
@@ -164,7 +167,7 @@ def interval_chart(
         axes.axvline(reference, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_yticks(range(len(rows)), [_plain(f"{label}  (n = {interval.n})") for label, interval in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel(f"{unit}, mean with 95 % interval")
+    axes.set_xlabel(f"{unit}, mean with 95 % interval", fontsize=LABEL)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=FAINT)
     return _png(figure)
@@ -177,7 +180,7 @@ def _chart(width: float, height: float) -> tuple["Figure", "Axes"]:
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[:].set_color(GREY)
-    axes.tick_params(colors=INK, labelsize=9, length=0)
+    axes.tick_params(colors=INK, labelsize=LABEL, length=0)
     axes.set_axisbelow(True)
     return figure, axes
 
