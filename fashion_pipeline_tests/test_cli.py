@@ -303,7 +303,7 @@ def test_a_source_is_the_same_however_it_is_spelt(tmp_path: Path, root: Path) ->
     (tmp_path / "link").symlink_to(photos)
     api.move(photos)
     for spelling in (photos, f"{photos}/", tmp_path / "x" / ".." / "photos", tmp_path / "link"):
-        assert running._take_in(Store(root), "coat", spelling, lambda text: None).keys() == {"coat"}
+        assert running._take_in(Store(root), "coat", spelling, lambda text: None)[0].keys() == {"coat"}
     assert Store(root).sources.source("coat").path == str(photos)
 
 

@@ -45,7 +45,7 @@ def version_trail(store: Store, style: str, version: str, part: int = 1) -> Trai
     return Trail(
         style=style,
         version=version,
-        created=store.versions.created(folder),
+        created=_moment(store.versions.created(folder)),
         verdict=str(report["verdict"]),
         reason=str(report["reason"]),
         in_use=store.versions.pointer(style).version == version,
@@ -69,7 +69,7 @@ def version_trail(store: Store, style: str, version: str, part: int = 1) -> Trai
         products_count=len(products),
         scores=report["scores"],
         records=[
-            Source(kind, record["key"], record["created"], record["run"], run_link(record["run"]))
+            Source(kind, record["key"], _moment(record["created"]), record["run"], run_link(record["run"]))
             for kind, each in made.items()
             for record in [each.record()]
         ],
@@ -100,6 +100,11 @@ def version_photo(store: Store, style: str, version: str, photo: str, side: int)
         return small.resize((side, side), Image.Resampling.BICUBIC)
     image.thumbnail((side, side))
     return image
+
+
+def _moment(created: str) -> str:
+    """2026-11-25T16:14:51+00:00 → 2026-11-25 16:14 UTC."""
+    return f"{created[:16].replace('T', ' ')} UTC" if created else ""
 
 
 def _by_image(pairs: Sequence[Pair]) -> list[tuple[Pair, list[str]]]:
