@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -22,6 +23,9 @@ from dagster._utils.interrupts import check_captured_interrupt
 
 RETRY_SECONDS = 0.5
 
+LEAST_SECONDS, LONGEST_SECONDS = 0.05, 2.0
+"""Of a sleep between two looks at the pool."""
+
 
 @dg.executor(name="one_process", requirements=[])
 def one_process(init_context: dg.InitExecutorContext) -> InProcessExecutor:
@@ -31,6 +35,22 @@ def one_process(init_context: dg.InitExecutorContext) -> InProcessExecutor:
     the pool frees.
     """
     return _OneProcess(RetryMode.ENABLED)
+
+
+class _Slots(InstanceConcurrencyContext):
+    """Dagster's own, but for how long a run sleeps that waits for a pool.
+
+    Dagster's takes the least of that and 0: every run that waits keeps a processor busy, which those that work lack.
+    And it asks the pool ever more seldom, up to every 15 seconds, for which the device is idle.
+    """
+
+    def interval_to_next_pending_claim_check(self) -> float:
+        """Seconds until the pool is asked again."""
+        now = time.time()
+        for step, at in self._pending_timeouts.items():
+            self._pending_timeouts[step] = min(at, now + LONGEST_SECONDS)
+        waits = [at - now for at in self._pending_timeouts.values()]
+        return max(LEAST_SECONDS, min(waits)) if waits else 0.0
 
 
 class _OneProcess(InProcessExecutor):
@@ -57,7 +77,7 @@ class _OneProcess(InProcessExecutor):
 
 def _iterate(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
     with (
-        InstanceConcurrencyContext(job_context.instance, job_context.dagster_run) as slots,
+        _Slots(job_context.instance, job_context.dagster_run) as slots,
         _interrupted_while_waiting(),
     ):
         yield from inner_plan_execution_iterator(job_context, execution_plan, slots)

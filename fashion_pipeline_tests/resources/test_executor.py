@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from fashion_pipeline.resources.executor import one_process
+from fashion_pipeline.resources.executor import LEAST_SECONDS, LONGEST_SECONDS, _Slots, one_process
 
 OTHER = "run-of-somebody-else"
 
@@ -86,3 +86,15 @@ def test_a_run_that_nobody_disturbs_ends_well_and_leaves_the_interrupt_as_it_was
     status, _ = status_after(instance, heavy_job)
     assert status == dg.DagsterRunStatus.SUCCESS
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_run_that_waits_sleeps_between_two_looks_at_the_pool(instance: dg.DagsterInstance) -> None:
+    instance.event_log_storage.set_concurrency_slots("gpu", 1)
+    assert instance.event_log_storage.claim_concurrency_slot("gpu", OTHER, "heavy").is_claimed
+    with _Slots(instance, dg.DagsterRun(job_name="heavy_job")) as slots:
+        assert slots.interval_to_next_pending_claim_check() == 0.0
+        for _ in range(30):  # Dagster asks ever more seldom
+            slots._pending_timeouts.pop("heavy", None)
+            slots._pending_claims.discard("heavy")
+            assert not slots.claim("gpu", "heavy")
+        assert LEAST_SECONDS <= slots.interval_to_next_pending_claim_check() <= LONGEST_SECONDS
