@@ -223,9 +223,15 @@ def launcher(store: "Store") -> Iterator[Launcher]:
 
 @contextmanager
 def opened_instance(store: "Store") -> Iterator["DagsterInstance"]:
-    """The Dagster instance of the data root. Its files are made by one process at a time: two at once collide."""
+    """The Dagster instance of the data root. Its files are made by one process at a time: two at once collide.
+
+    Raises StorageError or SettingsError for a settings file with which Dagster could load nothing.
+    """
     from dagster import DagsterInstance
 
+    from fashion_pipeline.defs.schedules import require_crons
+
+    require_crons(store.preferences.read())
     logging.getLogger("dagster").setLevel(logging.WARNING)
     with ExitStack() as open_ones:
         with holding(store.files.inside("locks", "instance"), "the Dagster instance", "a command", wait=60.0):

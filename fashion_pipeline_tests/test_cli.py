@@ -15,6 +15,7 @@ from fashion_pipeline.cli.commands import _config
 from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec
 from fashion_pipeline.settings import PACKAGE, PROFILES, Settings
 from fashion_pipeline.store.store import Store
+from fashion_pipeline_tests.conftest import SAMPLES
 
 
 @pytest.fixture(autouse=True)
@@ -401,3 +402,14 @@ def test_when_styles_are_retrained_is_shown_and_changed(root: Path) -> None:
     assert_one_message(refused, "cron 'daily at three'")
     refused = call("automation", "--style", "coat", "--timezone", "Europe/Paris")
     assert_one_message(refused, "the time zone is that of all styles")
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("ui",), ("run", "--style", "coat", "--source", str(SAMPLES))])
+def test_a_settings_file_with_a_mistake_is_named_before_dagster_trips_over_it(
+    root: Path, arguments: tuple[str, ...]
+) -> None:
+    store = Store(root)
+    store.preferences.change("retraining", cron="every monday")
+    assert_one_message(call(*arguments), "cron 'every monday' in settings.toml is none")
+    store.preferences.path.write_text("[retraining]\nnew_photos = -1\n")
+    assert_one_message(call(*arguments), f"{store.preferences.path}: [retraining] new_photos is -1")

@@ -47,7 +47,8 @@ MUTATIONS = (
     Mutation(
         "a style is asked to be trained while a run of it is under way",
         "defs/sensors.py",
-        "        if worker := busy(self.context.instance, self.store, self.style):\n            return worker\n",
+        "            if worker := busy(self.context.instance, self.store, self.style):\n"
+        "                return worker\n",
         "",
         (SENSORS,),
     ),

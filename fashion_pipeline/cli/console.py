@@ -35,11 +35,13 @@ def errors() -> Iterator[None]:
     from fashion_pipeline.resources.alerting import AlertError
     from fashion_pipeline.stages.models import ModelError
     from fashion_pipeline.store.files import StorageError
+    from fashion_pipeline.web.services import ServiceError
 
     try:
         yield
     except (
         AlertError,
+        ServiceError,
         api.RunError,
         CatalogError,
         ModelError,

@@ -23,9 +23,8 @@ NAME = "retraining"
 
 def retraining(preferences: Preferences) -> list[dg.ScheduleDefinition]:
     """The schedule, which ticks whenever a cron of the settings file does; none where no style has one."""
+    require_crons(preferences)
     crons = preferences.crons()
-    for cron in crons:
-        require_cron(cron)
     if not crons:
         return []
 
@@ -70,6 +69,12 @@ def scheduled_runs(
         yield dg.SkipReason("; ".join(told) or ("no style is due" if known else "there are no styles yet"))
     for text in told if requests else ():
         context.log.info(text)
+
+
+def require_crons(preferences: Preferences) -> None:
+    """Raise SettingsError for a settings file with a cron that is none: it would keep Dagster from loading anything."""
+    for cron in preferences.crons():
+        require_cron(cron)
 
 
 def require_cron(text: str) -> None:

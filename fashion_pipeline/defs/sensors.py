@@ -1,6 +1,7 @@
 """What takes in photos that arrive, and retrains a style when enough are new or they are of another kind."""
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -42,13 +43,10 @@ class Memory:
     """Style and job → runs asked for that cause."""
     baseline: dict[str, str] = field(default_factory=dict)
     """Style that was never trained → its catalog when the sensor was switched on; empty where it had none."""
-    measured: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    measured: dict[str, list[Any]] = field(default_factory=dict)
     """Style → where it stands, and what has changed by that."""
     asked: int = 0
     """Runs asked for in all."""
-
-    def __post_init__(self) -> None:
-        self.measured = {style: (at, change) for style, (at, change) in self.measured.items()}
 
 
 @dg.sensor(
@@ -108,11 +106,11 @@ class _Look:
 
     def ask(self) -> dg.RunRequest | str:
         """The run that a style needs now, or why it needs none."""
-        if worker := busy(self.context.instance, self.store, self.style):
-            return worker
-        if self.store.sources.done_with(self.style, "features") != self.state:
-            return self._take_in()
         try:
+            if worker := busy(self.context.instance, self.store, self.style):
+                return worker
+            if self.store.sources.done_with(self.style, "features") != self.state:
+                return self._take_in()
             return self._retrain()
         except StorageError as error:
             return str(error)
@@ -132,11 +130,11 @@ class _Look:
     def _change(self) -> tuple[str, Change]:
         """What has changed of the style; looked up again only if it stands elsewhere than at the last tick."""
         where = position(self.store, self.models.profile, self.style, self.state)
-        before, known = self.memory.measured.get(self.style, ("", {}))
+        before, known = self.memory.measured.get(self.style, ["", {}])
         if before == where:
             return where, Change(**{**known, "drift": Drift(**known["drift"]) if known["drift"] else None})
         change = change_of(self.store, self.models.profile, self.style, self.state, self._baseline())
-        self.memory.measured[self.style] = (where, asdict(change))
+        self.memory.measured[self.style] = [where, asdict(change)]
         return where, change
 
     def _baseline(self) -> str | None:
@@ -175,10 +173,12 @@ class _Look:
 
 def _take_as_known(store: Store, memory: Memory, style: str, state: str) -> None:
     """At the first tick: what was never trained is not trained because of the photos that are there."""
-    if store.records.newest("evaluation", style) is None:
+    if style in store.records.styles("evaluation"):
+        return
+    with suppress(StorageError):  # a damaged catalog is named where the style is looked at
         catalog = store.records.newest("catalog", style)
         memory.baseline[style] = catalog.key if catalog else ""
-        memory.handled[f"{style}/{TAKE_IN}"] = state
+    memory.handled[f"{style}/{TAKE_IN}"] = state
 
 
 def _states(store: Store) -> tuple[dict[str, str], list[str]]:

@@ -21,11 +21,15 @@ LOOK_SECONDS = 0.5
 STOPPING_SECONDS = 20.0
 
 
+class ServiceError(RuntimeError):
+    """One of them ended by itself; the message says which."""
+
+
 def run_services(instance: "DagsterInstance", port: int) -> int:
     """Serve the UI and let schedules, sensors and the queue work until Ctrl-C; returns an exit code.
 
     Both use one code server, so that reloading the code location in the UI reloads it for the daemon too. Raises
-    RuntimeError where one of them ends by itself.
+    ServiceError where one of them ends by itself.
     """
     with ExitStack() as stack:
         workspace = stack.enter_context(_code_server(instance))
@@ -40,7 +44,7 @@ def run_services(instance: "DagsterInstance", port: int) -> int:
                     time.sleep(LOOK_SECONDS)
                     for name, process in running.items():
                         if process.poll() is not None:
-                            raise RuntimeError(f"the {name} ended by itself, with exit code {process.returncode}")
+                            raise ServiceError(f"the {name} ended by itself, with exit code {process.returncode}")
             except KeyboardInterrupt:
                 return 0
 
