@@ -31,21 +31,18 @@ def cut(path: Path) -> bytes:
     return whole
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [("catalog", "images.parquet"), ("catalog", "record.json"), ("features", "attributes.parquet")],
-)
-def test_a_damaged_file_is_written_anew_by_the_next_run(small: Small, kind: str, name: str) -> None:
+def test_a_damaged_file_is_written_anew_by_the_next_run(small: Small) -> None:
     chain = small()
     assert chain.materialize((*CATALOG, *PROMPTS), "coat", SEARCH).success
     before = chain.store.records.latest("prompt_report", "coat").key
-    path = file_of(chain.store, kind, "coat", name)
-    whole = cut(path)
-    result = chain.materialize((*CATALOG, *PROMPTS), "coat", SEARCH)
-    assert result.success, errors(result)
-    assert chain.store.records.latest("prompt_report", "coat").key == before
-    if name != "record.json":  # it tells when it was written
-        assert path.read_bytes() == whole
+    for kind, name in (("catalog", "images.parquet"), ("catalog", "record.json"), ("features", "attributes.parquet")):
+        path = file_of(chain.store, kind, "coat", name)
+        whole = cut(path)
+        result = chain.materialize((*CATALOG, *PROMPTS), "coat", SEARCH)
+        assert result.success, errors(result)
+        assert chain.store.records.latest("prompt_report", "coat").key == before
+        if name != "record.json":  # it tells when it was written
+            assert path.read_bytes() == whole, name
 
 
 @pytest.mark.parametrize("content", ["{", '{"k": 1}'])
