@@ -268,9 +268,9 @@ def _set_slots(instance: "DagsterInstance") -> None:
         instance.event_log_storage.set_concurrency_slots(POOL, count)
 
 
-def _said(step: str, text: str) -> Event:
-    """A message, or how far a step is."""
-    if (found := progress_in(text)) is None:
+def _said(step: str, text: str, warning: bool) -> Event:
+    """A message, or how far a step is; a warning is always a message."""
+    if warning or (found := progress_in(text)) is None:
         return Event("message", step, text)
     return Event("progress", step, text, found.done, found.total)
 
@@ -283,7 +283,7 @@ def _events(entry: "EventLogEntry", ahead: Callable[[], str]) -> Iterator[Event]
     event = entry.dagster_event
     if event is None:
         if step and int(entry.level) < logging.ERROR and not entry.user_message.startswith("[pipes]"):
-            yield _said(step, entry.user_message)
+            yield _said(step, entry.user_message, int(entry.level) >= logging.WARNING)
         return
     kinds = {"STEP_START": "started", "STEP_SUCCESS": "finished", "STEP_SKIPPED": "skipped"}
     if event.event_type_value in kinds:

@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from click.testing import Result
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.core.catalog.sources import read_source
@@ -90,6 +91,15 @@ def errors(result: dg.ExecuteInProcessResult) -> list[str]:
     """What the steps that failed said."""
     found = [e.step_failure_data.error for e in result.all_events if e.event_type_value == "STEP_FAILURE"]
     return [(error.cause or error).message for error in found]
+
+
+def assert_one_message(result: Result, *parts: str) -> None:
+    """A command ended with one line that says what is wrong, and exit code 1."""
+    assert result.exit_code == 1, result.output
+    assert result.output.count("error:") == 1 and "Traceback" not in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    for part in parts:
+        assert part in result.output
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from fashion_pipeline.cli.commands import _config
 from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec
 from fashion_pipeline.settings import PACKAGE, PROFILES, Settings
 from fashion_pipeline.store.store import Store
-from fashion_pipeline_tests.conftest import SAMPLES
+from fashion_pipeline_tests.conftest import assert_one_message
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +29,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def call(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
-
-
-def assert_one_message(result: Result, *parts: str) -> None:
-    assert result.exit_code == 1, result.output
-    assert result.output.count("error:") == 1 and "Traceback" not in result.output
-    assert len(result.output.strip().splitlines()) == 1
-    for part in parts:
-        assert part in result.output
 
 
 def test_help_teaches_how_to_start_and_what_there_is() -> None:
@@ -223,17 +215,6 @@ def test_a_result_of_prompts_alone_is_listed(root: Path) -> None:
     assert api.report("coat") == report
 
 
-def test_pruning_says_what_it_would_free(root: Path) -> None:
-    store = Store(root)
-    for state in ("one", "two"):
-        store.records.add("catalog", "coat", made_of={"state": state})
-    dry = call("clean")
-    assert "coat: catalog" in dry.output and "could free" in dry.output
-    assert len(store.records.all("catalog", "coat")) == 2
-    assert "freed" in call("clean", "--yes").output and len(store.records.all("catalog", "coat")) == 1
-    assert call("clean", "--yes").output.strip() == "freed 0.0 MB"
-
-
 # What a new user ran into
 
 
@@ -389,27 +370,3 @@ def test_words_that_the_text_encoder_cannot_know_are_told() -> None:
     models = Models("embedded")
     assert models.unknown_words("a photo of a black coat, casual") == []
     assert models.unknown_words("一件黑色的 coat, 🧥") == ["一件黑色的", "🧥"]
-
-
-def test_when_styles_are_retrained_is_shown_and_changed(root: Path) -> None:
-    Store(root).sources.register("coat", "coat", SourceSpec("/photos"))
-    assert "0 3 * * 1" in call("automation").stdout
-    changed = call("automation", "--style", "coat", "--cron", "0 4 * * *", "--new-photos", "5")
-    assert changed.exit_code == 0 and "0 4 * * *" in changed.stdout
-    rules = {row["style"]: row for row in api.automation()}
-    assert rules["coat"]["new_photos"] == 5 and rules["(all others)"]["new_photos"] == 20
-    refused = call("automation", "--cron", "daily at three")
-    assert_one_message(refused, "cron 'daily at three'")
-    refused = call("automation", "--style", "coat", "--timezone", "Europe/Paris")
-    assert_one_message(refused, "the time zone is that of all styles")
-
-
-@pytest.mark.parametrize("arguments", [("status",), ("ui",), ("run", "--style", "coat", "--source", str(SAMPLES))])
-def test_a_settings_file_with_a_mistake_is_named_before_dagster_trips_over_it(
-    root: Path, arguments: tuple[str, ...]
-) -> None:
-    store = Store(root)
-    store.preferences.change("retraining", cron="every monday")
-    assert_one_message(call(*arguments), "cron 'every monday' in settings.toml is none")
-    store.preferences.path.write_text("[retraining]\nnew_photos = -1\n")
-    assert_one_message(call(*arguments), f"{store.preferences.path}: [retraining] new_photos is -1")

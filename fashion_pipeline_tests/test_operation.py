@@ -5,8 +5,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
+from fashion_pipeline import api
 from fashion_pipeline.cli import app
 from fashion_pipeline.core.automation.preferences import Preferences, Retraining
 from fashion_pipeline.core.catalog.listing import SourceSpec
@@ -15,7 +17,7 @@ from fashion_pipeline.settings import Settings
 from fashion_pipeline.stages.catalog import catalogue
 from fashion_pipeline.store.store import Store
 from fashion_pipeline.store.usage import SHARED, usage
-from fashion_pipeline_tests.conftest import SAMPLES
+from fashion_pipeline_tests.conftest import SAMPLES, assert_one_message
 
 
 def add(instance: dg.DagsterInstance, job: str, style: str, status: dg.DagsterRunStatus) -> str:
@@ -72,6 +74,10 @@ def test_disk_use_is_told_by_style_and_table_and_a_linked_file_counts_once(tmp_p
     assert found[SHARED, "images"] == 300 and ("bag", "curation") in found
 
 
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in Settings(tmp_path / "data", "embedded", "auto", "auto").environment().items():
@@ -85,11 +91,46 @@ def test_the_state_of_everything_is_one_command(root: Path, tmp_path: Path) -> N
     for style, source in (("coat", str(SAMPLES)), ("hat", str(tmp_path / "gone"))):
         store.sources.register(style, style, SourceSpec(source))
     catalogue(store, "coat")
-    told = CliRunner().invoke(app, ["status", "--disk"])
+    told = call("status", "--disk")
     assert told.exit_code == 0, told.output
     assert "never trained" in told.output and f"there is no {tmp_path / 'gone'}" in told.output
     assert "no run is under way" in told.output and "new_photos" in told.output and "catalog" in told.output
-    found = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)
+    found = json.loads(call("status", "--json").stdout)
     coat, hat = found["styles"]
     assert (coat["style"], coat["photos"], coat["problem"]) == ("coat", 160, "") and hat["problem"]
     assert {row["what"] for row in found["disk"]} >= {"catalog", "dagster"}
+
+
+def test_pruning_says_what_it_would_free(root: Path) -> None:
+    store = Store(root)
+    for state in ("one", "two"):
+        store.records.add("catalog", "coat", made_of={"state": state})
+    dry = call("clean")
+    assert "coat: catalog" in dry.output and "could free" in dry.output
+    assert len(store.records.all("catalog", "coat")) == 2
+    assert "freed" in call("clean", "--yes").output and len(store.records.all("catalog", "coat")) == 1
+    assert call("clean", "--yes").output.strip() == "freed 0.0 MB"
+
+
+def test_when_styles_are_retrained_is_shown_and_changed(root: Path) -> None:
+    Store(root).sources.register("coat", "coat", SourceSpec("/photos"))
+    assert "0 3 * * 1" in call("automation").stdout
+    changed = call("automation", "--style", "coat", "--cron", "0 4 * * *", "--new-photos", "5")
+    assert changed.exit_code == 0 and "0 4 * * *" in changed.stdout
+    rules = {row["style"]: row for row in api.automation()}
+    assert rules["coat"]["new_photos"] == 5 and rules["(all others)"]["new_photos"] == 20
+    refused = call("automation", "--cron", "daily at three")
+    assert_one_message(refused, "cron 'daily at three'")
+    refused = call("automation", "--style", "coat", "--timezone", "Europe/Paris")
+    assert_one_message(refused, "the time zone is that of all styles")
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("ui",), ("run", "--style", "coat", "--source", str(SAMPLES))])
+def test_a_settings_file_with_a_mistake_is_named_before_dagster_trips_over_it(
+    root: Path, arguments: tuple[str, ...]
+) -> None:
+    store = Store(root)
+    store.preferences.change("retraining", cron="every monday")
+    assert_one_message(call(*arguments), "cron 'every monday' in settings.toml is none")
+    store.preferences.path.write_text("[retraining]\nnew_photos = -1\n")
+    assert_one_message(call(*arguments), f"{store.preferences.path}: [retraining] new_photos is -1")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 EVERY_SECONDS = 5.0
 
-_FORM = re.compile(r"(?P<done>\d+) of (?P<total>\d+)\b")
+_FORM = re.compile(r"[^:]+: (?:step )?(?P<done>\d+) of (?P<total>\d+)\b")
+"""`original: 64 of 192 images drawn, 2 min left`, `training: step 3 of 100, loss 0.1`."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Meter:
 
 
 def left(elapsed: float, done: int, total: int) -> str:
-    """ ", 3 min left", by the pace so far; empty at both ends."""
+    """The time left by the pace so far, as the end of a sentence: `, 3 min left`; empty at both ends."""
     if not 0 < done < total:
         return ""
     return f", {spoken(elapsed / done * (total - done))} left"
@@ -53,7 +54,7 @@ def spoken(seconds: float) -> str:
 
 def progress_in(text: str) -> Progress | None:
     """What a message says of progress; None where it says nothing of it."""
-    found = _FORM.search(text)
+    found = _FORM.match(text)
     if found is None or not int(found["total"]) > 0 or int(found["done"]) > int(found["total"]):
         return None
     return Progress(int(found["done"]), int(found["total"]))

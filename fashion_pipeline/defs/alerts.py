@@ -2,7 +2,6 @@
 
 import dagster as dg
 
-from fashion_pipeline.core.automation.preferences import Preferences
 from fashion_pipeline.resources.alerting import Alert, send
 from fashion_pipeline.resources.runs import PARTITION, REASON, in_words
 from fashion_pipeline.settings import read_secrets
@@ -53,8 +52,8 @@ ALERTS = (failure_alerts, verdict_alerts)
 
 
 def _tell(store: Store, what: str, alert: Alert) -> dg.SkipReason:
-    preferences: Preferences = store.preferences.read()
-    if what not in preferences.alerts.on or not preferences.alerts.ways:
+    alerts = store.preferences.read().alerts
+    if what not in alerts.on or not alerts.ways:
         return dg.SkipReason(f"nobody wants to be told: {alert.subject}")
-    ways = send(alert, preferences.alerts, read_secrets(), store)
+    ways = send(alert, alerts, read_secrets(), store)
     return dg.SkipReason(f"told by {', '.join(ways)}: {alert.subject}")

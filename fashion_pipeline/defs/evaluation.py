@@ -52,9 +52,7 @@ class EvaluationConfig(dg.Config):
     check_specs=checks(
         "evaluation_report",
         blocking={"every_condition_scored": "All models were scored with all their prompts by encoder and judge."},
-        warning={
-            "enough_products": "There are enough dev products for a verdict.",
-        },
+        warning={"enough_products": "There are enough dev products for a verdict."},
     ),
 )
 @step

@@ -32,7 +32,7 @@ BY_HAND = (approved_model,)
 
 
 CHECKS = (up_to_date,)
-"""Checks that are steps of their own; every job ends with them."""
+"""Checks that are steps of their own, in every job."""
 
 
 def _job(

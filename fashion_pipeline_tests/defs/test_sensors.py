@@ -1,30 +1,21 @@
-"""What starts a run by itself: photos that arrive, and the times of the schedule."""
+"""What starts a run by itself when photos arrive."""
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from PIL import Image
 
-from fashion_pipeline import api
-from fashion_pipeline.core import tables
-from fashion_pipeline.core.catalog.listing import SourceSpec, listing_state
-from fashion_pipeline.core.catalog.sources import read_source
+from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.definitions import defs
-from fashion_pipeline.defs.schedules import retraining, scheduled_runs
 from fashion_pipeline.defs.sensors import CAUSE, TRIES, new_photos
 from fashion_pipeline.resources.runs import REASON, UNDER_WAY
-from fashion_pipeline.settings import SettingsError
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.retraining import settings_state
 from fashion_pipeline.store.locks import holding
-from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
+from fashion_pipeline_tests.defs.planting import add_photo, register, take_in, train
 
 
 @pytest.fixture
@@ -71,12 +62,6 @@ def tick(fresh: Sensor) -> Sensor:
     return fresh
 
 
-def add_photo(folder: Path, name: str = "a.png", size: int = 8) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (size, size)).save(folder / name)
-    return folder / name
-
-
 def asked(result: dg.SensorResult) -> list[str]:
     """Style and job of each run that was asked for."""
     return [f"{request.partition_key} {request.job_name}" for request in result.run_requests or []]
@@ -89,38 +74,6 @@ def why(result: dg.SensorResult) -> str:
 def add_run(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus) -> None:
     tags = {**request.tags, "dagster/partition": str(request.partition_key)}
     instance.add_run(dg.DagsterRun(job_name=str(request.job_name), tags=tags, status=status))
-
-
-def state_of(store: Store, style: str) -> str:
-    return listing_state(read_source(store.sources.source(style)).of(style).entries)
-
-
-def take_in(store: Store, style: str, photos: int) -> Record:
-    """What a run of the job `catalog` leaves behind, with so many photos."""
-    known = store.records.newest("catalog", style)
-    ids = [f"{style}-{k}" for k in range(photos)]
-    record = store.records.add("catalog", style, tables={"images": [image(id_) for id_ in ids], "rejects": []})
-    for step in ("catalog", "features"):
-        store.sources.mark(style, step, state_of(store, style))
-    assert known is None or known.key != record.key
-    return record
-
-
-def train(store: Store, style: str) -> None:
-    """What a training leaves behind."""
-    catalog = store.records.latest("catalog", style)
-    store.records.add("evaluation", style, inputs={"catalog": catalog}, key=f"trained on {catalog.key}")
-    store.sources.mark(style, "evaluation", settings_state(store, Models("embedded").profile, style))
-
-
-def image(id_: str) -> dict[str, object]:
-    row = {field.name: None for field in tables.schema("images")}
-    texts = {"id": id_, "path": f"{id_}.png", "product_group": id_, "split": "search", "product": id_}
-    return (
-        row
-        | texts
-        | {"width": 8, "height": 8, "bytes": 100, "attributes": [], "perceptual_hash": 0, "thumbnail": bytes(768)}
-    )
 
 
 def test_an_idle_tick_says_that_there_are_no_photos(fresh: Sensor) -> None:
@@ -336,96 +289,3 @@ def test_a_style_that_comes_from_two_places_is_named_and_the_others_go_on(
 def test_a_partition_added_by_hand_without_photos_is_named(tick: Sensor, instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions("styles", ["hat"])
     assert "'hat' was added in the UI, but no source has photos of it" in why(tick())
-
-
-MONDAY = datetime(2025, 1, 6, 3, tzinfo=UTC)
-
-
-def scheduled(store: Store, *listed: str, at: datetime = MONDAY) -> list[dg.RunRequest | dg.SkipReason]:
-    home = Path(tempfile.mkdtemp(dir=store.root))
-    with dg.DagsterInstance.local_temp(str(home)) as instance:
-        instance.add_dynamic_partitions("styles", list(listed))
-        with dg.build_schedule_context(instance=instance, scheduled_execution_time=at) as context:
-            return list(scheduled_runs(context, store, Models("embedded")))
-
-
-def register(store: Store, *names: str) -> None:
-    for style in names:
-        add_photo(store.raw_folder / style)
-        store.sources.register(style, style, SourceSpec(str(store.raw_folder)))
-
-
-def test_the_schedule_retrains_what_has_a_reason_and_says_why_the_others_have_none(store: Store) -> None:
-    register(store, "bag", "coat", "dress")
-    for style in ("bag", "coat", "dress"):
-        take_in(store, style, 20)
-        train(store, style)
-    take_in(store, "coat", 21)
-    store.sources.choose("dress", {"lora_weights": {"steps": 30}})
-    coat, dress = scheduled(store, "bag", "coat", "dress")
-    assert (coat.partition_key, coat.tags[REASON]) == ("coat", "on schedule: 1 new photo")
-    assert (dress.partition_key, dress.tags[REASON]) == ("dress", "on schedule: 0 new photos, other settings")
-    assert dress.run_config == {"ops": {"lora_weights": {"config": {"steps": 30}}}}
-    assert coat.run_key != dress.run_key
-    (skipped,) = scheduled(store, "bag")
-    assert skipped.skip_message == "bag: photos, profile and settings are those of the last training"
-
-
-def test_photos_that_nobody_has_taken_in_are_a_reason_for_the_schedule(store: Store) -> None:
-    register(store, "coat")
-    take_in(store, "coat", 20)
-    train(store, "coat")
-    add_photo(store.raw_folder / "coat", "late.png")
-    (request,) = scheduled(store, "coat")
-    assert "photos that were not taken in yet" in request.tags[REASON]
-
-
-def test_each_style_has_its_own_times(store: Store) -> None:
-    register(store, "bag", "coat", "dress")
-    store.preferences.change("retraining", timezone="Europe/Paris")
-    store.preferences.change("retraining", "coat", cron="0 4 * * *")
-    store.preferences.change("retraining", "bag", cron="")
-    due = {
-        hour: [r.partition_key for r in scheduled(store, "bag", "coat", "dress", at=at) if isinstance(r, dg.RunRequest)]
-        for hour in (2, 3)
-        if (at := MONDAY.replace(hour=hour))
-    }
-    assert due == {2: ["dress"], 3: ["coat"]}  # 03:00 and 04:00 in Paris
-    assert retraining(store.preferences.read())[0].cron_schedule == ["0 3 * * 1", "0 4 * * *"]
-
-
-def test_without_any_cron_there_is_no_schedule(store: Store) -> None:
-    store.preferences.change("retraining", cron="")
-    assert retraining(store.preferences.read()) == []
-
-
-def test_a_cron_that_is_none_is_refused_before_it_is_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FASHION_PIPELINE_DATA", str(store.root))
-    with pytest.raises(SettingsError, match=r"cron 'every day' in settings\.toml is none"):
-        api.automate(cron="every day")
-    assert not store.preferences.path.exists()
-    store.preferences.change("retraining", cron="61 * * * *")
-    with pytest.raises(SettingsError, match="cron '61"):
-        retraining(store.preferences.read())
-
-
-def test_a_style_that_is_being_run_is_not_retrained_by_the_schedule(store: Store) -> None:
-    register(store, "coat")
-    with holding(store.style_lock("coat"), "style 'coat'", "run 7"):
-        (skipped,) = scheduled(store, "coat")
-    assert "coat: in use by run 7" in skipped.skip_message
-
-
-def test_a_partition_without_photos_does_not_break_the_schedule(store: Store) -> None:
-    register(store, "coat")
-    (request,) = scheduled(store, "hat", "coat")
-    assert request.partition_key == "coat"
-    (skipped,) = scheduled(store, "hat")
-    assert "'hat' was added in the UI" in skipped.skip_message
-
-
-def test_a_source_that_has_gone_does_not_break_the_schedule(store: Store, tmp_path: Path) -> None:
-    register(store, "coat")
-    store.sources.register("bag", "bag", SourceSpec(str(tmp_path / "gone")))
-    (request,) = scheduled(store, "bag", "coat")
-    assert request.partition_key == "coat"

@@ -1,42 +1,19 @@
 """What is written is found again whole, and what is damaged is named."""
 
 import json
-import warnings
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
 from fashion_pipeline.core import tables
-from fashion_pipeline.core.catalog.listing import CatalogError, ColumnMapping, SourceSpec
+from fashion_pipeline.core.catalog.listing import CatalogError
 from fashion_pipeline.store.files import StorageError
-from fashion_pipeline.store.records import KINDS, MissingRecordError, Record
+from fashion_pipeline.store.records import KINDS, MissingRecordError
 from fashion_pipeline.store.store import Store
-
-SOURCE = SourceSpec("/photos", ColumnMapping(style="usage", attributes={"colour": "baseColour"}), "{style} wear")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "data")
-
-
-def reject(path: str) -> dict[str, str]:
-    return {"path": path, "reason": "empty: replace it"}
-
-
-def catalog(store: Store, style: str, *paths: str, run: str = "") -> Record:
-    rows = {"images": [], "rejects": [reject(path) for path in paths]}
-    return store.records.add("catalog", style, tables=rows, run=run)
-
-
-def files(root: Path) -> list[str]:
-    found = sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-    return [name for name in found if not name.endswith("layout.json")]
-
+from fashion_pipeline_tests.store.planting import SOURCE, catalog, files, reject
 
 # Records
 
@@ -232,107 +209,6 @@ def test_a_damaged_file_of_embeddings_is_computed_again(store: Store, tmp_path: 
     path.write_bytes(path.read_bytes()[:50])
     assert len(store.features.index("coat", "encoder", "m").missing(["a", "b"])) == 1
     assert not path.exists()
-
-
-# SQL
-
-
-def test_every_table_can_be_asked_with_its_style_and_its_history(store: Store) -> None:
-    catalog(store, "coat", "a.jpg")
-    catalog(store, "coat", "b.jpg")
-    for table in tables.TABLES:
-        assert store.sql(f"SELECT style FROM {table} LIMIT 1").column_names == ["style"]
-    assert store.sql("SELECT style, path FROM rejects").to_pylist() == [{"style": "coat", "path": "b.jpg"}]
-    assert store.sql("SELECT count(DISTINCT record) AS n FROM rejects_history").to_pylist() == [{"n": 2}]
-
-
-def test_a_style_named_like_a_number_stays_a_name(store: Store) -> None:
-    catalog(store, "2011", "a.jpg")
-    assert store.sql("SELECT style FROM rejects WHERE style = '2011'").to_pylist() == [{"style": "2011"}]
-
-
-def test_any_folder_name_will_do_as_a_data_root(tmp_path: Path) -> None:
-    store = Store(tmp_path / "mine's [1] *")
-    catalog(store, "coat", "a.jpg")
-    assert store.sql("SELECT style FROM rejects").to_pylist() == [{"style": "coat"}]
-
-
-def test_a_query_says_nothing_but_its_answer(store: Store) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert store.sql("SELECT 1 AS one").to_pylist() == [{"one": 1}]
-        assert store.sql("").num_rows == 0
-
-
-def test_a_query_that_is_wrong_is_an_error_of_duckdb(store: Store) -> None:
-    for query in ("SELEC 1", "SELECT * FROM nowhere", "SELECT colour FROM images"):
-        with pytest.raises(duckdb.Error):
-            store.sql(query)
-
-
-def test_a_query_reads_and_writes_nothing_outside_the_data_root(store: Store, tmp_path: Path) -> None:
-    catalog(store, "coat", "a.jpg")
-    secret = tmp_path / "secret.csv"
-    secret.write_text("a\n1\n")
-    for query in (
-        f"SELECT * FROM read_csv('{secret}')",
-        f"SELECT * FROM read_text('{secret}')",
-        f"COPY (SELECT 1) TO '{tmp_path}/out.csv'",
-        f"ATTACH '{tmp_path}/x.db'",
-        "SET enable_external_access = true",
-        "INSTALL httpfs",
-    ):
-        with pytest.raises(duckdb.Error):
-            store.sql(query)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "secret.csv"]
-
-
-# Sources
-
-
-def test_a_registered_style_is_found_again(store: Store) -> None:
-    store.sources.register("formal", "formal wear", SOURCE)
-    assert store.sources.styles() == ["formal"]
-    assert store.sources.source("formal") == SOURCE and store.sources.subject("formal") == "formal wear"
-
-
-def test_a_source_inside_the_data_root_moves_with_it(store: Store, tmp_path: Path) -> None:
-    store.sources.register("coat", "coat", SourceSpec(str(tmp_path / "data" / "raw")))
-    (tmp_path / "data").rename(tmp_path / "moved")
-    assert Store(tmp_path / "moved").sources.source("coat").path == str(tmp_path / "moved" / "raw")
-
-
-def test_what_was_chosen_for_a_style_is_kept_when_its_photos_are_taken_in_again(store: Store) -> None:
-    store.sources.register("coat", "coat", SOURCE)
-    assert store.sources.run_config("coat") == {}
-    store.sources.choose("coat", {"lora_weights": {"steps": 30}})
-    store.sources.register("coat", "coat", SOURCE)
-    assert store.sources.run_config("coat") == {"ops": {"lora_weights": {"config": {"steps": 30}}}}
-
-
-def test_a_style_nobody_registered_is_answered_with_those_that_are(store: Store) -> None:
-    with pytest.raises(StorageError, match=r"'hat' is not in the catalog \(known: none yet\): .* --source"):
-        store.sources.source("hat")
-    store.sources.register("coat", "coat", SOURCE)
-    with pytest.raises(StorageError, match=r"known: coat"):
-        store.sources.subject("hat")
-
-
-def test_a_damaged_registration_is_named(store: Store) -> None:
-    store.sources.register("coat", "coat", SOURCE)
-    for content in ("{half", "{}"):
-        store.sources.path("coat").write_text(content)
-        with pytest.raises(StorageError, match=r"coat\.json is damaged"):
-            store.sources.source("coat")
-
-
-def test_what_each_step_was_finished_with_is_remembered_apart_and_is_no_style(store: Store) -> None:
-    store.sources.register("coat", "coat", SOURCE)
-    assert store.sources.done_with("coat", "catalog") is store.sources.done_with("coat", "features") is None
-    store.sources.mark("coat", "catalog", "abc")
-    store.sources.mark("coat", "features", "def")
-    assert [store.sources.done_with("coat", step) for step in ("catalog", "features")] == ["abc", "def"]
-    assert store.sources.styles() == ["coat"]
 
 
 # Images, versions

@@ -1,0 +1,55 @@
+"""Photos, and catalogs of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from fashion_pipeline.core.catalog.assembling import Catalog, build_catalog
+from fashion_pipeline.core.catalog.listing import (
+    Listing,
+    SourceSpec,
+)
+from fashion_pipeline.core.catalog.sources import read_source
+from fashion_pipeline.core.catalog.splits import split_of
+from fashion_pipeline.core.tables import schema
+
+NOTHING_KNOWN = schema("images").append(pa.field("style", pa.string())).empty_table()
+HEADER = "id,gender,masterCategory,subCategory,articleType,baseColour,season,year,usage"
+
+
+def photo(seed: int) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), np.uint8)
+    return Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC)
+
+
+def save_photos(folder: Path, seeds: range, suffix: str = "png") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        photo(seed).save(folder / f"{seed:02}.{suffix}")
+
+
+def listed(root: Path, **options: object) -> Listing:
+    return read_source(SourceSpec(str(root), **options))  # type: ignore[arg-type]
+
+
+def built(root: Path, style: str, known: pa.Table = NOTHING_KNOWN) -> Catalog:
+    part = listed(root).of(style)
+    return build_catalog(style, part.entries, known, rejects=part.rejects, base=root)
+
+
+def as_known(style: str, images: pa.Table) -> pa.Table:
+    return images.append_column(NOTHING_KNOWN.schema.field("style"), pa.array([style] * len(images)))
+
+
+def reasons(listing: Listing) -> dict[str, str]:
+    return {Path(reject.path).name: reject.reason for reject in listing.rejects}
+
+
+def key_in(split: str) -> str:
+    return next(str(number) for number in range(1000) if split_of(str(number)) == split)
+
+
+def product_row(key: str, usage: str = "Ethnic", colour: str = "Navy Blue") -> str:
+    return f"{key},Women,Apparel,Topwear,Kurtas,{colour},Fall,2011,{usage}"
