@@ -66,7 +66,7 @@ MUTATIONS = (
         "core/automation/reasons.py",
         '    return Decision(False, "photos, profile',
         '    return Decision(True, "photos, profile',
-        (SENSORS, MONTH),
+        (SCHEDULES, MONTH),
     ),
     Mutation(
         "photos of one product count as many in the test of drift",

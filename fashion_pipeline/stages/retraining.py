@@ -17,7 +17,10 @@ from fashion_pipeline.store.store import Store
 
 
 def settings_state(store: Store, profile: Profile, style: str) -> str:
-    """A hash of the profile and of what was chosen for a style; another version of the program is no other setting."""
+    """A hash of the profile and of what was chosen for a style; another version of the program is no other setting.
+
+    Models count by name and place: where they were only moved, the next run finds its training made.
+    """
     text = repr(replace(profile, presets={})) + json.dumps(store.sources.config(style), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
