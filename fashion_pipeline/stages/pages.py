@@ -1,6 +1,7 @@
 """Pages that are made on demand from what is recorded: a style's in another language, and the one of all styles."""
 
 import os
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -53,17 +54,31 @@ def page_of(store: Store, models: Models, record: Record) -> Path:
 
 def index_page(store: Store, models: Models) -> Path:
     """Write the page of all styles, in the language that is spoken now, and return where it lies."""
+    pages = store.files.inside("pages")
+
+    def address(record: Record) -> str:
+        try:
+            page = page_of(store, models, record)
+        except StorageError:
+            page = record.path(PAGE)  # in English rather than not at all
+        return Path(os.path.relpath(page, pages)).as_posix()
+
+    text = index_text(store, models, address)
+    name = INDEX if language() == ENGLISH else f"index.{language()}.html"
+    return store.files.place(pages / name, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def index_text(store: Store, models: Models, address: Callable[[Record], str]) -> str:
+    """The page of all styles as HTML; `address` says where the page of a report or evaluation is found from there."""
     old: dict[str, int] = {}
     for use in stale(store):
         old[use.style] = max(old.get(use.style, 0), use.photos)
-    entries = [_entry(store, models, style, old.get(style, 0)) for style in store.sources.styles()]
+    entries = [_entry(store, style, old.get(style, 0), address) for style in store.sources.styles()]
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    text = render_index(entries, profile=models.profile.name, created=created)
-    name = INDEX if language() == ENGLISH else f"index.{language()}.html"
-    return store.files.place(store.files.inside("pages", name), lambda path: path.write_text(text, encoding="utf-8"))
+    return render_index(entries, profile=models.profile.name, created=created)
 
 
-def _entry(store: Store, models: Models, style: str, stale_photos: int) -> StyleEntry:
+def _entry(store: Store, style: str, stale_photos: int, address: Callable[[Record], str]) -> StyleEntry:
     """What there is of a style; one whose records are damaged has its name only."""
     try:
         pointer = store.versions.pointer(style)
@@ -72,22 +87,17 @@ def _entry(store: Store, models: Models, style: str, stale_photos: int) -> Style
         known: dict[str, Any] = {"published": pointer.version, "waiting": pointer.waiting, "photos": photos}
         shown = newest_report(store, style)
         if shown is not None:
-            known |= _shown(store, models, shown, stale_photos)
+            known |= _shown(store, shown, stale_photos, address)
     except StorageError as error:
         return StyleEntry(style, None, reason=str(error))
     return StyleEntry(style, **{"page": None, **known})
 
 
-def _shown(store: Store, models: Models, record: Record, stale_photos: int) -> dict[str, Any]:
+def _shown(store: Store, record: Record, stale_photos: int, address: Callable[[Record], str]) -> dict[str, Any]:
     evaluation = store.records.newest("evaluation", record.style)
     content = record.json(REPORT)
-    pages = store.files.inside("pages")
-    try:
-        page = page_of(store, models, record)
-    except StorageError:
-        page = record.path(PAGE)  # in English rather than not at all
     told = {
-        "page": Path(os.path.relpath(page, pages)).as_posix(),
+        "page": address(record),
         "stale": stale_photos,
         "gains": _gains(content),
     }

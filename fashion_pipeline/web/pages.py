@@ -14,15 +14,15 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import BaseRoute, Mount, Route
 
 from fashion_pipeline.core.catalog.listing import CatalogError
-from fashion_pipeline.core.reports.links import ROOT
+from fashion_pipeline.core.reports.links import ROOT, page_link
 from fashion_pipeline.core.reports.pictures import jpeg_bytes
 from fashion_pipeline.core.reports.trail import render_trail
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.pages import index_page
+from fashion_pipeline.stages.pages import index_text
 from fashion_pipeline.stages.reports import PAGE
 from fashion_pipeline.stages.trails import version_photo, version_trail
 from fashion_pipeline.store.files import StorageError
-from fashion_pipeline.store.records import KINDS
+from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
 
 PHOTO_SIDE = 512
@@ -61,7 +61,7 @@ class Pages:
 
     def index(self, request: Request) -> Response:
         """The page of all styles."""
-        return FileResponse(index_page(self._store, self._models))
+        return HTMLResponse(index_text(self._store, self._models, _address))
 
     def sample(self, request: Request) -> Response:
         """A generated image; what it shows never changes."""
@@ -101,6 +101,11 @@ class Pages:
         style, version, photo = (request.path_params[part] for part in ("style", "version", "photo"))
         image = version_photo(self._store, style, version, photo, PHOTO_SIDE)
         return Response(jpeg_bytes(image), media_type="image/jpeg")
+
+
+def _address(record: Record) -> str:
+    """Where the page of a prompt report or evaluation is served."""
+    return page_link(record.kind, record.style, record.key)
 
 
 def _answering(answer: Answer) -> Callable[[Request], object]:

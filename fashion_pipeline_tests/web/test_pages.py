@@ -133,7 +133,14 @@ def test_pictures_of_asset_pages_and_reports_are_served(chain: Chain, client: Te
         "prompt_report", "coat", files={"report.html": "<p>prompts</p>"}, tables={"prompt_scores": []}
     )
     assert client.get(page_link("prompt_report", "coat", record.key)).text == "<p>prompts</p>"
-    assert "coat" in client.get("/fashion/").text
+
+
+def test_the_page_of_all_styles_leads_to_the_page_of_each(chain: Chain, client: TestClient) -> None:
+    files = {"report.html": "<p>prompts</p>", "report.json": {"gains": []}}
+    record = chain.store.records.add("prompt_report", "coat", files=files, tables={"prompt_scores": []})
+    page = client.get("/fashion/").text
+    link = page_link("prompt_report", "coat", record.key)
+    assert f'href="{link}"' in page and client.get(link).text == "<p>prompts</p>"
 
 
 @pytest.mark.parametrize(
