@@ -1,5 +1,6 @@
 """Where the data lies and which models are used."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -55,6 +56,27 @@ def test_a_dagster_configuration_that_was_edited_is_kept(tmp_path: Path, monkeyp
     enter(settings)
     assert configuration.read_text() == "edited: true"
     assert os.environ["DAGSTER_HOME"] == str(configuration.parent)
+
+
+def test_a_dagster_configuration_of_an_earlier_version_is_replaced_unless_it_was_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(tmp_path / "data", "embedded", "auto", "auto")
+    for name in settings.environment():
+        monkeypatch.setenv(name, "before")
+    configuration = enter(settings).dagster_home / "dagster.yaml"
+    shipped = configuration.read_text()
+    earlier = (
+        "# Settings of the Dagster instance in the data root. Storage is SQLite in this folder.\n"
+        "run_coordinator:\n  module: dagster.core.run_coordinator\n  class: QueuedRunCoordinator\n"
+    )
+    monkeypatch.setattr("fashion_pipeline.settings._SHIPPED", {hashlib.sha256(earlier.encode()).hexdigest()[:16]})
+    configuration.write_text(earlier)
+    enter(settings)
+    assert configuration.read_text() == shipped
+    configuration.write_text(earlier + "telemetry: {enabled: false}\n")
+    enter(settings)
+    assert configuration.read_text() != shipped
 
 
 def test_a_data_root_whose_dagster_configuration_was_a_link_that_leads_nowhere_is_mended(

@@ -39,16 +39,27 @@ def bury_dead_runs(instance: DagsterInstance, store: Store) -> list[str]:
 
     Where a command sees its run's process die, Dagster marks the run itself, but leaves it its slots.
     """
-    suspects = {run.run_id for run in _without_process(instance, store)}
-    if suspects:
-        time.sleep(SETTLE_SECONDS)
-    buried = [run for run in _without_process(instance, store) if run.run_id in suspects] if suspects else []
+    buried = _dead_runs(instance, store, RunsFilter(statuses=_UNDER_WAY))
     for run in buried:
         instance.report_run_failed(run, "The process of this run is gone (killed, or the machine was switched off).")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
         store.run_lock(run.run_id).unlink(missing_ok=True)
     _free_slots_of_ended_runs(instance, store)
     return [run.run_id for run in buried]
+
+
+def is_dead(instance: DagsterInstance, store: Store, run: DagsterRun) -> bool:
+    """Whether the process of a run that is under way is gone; a run that ends meanwhile is not dead."""
+    return bool(_dead_runs(instance, store, RunsFilter(run_ids=[run.run_id], statuses=_UNDER_WAY)))
+
+
+def _dead_runs(instance: DagsterInstance, store: Store, among: RunsFilter) -> list[DagsterRun]:
+    """Runs without a process, looked at twice: between the end of a run's process and its last event lies a moment."""
+    suspects = {run.run_id for run in _without_process(instance, store, among)}
+    if not suspects:
+        return []
+    time.sleep(SETTLE_SECONDS)
+    return [run for run in _without_process(instance, store, among) if run.run_id in suspects]
 
 
 def _free_slots_of_ended_runs(instance: DagsterInstance, store: Store) -> None:
@@ -99,8 +110,8 @@ def watching(instance: DagsterInstance, store: Store, run: DagsterRun) -> Iterat
             watcher.join()
 
 
-def _without_process(instance: DagsterInstance, store: Store) -> Iterator[DagsterRun]:
-    for record in instance.get_run_records(RunsFilter(statuses=_UNDER_WAY)):
+def _without_process(instance: DagsterInstance, store: Store, among: RunsFilter) -> Iterator[DagsterRun]:
+    for record in instance.get_run_records(among):
         run, lock = record.dagster_run, store.run_lock(record.dagster_run.run_id)
         young = time.time() - record.update_timestamp.timestamp() < YOUNG_SECONDS
         if not is_held(lock) and (lock.exists() or not young):

@@ -17,7 +17,7 @@ from fashion_pipeline.core.progress import Meter
 from fashion_pipeline.core.prompts.planning import Shot, sample_of
 from fashion_pipeline.core.prompts.requests import Drawing
 from fashion_pipeline.core.rows import Sample
-from fashion_pipeline.store.embeddings import Embeddings
+from fashion_pipeline.store.embeddings import PHOTOS, Embeddings
 from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:
@@ -94,14 +94,14 @@ class Embedder:
 
     def embed(self, locations: Mapping[str, str]) -> FeatureIndex:
         """Embed the images (id → location) that are not known yet. Raises PhotoError that names one that vanished."""
-        return self._embed(locations, "images", lambda ids: in_threads(self.open, [locations[id_] for id_ in ids]))
+        return self._embed(locations, "images", lambda ids: in_threads(lambda id_: self.open(locations[id_], id_), ids))
 
     def embed_shuffled(self, locations: Mapping[str, str]) -> FeatureIndex:
         """Embed the same images cut into shuffled pieces, under `shuffled_id`."""
         own = {shuffled_id(id_): id_ for id_ in locations}
 
         def pieces(names: Sequence[str]) -> Iterator[Image.Image]:
-            return in_threads(lambda id_: shuffled(self.open(locations[id_]), id_), [own[name] for name in names])
+            return in_threads(lambda id_: shuffled(self.open(locations[id_], id_), id_), [own[name] for name in names])
 
         return self._embed(own, "shuffled images", pieces)
 
@@ -112,10 +112,11 @@ class Embedder:
         self.index = self.index.extended(ids, rows)
         self.computed += len(ids)
 
-    def open(self, location: str) -> Image.Image:
-        """The photo, no larger than the encoder can make use of."""
+    def open(self, location: str, id_: str) -> Image.Image:
+        """An image, no larger than the encoder can make use of. Photos are named by their bytes, samples are not."""
+        content = id_ if self._table.table == PHOTOS else ""
         try:
-            return open_photo(location, min(MAX_SIDE, OVERSIZE * self._encoder.side))
+            return open_photo(location, min(MAX_SIDE, OVERSIZE * self._encoder.side), content)
         except PhotoError as error:
             raise PhotoError(f"{location}: {error}; or materialise raw_images again to leave it out") from error
 

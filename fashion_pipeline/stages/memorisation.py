@@ -86,13 +86,13 @@ def find_copies(
             Role.JUDGE.value: Embedder(store.features, style, Role.JUDGE, judge, report),
             COLOUR: Embedder(store.features, style, COLOUR, ColourPictures(), report),
         }
-        passed = {f"{photo.id}:{autoencoder.fingerprint}": photo.path for photo in [*trained, *held_out]}
+        passed = {f"{photo.id}:{autoencoder.fingerprint}": photo for photo in [*trained, *held_out]}
         missing = [name for name in passed if any(name not in each.index for each in embedders.values())]
         if missing:
             report(f"judge: {len(missing)} photos as the autoencoder has them")
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
-            opened = in_threads(embedders[Role.JUDGE].open, [passed[name] for name in chunk])
+            opened = in_threads(lambda name: embedders[Role.JUDGE].open(passed[name].path, passed[name].id), chunk)
             images = list(autoencoder.pass_through(opened))
             for embedder in embedders.values():
                 embedder.add(chunk, images)

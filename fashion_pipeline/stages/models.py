@@ -13,6 +13,8 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.settings import Profile, Settings, read_profile
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from fashion_pipeline.ml.autoencoding import Autoencoder
     from fashion_pipeline.ml.devices import Device
     from fashion_pipeline.ml.diffusion import Generator
@@ -188,14 +190,14 @@ class Models:
         stop: Callable[[], bool] = lambda: False,
     ) -> "TrainingResult":
         """Train into the job's output, or go on where an earlier call stopped; write LoRA files under the title."""
-        from fashion_pipeline.core.catalog.photos import open_photo
         from fashion_pipeline.ml.training.exporting import export_loras
         from fashion_pipeline.ml.training.finetuning import finetune
         from fashion_pipeline.ml.training.processes import leads
 
         with self._named("generator"):
             self.fingerprint("generator")
-        result = finetune(job, self.pick("training"), report=report, tell=tell, load_image=open_photo, stop=stop)
+        load = _image_loader(job)
+        result = finetune(job, self.pick("training"), report=report, tell=tell, load_image=load, stop=stop)
         if leads():
             export_loras(job.base, job.output, job.output, {"title": title})
         return result
@@ -260,3 +262,20 @@ class Models:
                 f"the {role} of profile {self.profile.name!r}, {source}, cannot be loaded "
                 f"({type(error).__name__}: {told}): {mend}"
             ) from error
+
+
+def _image_loader(job: "TrainingJob") -> Callable[[str], "Image.Image"]:
+    """Opens the images of a training; a photo that is not the one that was curated is refused."""
+    from fashion_pipeline.core.catalog.photos import PhotoError, open_photo
+    from fashion_pipeline.ml.training.results import TrainingError
+
+    images = (*job.pairs, *job.held_out, *(job.validation.photos if job.validation else ()))
+    contents = {image.path: image.id for image in images if image.photo}
+
+    def load(path: str) -> "Image.Image":
+        try:
+            return open_photo(path, content=contents.get(path, ""))
+        except PhotoError as error:
+            raise TrainingError(f"training image {path}: {error}; or leave it out") from error
+
+    return load

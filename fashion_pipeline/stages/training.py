@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fashion_pipeline.core.prompts.formats import write
 from fashion_pipeline.core.prompts.planning import photos_of, plan
-from fashion_pipeline.core.rows import Pair, Split
+from fashion_pipeline.core.rows import Origin, Pair, Split
 from fashion_pipeline.core.training.curation import validation_photos
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.captions import photo_captions
@@ -183,7 +183,9 @@ def _pairs(store: Store, curation: Record, wanted: Sequence[Pair]) -> tuple["Tra
     from fashion_pipeline.ml.training.results import TrainingPair
 
     places = training_images(store, store.records.input(curation, "catalog"), wanted)
-    return tuple(TrainingPair(places[pair.id], pair.caption, pair.id) for pair in wanted)
+    return tuple(
+        TrainingPair(places[pair.id], pair.caption, pair.id, pair.origin == Origin.REFERENCE) for pair in wanted
+    )
 
 
 def _held_out(store: Store, models: Models, features: Record, strategy: str) -> tuple["TrainingPair", ...]:
@@ -193,7 +195,8 @@ def _held_out(store: Store, models: Models, features: Record, strategy: str) -> 
     photos = store.photos(store.records.input(features, "catalog"))
     captions = photo_captions(store, models, features, strategy)
     return tuple(
-        TrainingPair(photo.path, captions[photo.id][0], photo.id) for photo in photos_of(photos, Split.DEV, HELD_OUT)
+        TrainingPair(photo.path, captions[photo.id][0], photo.id, True)
+        for photo in photos_of(photos, Split.DEV, HELD_OUT)
     )
 
 
@@ -208,7 +211,7 @@ def _validation(store: Store, models: Models, features: Record) -> "Validation |
         return None
     return Validation(
         requests=tuple(shot.request(models.profile.generation) for shot in shots),
-        photos=tuple(TrainingPair(photo.path, plain.prompt, photo.id) for photo in photos),
+        photos=tuple(TrainingPair(photo.path, plain.prompt, photo.id, True) for photo in photos),
         encoder=models.profile.encoder,
         whole=models.profile.whole_photos,
     )

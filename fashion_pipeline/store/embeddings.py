@@ -19,6 +19,9 @@ from fashion_pipeline.core.features.embeddings import FeatureIndex, feature_rows
 from fashion_pipeline.store.files import Files, StorageError, remove, slug
 from fashion_pipeline.store.parquet import read_parquet, write_parquet
 
+PHOTOS = "features"
+"""The table of photos; their ids are hashes of their bytes."""
+
 
 class Embeddings:
     """One growing table, `features` (of photos) or `sample_features`, of all styles."""

@@ -29,7 +29,7 @@ import pyarrow as pa
 from fashion_pipeline.core import tables
 from fashion_pipeline.core.catalog.photos import located
 from fashion_pipeline.core.rows import Photo
-from fashion_pipeline.store.embeddings import Embeddings
+from fashion_pipeline.store.embeddings import PHOTOS, Embeddings
 from fashion_pipeline.store.files import Files, StorageError, remove, slug
 from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.pictures import Pictures
@@ -51,7 +51,7 @@ class Store:
         self.preferences = PreferencesFile(self.files)
         self.sources = Sources(self.files)
         self.records = Records(self.files)
-        self.features = Embeddings(self.files, "features")
+        self.features = Embeddings(self.files, PHOTOS)
         self.sample_features = Embeddings(self.files, "sample_features")
         self.samples = SampleImages(self.files)
         self.pictures = Pictures(self.files)

@@ -1,15 +1,20 @@
 """Runs whose process is gone are buried, and those that live are left alone."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from dagster._core.launcher import WorkerStatus
+from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
 from fashion_pipeline.resources import liveness
 from fashion_pipeline.resources.liveness import COMMAND, bury_dead_runs, watching
+from fashion_pipeline.settings import Settings, enter
 from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.store import Store
 
@@ -31,10 +36,14 @@ def begun(instance: dg.DagsterInstance, status: dg.DagsterRunStatus = dg.Dagster
     return run.run_id
 
 
-def status_of(instance: dg.DagsterInstance, run: str) -> dg.DagsterRunStatus:
+def get(instance: dg.DagsterInstance, run: str) -> dg.DagsterRun:
     found = instance.get_run_by_id(run)
     assert found is not None
-    return found.status
+    return found
+
+
+def status_of(instance: dg.DagsterInstance, run: str) -> dg.DagsterRunStatus:
+    return get(instance, run).status
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING])
@@ -123,3 +132,23 @@ def test_a_run_is_cancelled_when_its_command_is_gone_but_not_one_that_was_starte
         assert interrupted.wait(10)
     assert status_of(instance, first.run_id) == dg.DagsterRunStatus.CANCELING
     assert status_of(instance, again.run_id) == dg.DagsterRunStatus.STARTED
+
+
+def test_the_daemon_notices_a_killed_run_by_the_launcher_that_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "SETTLE_SECONDS", 0.0)
+    settings = Settings(tmp_path / "data", "embedded", "auto", "auto")
+    for name in settings.environment():
+        monkeypatch.setenv(name, "")
+    store = Store(enter(settings).data)
+    with dg.DagsterInstance.get() as instance:
+        killed, lives = begun(instance), begun(instance)
+        with holding(store.run_lock(killed), "a run", "run"):
+            pass
+        with holding(store.run_lock(lives), "a run", "run"):
+            watched = SimpleNamespace(instance=instance, create_request_context=lambda: None)
+            list(execute_run_monitoring_iteration(watched, logging.getLogger("tests")))  # type: ignore[arg-type]
+            assert instance.run_launcher.check_run_worker_health(get(instance, lives)).status == WorkerStatus.RUNNING
+        assert status_of(instance, killed) == dg.DagsterRunStatus.FAILURE
+        assert status_of(instance, lives) == dg.DagsterRunStatus.STARTED

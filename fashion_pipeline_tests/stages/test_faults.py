@@ -342,3 +342,26 @@ def test_the_length_of_the_judges_embeddings_is_checked_too(small: Small, monkey
     failed = [e for e in result.get_asset_check_evaluations() if not e.passed]
     assert [e.check_name for e in failed] == ["unit_norm"]
     assert failed[0].metadata["largest_error"].value == pytest.approx(0.5, abs=0.01)
+
+
+# Photos that change while a run reads them
+
+
+def test_a_photo_that_was_replaced_since_the_catalog_is_neither_embedded_nor_trained_on(small: Small) -> None:
+    chain = small()
+    catalogue(chain.store, "coat")
+    described = chain.store.photos(chain.store.records.latest("catalog", "coat"))
+    replaced, other = described[0], described[1]
+    whole = Path(replaced.path).read_bytes()
+    shutil.copy(other.path, replaced.path)
+    with pytest.raises(PhotoError, match=f"{replaced.path}: it was replaced by another photo since the catalog"):
+        describe(chain.store, chain.models, "coat", lambda _: None)
+    Path(replaced.path).write_bytes(whole)
+    assert chain.materialize((*CATALOG, FINETUNING[0]), "coat").success
+    photos = {photo.id: photo for photo in described}
+    pairs = chain.store.records.latest("curation", "coat").table("training_pairs").to_pylist()
+    trained = next(photos[row["id"]] for row in pairs if row["kept"])
+    shutil.copy(other.path if trained.id != other.id else replaced.path, trained.path)
+    result = chain.materialize([FINETUNING[1]], "coat", only(TINY, "lora_weights"))
+    (message,) = errors(result)
+    assert f"training image {trained.path}: it was replaced by another photo" in message

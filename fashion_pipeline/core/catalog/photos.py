@@ -65,9 +65,15 @@ class Photo:
     """Pixels of the original, after rotation."""
 
 
-def open_photo(location: str, max_side: int = 1024) -> Image.Image:
-    """The photo as upright RGB, no side longer than `max_side` pixels. Raises PhotoError."""
-    return decode_photo(location, read_bytes(location), max_side).image
+def open_photo(location: str, max_side: int = 1024, content: str = "") -> Image.Image:
+    """The photo as upright RGB, no side longer than `max_side` pixels.
+
+    Raises PhotoError, also where it is not the photo with the id `content` any more.
+    """
+    data = read_bytes(location)
+    if content and content_id(data) != content:
+        raise PhotoError("it was replaced by another photo since the catalog was made: materialise raw_images again")
+    return decode_photo(location, data, max_side).image
 
 
 def read_bytes(location: str) -> bytes:

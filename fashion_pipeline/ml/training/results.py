@@ -24,6 +24,8 @@ class TrainingPair(NamedTuple):
     caption: str
     id: str = ""
     """What the image is, wherever it lies: a content hash. Empty: the hash of the file's bytes is taken."""
+    photo: bool = False
+    """Whether the id is that of a photo, by its bytes, so that whoever loads it can see if it was replaced."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class TrainingJob:
         )
 
 
-def _pairs(rows: list[list[str]]) -> tuple[TrainingPair, ...]:
+def _pairs(rows: list[list[Any]]) -> tuple[TrainingPair, ...]:
     return tuple(TrainingPair(*row) for row in rows)
 
 
