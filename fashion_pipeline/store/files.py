@@ -1,7 +1,10 @@
 """The data root: paths that stay inside it, and writes that appear whole or not at all."""
 
 import json
+import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +14,9 @@ from fashion_pipeline.core.catalog.listing import style_slug
 
 LAYOUT = 2
 """Raised when files move to other places; a data root of another layout is refused."""
+
+_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
+_GIVEN_UP_SECONDS = 3600.0
 
 
 class StorageError(RuntimeError):
@@ -35,13 +41,24 @@ class Files:
         """Let `fill` make a file or folder under a temporary name, then rename it into place."""
         self._lay_out()
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")  # as `unfinished` finds them
         try:
             fill(temporary)
             temporary.replace(path)
         finally:
             remove(temporary)
         return path
+
+    def unfinished(self) -> list[Path]:
+        """What `place` was filling when its process was killed; nobody has touched it for an hour."""
+        places = ("records", "embeddings", "images", "pictures", "pages", "published", "sources", "weights", "work")
+        found = []
+        for place in places:
+            for where, folders, names in os.walk(self.root / place):
+                halves = [name for name in (*folders, *names) if _UNFINISHED.fullmatch(name)]
+                folders[:] = [name for name in folders if name not in halves]
+                found += [Path(where) / name for name in halves]
+        return sorted(path for path in found if time.time() - path.lstat().st_mtime > _GIVEN_UP_SECONDS)
 
     def write_json(self, path: Path, content: Mapping[str, Any]) -> Path:
         """Store values as JSON."""

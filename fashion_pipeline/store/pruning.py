@@ -39,6 +39,7 @@ def leftovers(store: Store) -> list[Leftover]:
         *_checkpoints(store),
         *_caches(store),
         *_images(store, kept),
+        *_unfinished(store),
     ]
 
 
@@ -108,6 +109,14 @@ def _images(store: Store, kept: set[tuple[str, str, str]]) -> Iterator[Leftover]
     for path in store.samples.all():
         if path.stem not in named:
             yield Leftover(path, f"image {path.stem}", "no record names it", freed(path))
+
+
+def _unfinished(store: Store) -> Iterator[Leftover]:
+    """What killed processes were writing."""
+    for path in store.files.unfinished():
+        yield Leftover(
+            path, f"{path.parent.relative_to(store.root)}: half of a file or folder", "given up", freed(path)
+        )
 
 
 def _published_samples(store: Store) -> set[str]:

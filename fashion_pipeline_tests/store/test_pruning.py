@@ -75,3 +75,16 @@ def test_a_file_that_also_lies_elsewhere_gives_nothing_back(tmp_path: Path) -> N
     assert (size(tmp_path / "model"), freed(tmp_path / "model")) == (107, 7)
     (tmp_path / "published").unlink()
     assert freed(tmp_path / "model") == 107
+
+
+def test_what_a_killed_process_was_writing_goes_after_an_hour(store: Store) -> None:
+    fresh, old = (store.root / "published" / "coat" / f".v2.0123abc{digit}" for digit in "45")
+    for half in (fresh, old):
+        half.mkdir()
+        (half / "weights").write_bytes(b"x" * 100)
+    os.utime(old, (1, 1))
+    (store.root / "published" / "coat" / ".notes").write_text("not ours")
+    found = [each for each in leftovers(store) if each.why == "given up"]
+    assert [(each.path, each.size) for each in found] == [(old, 100)]
+    remove_leftovers(store, found)
+    assert fresh.exists() and not old.exists()

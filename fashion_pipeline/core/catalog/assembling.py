@@ -1,6 +1,5 @@
 """The catalog: the photos of a style, opened once, identified by content, and assigned to product groups and splits."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,20 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from fashion_pipeline.core.catalog.decoding import AT_ONCE, decoders
 from fashion_pipeline.core.catalog.listing import CatalogError, Entry, Reject, first_reasons
-from fashion_pipeline.core.catalog.photos import (
-    PhotoError,
-    below,
-    content_id,
-    decode_photo,
-    read_bytes,
-    require_content,
-)
+from fashion_pipeline.core.catalog.photos import PhotoError, below, content_id, read_bytes
 from fashion_pipeline.core.catalog.splits import (
     Assignment,
     Fingerprints,
     assign_splits,
-    fingerprint,
     near_duplicates,
     split_of,
 )
@@ -118,7 +110,7 @@ def _stored_rows(style: str, known: pa.Table) -> dict[str, Row]:
 def _inspect_all(
     entries: Sequence[Entry], stored: set[str], progress: Callable[[int, int], None] | None
 ) -> Iterator[_Found]:
-    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         for done, photo in enumerate(pool.map(lambda entry: _inspect(entry, stored), entries), start=1):
             if progress:
                 progress(done, len(entries))
@@ -126,18 +118,16 @@ def _inspect_all(
 
 
 def _inspect(entry: Entry, stored: set[str]) -> _Found:
-    """Read one photo, and decode it unless its content is stored."""
+    """Read one photo, and have it decoded unless its content is stored."""
     try:
-        data = read_bytes(entry.location)
-        identity = content_id(data)
+        identity = content_id(read_bytes(entry.location))
         if identity in stored:
             return _Found(entry, identity)
-        photo = decode_photo(entry.location, data)
-        require_content(photo.image)
+        photo = decoders().inspect(entry.location)
     except PhotoError as error:
         return _Found(entry, fault=str(error))
-    row: Row = {"width": photo.width, "height": photo.height, "bytes": len(data)}
-    return _Found(entry, identity, row, fingerprint(photo.image))
+    row: Row = {"width": photo.width, "height": photo.height, "bytes": photo.bytes}
+    return _Found(entry, photo.id, row, photo.print)
 
 
 def _without_copies(photos: Iterator[_Found], refused: list[Reject]) -> list[_Found]:

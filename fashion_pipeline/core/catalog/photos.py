@@ -53,6 +53,10 @@ class PhotoError(Exception):
     """A photo cannot be used; the text says what is wrong with it and how to mend it."""
 
 
+class LargePhotoError(Exception):
+    """A photo is so large that it is to be decoded while no other is."""
+
+
 @dataclass(frozen=True)
 class Photo:
     """A decoded photo and what is known of the original."""
@@ -120,8 +124,11 @@ def content_id(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def decode_photo(location: str, data: bytes, max_side: int = 1024) -> Photo:
-    """The photo in `data`, which `read_bytes(location)` returned. Raises PhotoError."""
+def decode_photo(location: str, data: bytes, max_side: int = 1024, *, large: bool = True) -> Photo:
+    """The photo in `data`, which `read_bytes(location)` returned.
+
+    Raises PhotoError, LargePhotoError for a large one unless `large`, and MemoryError.
+    """
     if item := _idx_item(location):
         image = _enlarged(_idx_pixels(*item))
         return Photo(image, image.width, image.height)
@@ -130,8 +137,8 @@ def decode_photo(location: str, data: bytes, max_side: int = 1024) -> Photo:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as stored:
             _check_size(stored.width, stored.height)
-            return _decoded(stored, max_side)
-    except PhotoError:
+            return _decoded(stored, max_side, large)
+    except (PhotoError, LargePhotoError, MemoryError):
         raise
     except Exception as error:  # the decoders of ten formats raise whatever a broken file makes them trip over
         raise PhotoError(_explained(error, data)) from error
@@ -161,12 +168,14 @@ def _explained(error: Exception, data: bytes) -> str:
     return f"the image is damaged ({type(error).__name__}: {text}): export or download it again"
 
 
-def _decoded(stored: Image.Image, max_side: int) -> Photo:
+def _decoded(stored: Image.Image, max_side: int, large: bool) -> Photo:
     """The first frame. Large images are decoded one at a time: each may take 600 MB for a moment."""
     width, height = stored.size
     orientation = stored.getexif().get(_ORIENTATION_TAG, 1)
     stored.draft(None, (max_side, max_side))
     if stored.width * stored.height > _LARGE:
+        if not large:
+            raise LargePhotoError
         with _LARGE_ONE_AT_A_TIME:
             image = _shrunk(stored, max_side)
     else:
@@ -198,7 +207,7 @@ def _white_level(image: Image.Image) -> float:
         return 65535.0
     if image.mode not in ("I", "F"):
         return 255.0
-    highest = float(np.asarray(image).max())
+    highest = float(image.getextrema()[1])  # type: ignore[arg-type]
     levels = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
     return next((level for level in levels if highest <= level), highest)
 

@@ -62,7 +62,7 @@ def test_a_second_run_decodes_nothing_and_takes_over_new_captions(
     first = built(tmp_path, "coat").images
     (tmp_path / "coat" / "00.txt").write_text("a red coat")
     (tmp_path / "coat" / "01.png").rename(tmp_path / "coat" / "moved.png")
-    monkeypatch.setattr(catalog_module, "decode_photo", None)
+    monkeypatch.setattr(catalog_module, "decoders", None)
     second = built(tmp_path, "coat", as_known("coat", first)).images
     assert (
         second.drop_columns(["path", "caption"])
