@@ -1,6 +1,7 @@
 """Stage 7: weights with their curve, and the complete pipeline made from them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,8 @@ from fashion_pipeline.stages.captions import photo_captions
 from fashion_pipeline.stages.curation import training_images
 from fashion_pipeline.stages.models import KOHYA_WEIGHTS, WEIGHTS, Models
 from fashion_pipeline.stages.reports import SAMPLES
-from fashion_pipeline.store.files import remove
-from fashion_pipeline.store.records import Record, write_content
+from fashion_pipeline.store.files import StorageError, remove
+from fashion_pipeline.store.records import Record, require_same_files, write_content
 from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:
@@ -104,12 +105,13 @@ def train(
     pairs = [pair for pair in Pair.read(curation.table("training_pairs")) if pair.kept != control]
     job = training_job(store, models, curation, recipe, pairs)
     key, identity = models.training_identity(job)
-    found = store.records.find("training", style, key)
+    found = store.records.whole("training", style, key)
     if found is not None:
         store.records.point(found)
         result = TrainingResult.load(found.path("result.json"))
         return _trained(found, recipe, len(job.pairs), result)
     job = replace(job, output=store.training_folder(style, key))
+    _forget_damaged(store, style, key, job.output)
     trainer(job, f"{store.sources.subject(style)} {key}")
     result = TrainingResult.load(job.output / OUTCOME, of_this_call=True)
     log = [{name: getattr(row, name) for name in _COLUMNS} for row in result.log]
@@ -125,6 +127,17 @@ def train(
     )
     remove(job.output / "checkpoints")  # several times as large as the weights, which the record has
     return _trained(record, recipe, len(job.pairs), result)
+
+
+def _forget_damaged(store: Store, style: str, key: str, output: Path) -> None:
+    """Remove what an earlier training left if it is damaged like the record that shares its files: it is done again."""
+    with suppress(StorageError):
+        if (known := store.records.find("training", style, key)) is None:
+            return
+        try:
+            require_same_files(output, known.checksums)
+        except StorageError:
+            remove(output)
 
 
 def _trained(record: Record, recipe: Recipe, pairs: int, result: "TrainingResult") -> Trained:
@@ -161,7 +174,7 @@ def _files(output: Path, weights: Path) -> dict[str, Path]:
 def export(store: Store, models: Models, style: str, run: str = "") -> Exported:
     """A complete Stable Diffusion pipeline with the newest training merged in, unless it is there."""
     training = store.records.latest("training", style)
-    found = store.records.find("model", style, training.key)
+    found = store.records.whole("model", style, training.key)
     verified: dict[str, float] = {}
 
     def write(folder: Any) -> None:

@@ -73,6 +73,9 @@ class Record:
     created: str
     """Date and time, ISO 8601, UTC."""
     folder: Path = field(compare=False)
+    checksums: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Path below the folder → SHA-256, of all files but the tables, whose pages have checksums of their own. Empty in
+    records of earlier versions of the program."""
 
     def table(self, name: str) -> pa.Table:
         """The rows of one of its tables. Raises StorageError for a damaged file."""
@@ -117,12 +120,13 @@ class Records:
         ready = {name: in_schema(name, rows) for name, rows in (tables or {}).items()}
         keys = {name: record.key for name, record in (inputs or {}).items()}
         key = key or _key(kind, style, keys, made_of or {}, ready)
-        found = self._whole(kind, style, key)
+        found = self.whole(kind, style, key)
         if found is None or not all(found.path(name).exists() for name in files or {}):
             remove(self._folder(kind, style, key))
             created = datetime.now(UTC).isoformat(timespec="seconds")
             found = Record(kind, style, key, keys, dict(made_of or {}), run, created, self._folder(kind, style, key))
             self._place(found, ready, files or {})
+            found = self.find(kind, style, key) or found
         self.point(found)
         return found
 
@@ -133,13 +137,14 @@ class Records:
             if self.find(record.kind, record.style, record.key) is None:  # else another process was faster
                 raise
 
-    def _whole(self, kind: str, style: str, key: str) -> Record | None:
-        """The record with a key, if it is there and nothing of it is damaged."""
+    def whole(self, kind: str, style: str, key: str) -> Record | None:
+        """The record with a key, if it is there and nothing of it is damaged. Reads all its files."""
         try:
             found = self.find(kind, style, key)
             if found is not None:
                 for table in KINDS[kind].tables:
                     found.table(table)
+                require_same_files(found.folder, found.checksums)
         except StorageError:
             return None
         return found
@@ -225,7 +230,7 @@ class Records:
             newest = self.newest(kind, style)
         except StorageError:
             return False
-        return newest is not None and self._whole(kind, style, newest.key) is not None
+        return newest is not None and self.whole(kind, style, newest.key) is not None
 
     def styles(self, kind: str) -> list[str]:
         """The styles that have a latest record of a kind."""
@@ -279,7 +284,26 @@ def _fill(folder: Path, record: Record, tables: Mapping[str, pa.Table], files: M
     for name, content in files.items():
         write_content(content, folder / name)
     values = {name: value for name, value in asdict(record).items() if name != "folder"}
+    values["checksums"] = checksums(folder)
     (folder / "record.json").write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Path below a folder → SHA-256, of all files but Parquet tables."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".parquet")
+    return {str(path.relative_to(folder)): _sha256(path) for path in files}
+
+
+def require_same_files(folder: Path, known: Mapping[str, str]) -> None:
+    """Raise StorageError that names the first file which is gone or has other bytes."""
+    for name, checksum in known.items():
+        if not (folder / name).is_file() or _sha256(folder / name) != checksum:
+            raise StorageError(f"{folder / name} is damaged or gone")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_content(content: Content, path: Path) -> None:

@@ -33,7 +33,7 @@ def outcome(root: Path) -> dict[str, Any]:
 
 
 def torn(root: Path) -> list[str]:
-    """Files that are there under their own name and cannot be read whole."""
+    """Files that are there under their own name and cannot be read whole; checkpoints are looked at by trainings."""
     wrong = []
     for path in files(root, "*.parquet"):
         try:
@@ -49,12 +49,14 @@ def torn(root: Path) -> list[str]:
 
 
 def files(folder: Path, pattern: str) -> list[Path]:
-    """Files below a folder, without those that were never renamed into place, nor photos and the Dagster instance."""
+    """Files below a folder, without those that were never renamed into place, photos, work under way and the instance."""
     return [
         path
         for path in sorted(folder.rglob(pattern))
         if path.is_file()
-        and not any(part.startswith(".") or part in ("raw", "dagster_home") for part in path.relative_to(folder).parts)
+        and not any(
+            part.startswith(".") or part in ("raw", "work", "dagster_home") for part in path.relative_to(folder).parts
+        )
     ]
 
 

@@ -33,7 +33,7 @@ from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.faults import planting
 from fashion_pipeline_tests.faults.outcome import differences, outcome, torn
 
-STYLE = "coat"
+STYLE, OTHER = "coat", "bag"
 KINDS = (
     *("killed",) * 4,
     *("disk full",) * 2,
@@ -151,7 +151,7 @@ class Bench:
         if (self.folder / "ready").exists():
             return
         shutil.rmtree(self.folder, ignore_errors=True)
-        for style in (STYLE, "bag"):
+        for style in (STYLE, OTHER):
             (self._photos / style).mkdir(parents=True)
             for photo in sorted((self._samples / style).glob("*.png"))[:PHOTOS]:
                 shutil.copy(photo, self._photos / style)
@@ -161,8 +161,8 @@ class Bench:
             store = Store(root)
             spec = SourceSpec(str(self._photos))
             take_in(store, spec, read_source(spec))
-            catalogue(store, "bag")
-            describe(store, self._models(root), "bag", _nothing)
+            catalogue(store, OTHER)
+            describe(store, self._models(root), OTHER, _nothing)
 
         _require(_forked(begin))
         for name in STAGES:
@@ -236,6 +236,8 @@ class Bench:
 
         def run() -> None:
             store, models = Store(root), self._models(root)
+            catalogue(store, OTHER)  # a run describes the other styles first, where they are not, or damaged
+            describe(store, models, OTHER, _nothing)
             for stage in list(STAGES)[: list(STAGES).index(name) + 1]:
                 STAGES[stage](store, models)
             found = {"differ": differences(outcome(root), wanted), "torn": torn(root)}

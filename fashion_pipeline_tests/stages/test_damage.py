@@ -8,11 +8,13 @@ import pytest
 
 from fashion_pipeline import api
 from fashion_pipeline.api import running
-from fashion_pipeline.defs.jobs import CATALOG, PROMPTS
+from fashion_pipeline.defs.jobs import CATALOG, FINETUNING, PROMPTS
 from fashion_pipeline.launching import _events
 from fashion_pipeline.settings import Settings
 from fashion_pipeline.stages.catalog import catalogue
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.stages.models import WEIGHTS
+from fashion_pipeline.stages.training import MODEL, TRAINED
+from fashion_pipeline.store.files import StorageError, remove
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import SMALL, Chain, errors
 
@@ -43,6 +45,41 @@ def test_a_damaged_file_is_written_anew_by_the_next_run(small: Small) -> None:
         assert chain.store.records.latest("prompt_report", "coat").key == before
         if name != "record.json":  # it tells when it was written
             assert path.read_bytes() == whole, name
+
+
+def turn_a_bit(path: Path) -> bytes:
+    """What was in a file of which one bit is another one; other names of the file keep what they have."""
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    return whole
+
+
+def test_weights_of_which_a_bit_has_turned_are_trained_and_exported_again(small: Small) -> None:
+    chain = small()
+    knobs = {"ops": {"lora_weights": {"config": {"steps": 2}}}}
+    assert chain.materialize((*CATALOG, *FINETUNING[:3]), "coat", knobs).success
+    store = chain.store
+    weights, alone = file_of(store, "training", "coat", TRAINED), file_of(store, "training", "coat", WEIGHTS)
+    (unet,) = file_of(store, "model", "coat", MODEL).glob("unet/*.safetensors")
+    for path in (weights, alone, unet):
+        whole = turn_a_bit(path)
+        if path == alone:  # then nothing is left of the training but its record
+            remove(store.training_folder("coat", store.records.latest("training", "coat").key))
+        result = chain.materialize(FINETUNING[1:3], "coat", knobs)
+        assert result.success, errors(result)
+        assert path.read_bytes() == whole
+
+
+def test_a_training_whose_record_cannot_be_read_is_taken_from_what_it_left(small: Small) -> None:
+    chain = small()
+    knobs = {"ops": {"lora_weights": {"config": {"steps": 2}}}}
+    assert chain.materialize((*CATALOG, *FINETUNING[:2]), "coat", knobs).success
+    key = chain.store.records.latest("training", "coat").key
+    cut(file_of(chain.store, "training", "coat", "record.json"))
+    result = chain.materialize(FINETUNING[1:2], "coat", knobs)
+    assert result.success, errors(result)
+    assert chain.store.records.latest("training", "coat").key == key
 
 
 @pytest.mark.parametrize("content", ["{", '{"k": 1}'])
