@@ -11,6 +11,7 @@ from fashion_pipeline.store.records import KINDS, digest
 from fashion_pipeline.store.store import Store
 
 WEIGHTS = "*.safetensors"
+_LEFT_OUT = ("raw", "work", "dagster_home")
 
 
 def outcome(root: Path) -> dict[str, Any]:
@@ -49,14 +50,12 @@ def torn(root: Path) -> list[str]:
 
 
 def files(folder: Path, pattern: str) -> list[Path]:
-    """Files below a folder, without those that were never renamed into place, photos, work under way and the instance."""
+    """Files below a folder, without half-written ones, photos, work under way and the instance."""
     return [
         path
         for path in sorted(folder.rglob(pattern))
         if path.is_file()
-        and not any(
-            part.startswith(".") or part in ("raw", "work", "dagster_home") for part in path.relative_to(folder).parts
-        )
+        and not any(part.startswith(".") or part in _LEFT_OUT for part in path.relative_to(folder).parts)
     ]
 
 
