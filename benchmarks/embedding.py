@@ -44,7 +44,7 @@ def main(photos: int, runs: int, source: Path | None) -> None:
         files = sorted(source.rglob("*.jp*g"))[:photos] if source else _photos(Path(folder) / "photos", photos)
         models = Models("embedded", machine=Path(folder) / "machine")
         processor = CLIPImageProcessor.from_pretrained(ENCODER)
-        peer = CLIPModel.from_pretrained(ENCODER, dtype=torch.float32).eval()
+        peer = CLIPModel.from_pretrained(ENCODER, use_safetensors=True, dtype=torch.float32).eval()
         rows: list[Any] = []
         pairs = []
         with models.encoder() as encoder:

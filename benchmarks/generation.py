@@ -37,7 +37,9 @@ def main(images: int, runs: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = Models("embedded", machine=Path(folder) / "machine")
         requests = _requests(models, images)
-        peer = StableDiffusionPipeline.from_pretrained(PACKAGE / "embedded" / "generator", safety_checker=None)
+        peer = StableDiffusionPipeline.from_pretrained(
+            PACKAGE / "embedded" / "generator", use_safetensors=True, safety_checker=None
+        )
         peer.set_progress_bar_config(disable=True)
         with models.generator() as generator:
             device = models.pick()

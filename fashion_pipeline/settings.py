@@ -6,6 +6,7 @@
 | `FASHION_PIPELINE_PROFILE` | a profile's name, or the path of a profile file | `embedded` |
 | `FASHION_PIPELINE_DEVICE` | `auto`, `cpu`, `cuda`, `cuda:1`, `mps` | `auto` |
 | `FASHION_PIPELINE_PRECISION` | `auto`, `fp32`, `bf16`, `fp16` | `auto` |
+| `FASHION_PIPELINE_HOSTS` | names of a proxy in front of the UI, with commas | none |
 | `FASHION_PIPELINE_WEBHOOK` | secret: where alerts are posted | none |
 | `FASHION_PIPELINE_SMTP_PASSWORD` | secret: of the mail server that sends alerts | none |
 """
@@ -68,6 +69,8 @@ class Settings:
     profile: str
     device: str
     precision: str
+    hosts: tuple[str, ...] = ()
+    """Names by which the UI is asked for, beside 127.0.0.1 and localhost."""
 
     @property
     def dagster_home(self) -> Path:
@@ -81,6 +84,7 @@ class Settings:
             "FASHION_PIPELINE_PROFILE": self.profile,
             "FASHION_PIPELINE_DEVICE": self.device,
             "FASHION_PIPELINE_PRECISION": self.precision,
+            "FASHION_PIPELINE_HOSTS": ",".join(self.hosts),
             "DAGSTER_HOME": str(self.dagster_home),
             "DAGSTER_DISABLE_TELEMETRY": "1",
             "TRANSFORMERS_VERBOSITY": "error",  # importing diffusers warns of a torchvision that nothing here needs
@@ -109,6 +113,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         profile=given.get("FASHION_PIPELINE_PROFILE") or "embedded",
         device=given.get("FASHION_PIPELINE_DEVICE") or "auto",
         precision=given.get("FASHION_PIPELINE_PRECISION") or "auto",
+        hosts=tuple(name.strip() for name in given.get("FASHION_PIPELINE_HOSTS", "").split(",") if name.strip()),
     )
 
 

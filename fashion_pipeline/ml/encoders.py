@@ -34,7 +34,7 @@ class JudgeEncoder:
     def __init__(self, folder: Path, device: Device, *, whole: bool = False) -> None:
         self.fingerprint = encoder_fingerprint(folder, whole=whole)
         self._device, self._whole = device, whole
-        self._processor = AutoImageProcessor.from_pretrained(folder)
+        self._processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
         self._model = _load(AutoModel, folder, device)
         self.dim = 0
         self.dim = self.embed_images([Image.new("RGB", (32, 32))]).shape[1]
@@ -66,8 +66,8 @@ class ClipEncoder(JudgeEncoder):
     def __init__(self, folder: Path, device: Device, *, whole: bool = False) -> None:
         self.fingerprint = encoder_fingerprint(folder, whole=whole)
         self._device, self._whole = device, whole
-        self._processor = AutoImageProcessor.from_pretrained(folder)
-        self._tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._model = _load(CLIPModel, folder, device)
         self.dim = int(self._model.config.projection_dim)
         self.logit_scale = float(self._model.logit_scale.exp())
@@ -118,7 +118,7 @@ def encoder_fingerprint(folder: Path, *, whole: bool) -> str:
 def _load(model_class: Any, folder: Path, device: Device) -> Any:
     quiet()
     with only_errors("transformers"):  # a judge trained on labels has a head that is not wanted here
-        model = model_class.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+        model = model_class.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
     return model.to(device.name).eval().requires_grad_(False)
 
 

@@ -83,7 +83,7 @@ def unknown_words(source: str | Path, prompt: str) -> list[str]:
     A CLIP tokenizer falls back to bytes (Radford et al. 2019, section 2.2), so no word is refused; but one that takes
     as many tokens as it has characters or more was never learnt as a word.
     """
-    tokenizer = AutoTokenizer.from_pretrained(find_pipeline(source), subfolder="tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(find_pipeline(source), subfolder="tokenizer", trust_remote_code=False)
 
     def pieces(word: str) -> int:
         return len(tokenizer(word, add_special_tokens=False)["input_ids"])
@@ -95,8 +95,8 @@ def unknown_words(source: str | Path, prompt: str) -> list[str]:
 def prompt_lengths(source: str | Path) -> tuple[Callable[[str], int], int]:
     """How many tokens a prompt takes, the two at its ends included, and how many the text encoder reads."""
     folder = find_pipeline(source)
-    tokenizer = AutoTokenizer.from_pretrained(folder, subfolder="tokenizer")
-    config = AutoConfig.from_pretrained(folder, subfolder="text_encoder")
+    tokenizer = AutoTokenizer.from_pretrained(folder, subfolder="tokenizer", trust_remote_code=False)
+    config = AutoConfig.from_pretrained(folder, subfolder="text_encoder", trust_remote_code=False)
 
     def count(prompt: str) -> int:
         return len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"])

@@ -16,6 +16,14 @@ from fashion_pipeline.store.records import KINDS, Records
 HISTORY = "_history"
 """What is added to a table's name for the rows of all runs."""
 
+_LOCKED = (
+    "SET temp_directory = ''",  # what does not fit into memory is an error, not a file
+    "SET python_enable_replacements = false",  # variables of this program would be tables
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+"""DuckDB may read and write no file and no variable, load no extension, and change none of that."""
+
 _FOLDERS = pa.schema([("style", pa.string()), ("record", pa.string())])
 
 
@@ -81,8 +89,9 @@ def _is_whole(name: str, path: Path, tell: Tell) -> bool:
 def _answer(root: Path, files: Mapping[str, Sequence[Path]], sql: str) -> pa.Table:
     import duckdb
 
-    settings = {"enable_external_access": "false", "lock_configuration": "true"}
-    with duckdb.connect(":memory:", config=settings) as connection:
+    with duckdb.connect(":memory:") as connection:
+        for setting in _LOCKED:
+            connection.execute(setting)
         for name, paths in files.items():
             connection.register(name, _rows(root, name.removesuffix(HISTORY), paths))
         found = connection.sql(sql)

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute
 from fashion_pipeline.settings import read_settings
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.store import Store
+from fashion_pipeline.web.guard import Guard
 from fashion_pipeline.web.pages import Pages
 
 STATEMENT_MILLISECONDS, RECYCLE_SECONDS, OVERFLOW = 15_000, 3_600, 20
@@ -44,7 +45,8 @@ def serve(workspace: Path, port: int) -> None:
         with WorkspaceProcessContext(instance, target, version=__version__, code_server_log_level="warning") as context:
             server = Webserver(context, live_data_poll_rate=POLL_MILLISECONDS)
             server.pages = Pages(Store(settings.data), Models.of(settings)).routes()
-            uvicorn.run(server.create_asgi_app(), host="127.0.0.1", port=port, log_level="warning")
+            app = Guard(server.create_asgi_app(), settings.hosts)
+            uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 
 
 def main(argv: list[str]) -> int:

@@ -59,7 +59,9 @@ def frequent_garments(catalog: Photos) -> list[str]:
 
 
 def load_encoder(folder: Path) -> tuple[CLIPModel, CLIPProcessor]:
-    return CLIPModel.from_pretrained(folder, dtype=torch.float32).eval(), CLIPProcessor.from_pretrained(folder)
+    return CLIPModel.from_pretrained(
+        folder, use_safetensors=True, dtype=torch.float32
+    ).eval(), CLIPProcessor.from_pretrained(folder)
 
 
 @torch.no_grad()
@@ -126,7 +128,7 @@ def _scores(name: str, truth: list[str], given: list[str]) -> dict[str, float]:
 @torch.no_grad()
 def judge_labels(folder: Path, images: list[Image.Image]) -> dict[str, list[str]]:
     """The judge's answer for garment and for colour, over all values it knows."""
-    model = AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForImageClassification.from_pretrained(folder, use_safetensors=True, dtype=torch.float32).eval()
     processor = AutoImageProcessor.from_pretrained(folder)
     logits = torch.cat(
         [
@@ -180,7 +182,7 @@ def grid_prompt(garment: str, colour: str) -> str:
 
 def draw(folder: Path, prompts: list[str], seeds: list[int]) -> list[Image.Image]:
     """One image a prompt, each from its own generator, in batches of 16."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     images: list[Image.Image] = []
     for start in range(0, len(prompts), 16):

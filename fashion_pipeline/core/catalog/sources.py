@@ -31,6 +31,7 @@ FASHION_MNIST = (
 )  # fmt: skip
 """The label names of Fashion-MNIST, by label."""
 
+_LEADS_OUT = "a link that leads out of the source: copy the photos, or name a folder that holds both as the source"
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
@@ -70,15 +71,27 @@ def _read_folder(root: Path, spec: SourceSpec) -> Listing:
 def _read_styles(root: Path, children: list[Path], spec: SourceSpec) -> Listing:
     listing = Listing([], [])
     for child in children:
-        if child.is_dir():
-            _read_style(child, spec, listing)
+        if _leads_out(child, root):
+            listing.rejects.append(Reject(printable(child), _LEADS_OUT))
+        elif child.is_dir():
+            _read_style(root, child, spec, listing)
         elif child.suffix.lower() in IMAGES:
             reason = f"lies in no style's folder: move it into {root}/<style>/"
             listing.rejects.append(Reject(printable(child), reason))
     return listing
 
 
-def _read_style(folder: Path, spec: SourceSpec, listing: Listing) -> None:
+def _leads_out(path: Path, root: Path) -> bool:
+    """Whether a path is a link out of the source: whoever may put files there could show all that we may read."""
+    if not path.is_symlink():
+        return False
+    try:
+        return not path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # of links in a circle
+        return True
+
+
+def _read_style(root: Path, folder: Path, spec: SourceSpec, listing: Listing) -> None:
     """Add the photos below one style's folder; their captions lie beside them as .txt files."""
     try:
         style = style_slug(folder.name)
@@ -86,7 +99,7 @@ def _read_style(folder: Path, spec: SourceSpec, listing: Listing) -> None:
         listing.rejects.append(Reject(printable(folder), str(error)))
         return
     wording = worded(spec.style_name, folder.name)
-    files = list(_files_below(folder, style, listing.rejects))
+    files = list(_files_below(root, folder, style, listing.rejects))
     photos = [path for path in files if path.suffix.lower() in IMAGES]
     captioned = {path.with_suffix(".txt") for path in photos}
     for path in photos:
@@ -97,17 +110,19 @@ def _read_style(folder: Path, spec: SourceSpec, listing: Listing) -> None:
             listing.rejects.append(Reject(str(path), _why_no_photo(path), style))
 
 
-def _files_below(folder: Path, style: str, rejects: list[Reject]) -> Iterator[Path]:
+def _files_below(root: Path, folder: Path, style: str, rejects: list[Reject]) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
         rejects.append(Reject(str(error.filename), f"cannot be read ({error.strerror}): allow reading it", style))
 
     for where, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not _ignored(name))
         for path in (Path(where) / name for name in sorted(names) if not _ignored(name)):
-            if _is_utf8(path.name):
-                yield path
-            else:
+            if not _is_utf8(path.name):
                 rejects.append(Reject(printable(path), "its name is not UTF-8: rename it", style))
+            elif _leads_out(path, root):
+                rejects.append(Reject(str(path), _LEADS_OUT, style))
+            else:
+                yield path
         for name in [name for name in folders if not _is_utf8(name)]:
             folders.remove(name)
             rejects.append(Reject(printable(Path(where) / name), "its name is not UTF-8: rename it", style))

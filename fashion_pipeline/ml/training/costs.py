@@ -26,7 +26,8 @@ def learning_weights(folder: Path, recipe: Recipe) -> list[torch.Tensor]:
     with torch.device("meta"):
         text_encoder = None
         if recipe.text_learning_rate:
-            text_encoder = AutoModel.from_config(AutoConfig.from_pretrained(folder / "text_encoder"))
+            config = AutoConfig.from_pretrained(folder / "text_encoder", trust_remote_code=False)
+            text_encoder = AutoModel.from_config(config)
         parts = Parts(UNet2DConditionModel.from_config(unet), text_encoder)
         prepare(parts, recipe)
     return list(parts.learning().values())
