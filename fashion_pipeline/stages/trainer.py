@@ -1,8 +1,8 @@
 """A training in a process of its own: `python -m fashion_pipeline.stages.trainer FILE`, started for an asset.
 
-So its memory is given back whatever happens, a crash does not take the run along, and `torchrun` can start several of
-it, one for each device. It reports through Dagster Pipes where Dagster started it, and ends by itself when the process
-that it works for is gone.
+So its memory is given back whatever happens, a crash does not take the run along, and there can be several of it, one
+for each device (`together`). It reports through Dagster Pipes where Dagster started it, and ends by itself when the
+process that it works for is gone.
 """
 
 import json
@@ -32,7 +32,6 @@ GRACE = 7.0
 """Seconds that a cancelled training may take for the step it is in and a checkpoint."""
 FAILURE = "failure.txt"
 
-_MODULE = "fashion_pipeline.stages.trainer"
 _LOOK_EVERY = 1.0
 
 
@@ -76,18 +75,10 @@ class Order:
 
 
 def command(order: Path, processes: int = 1) -> list[str]:
-    """What starts a training: one process, or several that find each other on this machine.
-
-    They meet at 127.0.0.1: the machine's own name, which is the default, leads nowhere in many a container.
-    """
-    together = [
-        "torch.distributed.run",
-        "--standalone",
-        "--local-addr=127.0.0.1",
-        f"--nproc-per-node={processes}",
-        "-m",
-    ]
-    return [sys.executable, "-m", *(together if processes > 1 else []), _MODULE, str(order)]
+    """What starts a training: one process, or several that find each other on this machine."""
+    if processes > 1:
+        return [sys.executable, "-m", "fashion_pipeline.stages.together", str(order), str(processes)]
+    return [sys.executable, "-m", "fashion_pipeline.stages.trainer", str(order)]
 
 
 def main(file: Path) -> int:

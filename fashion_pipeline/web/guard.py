@@ -37,8 +37,16 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if _name(f"//{host}") not in self._names:
             return "This server is not known by that name: add the name to FASHION_PIPELINE_HOSTS."
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _place(origin) != host.lower():
             return "Pages of other servers may not ask this one."
+        return ""
+
+
+def _place(origin: str) -> str:
+    """Name and port of an origin; empty for `null` or for what is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
         return ""
 
 

@@ -41,7 +41,13 @@ class Group:
         if distributed.is_torchelastic_launched() and not distributed.is_initialized():
             if device.type == "cuda":
                 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            meeting = os.environ.get("FASHION_PIPELINE_MEETING")  # a file: see `stages.together`
+            distributed.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                init_method=f"file://{meeting}" if meeting else "env://",
+                rank=int(os.environ["RANK"]),
+                world_size=int(os.environ["WORLD_SIZE"]),
+            )
         group = cls(device)
         if distributed.is_initialized():
             own = replace(device, name=f"cuda:{os.environ['LOCAL_RANK']}") if device.type == "cuda" else device
