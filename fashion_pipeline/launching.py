@@ -14,6 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from fashion_pipeline.core.progress import progress_in
+from fashion_pipeline.store.files import StorageError
 from fashion_pipeline.store.locks import holding, is_held, require_free
 
 if TYPE_CHECKING:
@@ -219,15 +220,18 @@ def launcher(store: "Store") -> Iterator[Launcher]:
                 yield Launcher(instance, process.create_request_context(), store, command)
             finally:
                 lock.unlink(missing_ok=True)
+                bury_dead_runs(instance, store)
 
 
 @contextmanager
 def opened_instance(store: "Store") -> Iterator["DagsterInstance"]:
     """The Dagster instance of the data root. Its files are made by one process at a time: two at once collide.
 
-    Raises StorageError or SettingsError for a settings file with which Dagster could load nothing.
+    Raises StorageError or SettingsError for a settings file with which Dagster could load nothing, and StorageError for
+    a database that does not answer.
     """
     from dagster import DagsterInstance
+    from sqlalchemy.exc import OperationalError
 
     from fashion_pipeline.defs.schedules import require_crons
 
@@ -235,8 +239,14 @@ def opened_instance(store: "Store") -> Iterator["DagsterInstance"]:
     logging.getLogger("dagster").setLevel(logging.WARNING)
     with ExitStack() as open_ones:
         with holding(store.files.inside("locks", "instance"), "the Dagster instance", "a command", wait=60.0):
-            instance = open_ones.enter_context(DagsterInstance.get())
-            instance.get_runs(limit=1)
+            try:
+                instance = open_ones.enter_context(DagsterInstance.get())
+                instance.get_runs(limit=1)
+            except OperationalError as error:
+                raise StorageError(
+                    f"the database of the Dagster instance cannot be used ({str(error.orig).strip()}): start it, or "
+                    "correct FASHION_PIPELINE_DATABASE"
+                ) from None
             instance.get_dynamic_partitions("styles")
             instance.all_instigator_state()
             _set_slots(instance)

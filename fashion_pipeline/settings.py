@@ -7,13 +7,14 @@
 | `FASHION_PIPELINE_DEVICE` | `auto`, `cpu`, `cuda`, `cuda:1`, `mps` | `auto` |
 | `FASHION_PIPELINE_PRECISION` | `auto`, `fp32`, `bf16`, `fp16` | `auto` |
 | `FASHION_PIPELINE_HOSTS` | names of a proxy in front of the UI, with commas | none |
+| `FASHION_PIPELINE_DATABASE` | secret: PostgreSQL for Dagster's runs, events and schedules | SQLite |
 | `FASHION_PIPELINE_WEBHOOK` | secret: where alerts are posted | none |
 | `FASHION_PIPELINE_SMTP_PASSWORD` | secret: of the mail server that sends alerts | none |
 """
 
 import hashlib
+import importlib.util
 import os
-import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,14 @@ PROFILES = PACKAGE / "profiles"
 TEMPLATES = PACKAGE / "templates"
 _SHIPPED = frozenset({"e426ba4db3653a1f", "222e52363907e0ea"})
 """SHA-256, first 16 digits, of the Dagster configurations of earlier versions."""
+DATABASE = "FASHION_PIPELINE_DATABASE"
+_DRIVER = "postgresql+psycopg2://"
+_POSTGRES = f"""
+storage:
+  postgres:
+    postgres_url:
+      env: {DATABASE}
+"""
 
 
 class SettingsError(ValueError):
@@ -95,6 +104,8 @@ class Settings:
 class Secrets:
     """What must stand in no file."""
 
+    database: str = field(default="", repr=False)
+    """URL of the PostgreSQL database of the Dagster instance; empty for SQLite in the data root."""
     webhook: str = field(default="", repr=False)
     smtp_password: str = field(default="", repr=False)
 
@@ -102,7 +113,11 @@ class Secrets:
 def read_secrets(environment: Mapping[str, str] | None = None) -> Secrets:
     """The secrets of this process's environment."""
     given = os.environ if environment is None else environment
-    return Secrets(given.get("FASHION_PIPELINE_WEBHOOK", ""), given.get("FASHION_PIPELINE_SMTP_PASSWORD", ""))
+    return Secrets(
+        database=given.get(DATABASE, ""),
+        webhook=given.get("FASHION_PIPELINE_WEBHOOK", ""),
+        smtp_password=given.get("FASHION_PIPELINE_SMTP_PASSWORD", ""),
+    )
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -118,21 +133,39 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def enter(settings: Settings) -> Settings:
-    """Make these settings those of this process and its children, and prepare the Dagster home."""
+    """Make these settings those of this process and its children, and prepare the Dagster home.
+
+    Raises SettingsError for a database that cannot be used.
+    """
+    wanted = _dagster_configuration(read_secrets().database)
     os.environ.update(settings.environment())
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
     configuration = home / "dagster.yaml"
-    if not configuration.exists() or _was_shipped(configuration):
+    if not configuration.exists() or _is_ours(configuration.read_bytes()):
         fresh = home / f".dagster.yaml.{os.getpid()}"
-        shutil.copyfile(TEMPLATES / "dagster.yaml", fresh)
+        fresh.write_bytes(wanted)
         fresh.replace(configuration)  # takes the place of a link that leads nowhere, too
     return settings
 
 
-def _was_shipped(configuration: Path) -> bool:
-    """Whether a Dagster configuration is one that an earlier version put there and nobody has changed."""
-    return hashlib.sha256(configuration.read_bytes()).hexdigest()[:16] in _SHIPPED
+def _dagster_configuration(database: str) -> bytes:
+    """What dagster.yaml says; the database's address, with its password, stays in the environment."""
+    shipped = (TEMPLATES / "dagster.yaml").read_bytes()
+    if not database:
+        return shipped
+    if not database.startswith(_DRIVER):
+        raise SettingsError(f"{DATABASE} must start with {_DRIVER}, as in {_DRIVER}name:password@host:5432/dagster")
+    if importlib.util.find_spec("dagster_postgres") is None:
+        raise SettingsError(f"{DATABASE} needs two more packages: pip install 'fashion-pipeline[postgres]'")
+    return shipped + _POSTGRES.encode()
+
+
+def _is_ours(configuration: bytes) -> bool:
+    """Whether a Dagster configuration is one that this or an earlier version wrote and nobody has changed."""
+    plain = configuration.removesuffix(_POSTGRES.encode())
+    shipped = plain == (TEMPLATES / "dagster.yaml").read_bytes()
+    return shipped or hashlib.sha256(plain).hexdigest()[:16] in _SHIPPED
 
 
 def profile_names() -> list[str]:

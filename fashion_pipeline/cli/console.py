@@ -61,9 +61,17 @@ def errors() -> Iterator[None]:
         err.print("cancelled; what was computed is kept, and the next run goes on from there")
         raise typer.Exit(130) from None
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("duckdb", "_duckdb"):
+        library = type(error).__module__.partition(".")[0]
+        if library == "sqlalchemy":  # the instance's own database: a full disk, a lock, a server that is gone
+            told = str(getattr(error, "orig", error)).strip()
+            told = (
+                f"the database of the Dagster instance cannot be used ({told}): make room, or start it, and try again"
+            )
+        elif library in ("duckdb", "_duckdb"):
+            told = str(error)
+        else:
             raise
-        err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        err.print(f"[red]error:[/] {escape(told)}", soft_wrap=True)
         raise typer.Exit(1) from error
 
 

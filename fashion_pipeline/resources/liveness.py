@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
@@ -22,7 +22,13 @@ YOUNG_SECONDS = 120.0
 """A run without a lock is taken to be starting for this long."""
 
 SETTLE_SECONDS = 2.0
-"""Between the end of a run's last step and the event that says so."""
+"""Between two looks at a run that seems dead."""
+
+ENDING_SECONDS = 20.0
+"""Between the end of a run's last step, when it gives its lock back, and the event that says how it ended."""
+
+FORGOTTEN_SECONDS = 86_400.0
+"""Locks of runs that no instance knows any more are kept for so long."""
 
 COMMAND = "fashion_pipeline/command"
 """Tag of a run that a command started and follows: the name of the lock that the command holds."""
@@ -43,8 +49,8 @@ def bury_dead_runs(instance: DagsterInstance, store: Store) -> list[str]:
     for run in buried:
         instance.report_run_failed(run, "The process of this run is gone (killed, or the machine was switched off).")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
-        store.run_lock(run.run_id).unlink(missing_ok=True)
     _free_slots_of_ended_runs(instance, store)
+    _forget_ended_runs(instance, store)
     return [run.run_id for run in buried]
 
 
@@ -68,6 +74,16 @@ def _free_slots_of_ended_runs(instance: DagsterInstance, store: Store) -> None:
         run = instance.get_run_by_id(run_id)
         if (run is None or run.is_finished) and not is_held(store.run_lock(run_id)):
             instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+
+
+def _forget_ended_runs(instance: DagsterInstance, store: Store) -> None:
+    """Remove the locks of runs that are over."""
+    for lock in store.run_locks():
+        run = instance.get_run_by_id(lock.name)
+        with suppress(FileNotFoundError):
+            known = run is not None or time.time() - lock.stat().st_mtime < FORGOTTEN_SECONDS
+            if (run.is_finished if run else not known) and not is_held(lock):
+                lock.unlink()
 
 
 def command_lock(store: Store, run: DagsterRun) -> Path | None:
@@ -113,6 +129,13 @@ def watching(instance: DagsterInstance, store: Store, run: DagsterRun) -> Iterat
 def _without_process(instance: DagsterInstance, store: Store, among: RunsFilter) -> Iterator[DagsterRun]:
     for record in instance.get_run_records(among):
         run, lock = record.dagster_run, store.run_lock(record.dagster_run.run_id)
-        young = time.time() - record.update_timestamp.timestamp() < YOUNG_SECONDS
-        if not is_held(lock) and (lock.exists() or not young):
+        if is_held(lock):
+            continue
+        try:
+            left = lock.stat()
+        except FileNotFoundError:  # it starts, or is an old one
+            gone = time.time() - record.update_timestamp.timestamp() >= YOUNG_SECONDS
+        else:  # a process that was killed left its name in the file, one that ended has emptied it
+            gone = left.st_size > 0 or time.time() - left.st_mtime >= ENDING_SECONDS
+        if gone:
             yield run

@@ -48,7 +48,7 @@ def _held(store: Store, run: dg.DagsterRun | None, log: logging.Logger) -> Itera
         return
     who = _described(run)
     own = store.run_lock(run.run_id)
-    with holding(own, f"run {run.run_id}", who), _removed(own):
+    with holding(own, f"run {run.run_id}", who):
         style = run.tags.get(PARTITION)
         if style is None:
             yield
@@ -70,14 +70,6 @@ def _watched(context: dg.InitResourceContext, store: Store) -> Iterator[None]:
         context.instance.add_run_tags(context.run.run_id, missing)
     with watching(context.instance, store, context.run):
         yield
-
-
-@contextmanager
-def _removed(path: Path) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _described(run: dg.DagsterRun) -> str:

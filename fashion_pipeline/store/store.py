@@ -135,6 +135,10 @@ class Store:
         """The file that the process of a run holds while it lives."""
         return self.files.inside("locks", "runs", run)
 
+    def run_locks(self) -> list[Path]:
+        """The lock of each run that lives, or has ended since somebody last looked."""
+        return sorted(self.files.inside("locks", "runs").glob("*"))
+
     def command_lock(self, name: str) -> Path:
         """The file that a command holds while it follows its runs."""
         return self.files.inside("locks", "commands", name)

@@ -8,9 +8,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +118,7 @@ class Runs:
         began = time.monotonic()
         with ExitStack() as stack:
             fault, ended = self._disturb(stack, root, kind, known, chosen)
-        restarted = _ended(self._run(root, KNOBS))
+        restarted = self._run(root, KNOBS).ended()
         wrong = [] if restarted == "well" else [f"the restart ended with: {restarted}"]
         wrong += [f"differs: {each}" for each in differences(outcome(root), known["outcome"])] if not wrong else []
         wrong += [f"torn: {each}" for each in torn(root)] + self._left(root)
@@ -132,7 +132,7 @@ class Runs:
             planted = "killed" if kind == "damaged" else kind
             at = chosen.randint(1, known["changes"])
             shared = planting.Shared(self.folder / "shared", root, planted, at)
-            ended = _ended(self._run(root, KNOBS, shared.environment))
+            ended = self._run(root, KNOBS, shared.environment).ended()
             if planted != "killed":
                 _kill(_at_work(root))  # such a machine is switched off at last
             fault = f"{planted} at {at}"
@@ -145,20 +145,20 @@ class Runs:
         if kind == "worker killed":
             _kill([worker])
         elif kind == "command killed":
-            command.kill()
+            command.process.kill()
         elif kind == "all killed":
-            os.killpg(command.pid, signal.SIGKILL)
+            os.killpg(command.process.pid, signal.SIGKILL)
             _kill([worker, *_at_work(root)])
         elif kind == "terminal closed":
-            os.killpg(command.pid, signal.SIGHUP)
+            os.killpg(command.process.pid, signal.SIGHUP)
         elif kind == "two at once":
-            return fault, f"the second: {_ended(self._run(root, KNOBS))}; the first: {_ended(command)}"
+            return fault, f"the second: {self._run(root, KNOBS).ended()}; the first: {command.ended()}"
         elif kind == "photos changed":
             stack.enter_context(self._changed_photos(chosen))
         elif kind == "database locked":
             with _locked(sorted((root / "dagster_home").rglob("*.db"))):
                 time.sleep(LOCKED_SECONDS)
-        return fault, _ended(command)
+        return fault, command.ended()
 
     @contextmanager
     def _changed_photos(self, chosen: random.Random) -> Iterator[None]:
@@ -182,22 +182,10 @@ class Runs:
                 if not (folder / photo.name).exists():
                     shutil.copy(photo, folder)
 
-    def _command(self, root: Path, *arguments: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
-        settings = Settings(root, self._profile, "cpu", "fp32").environment()
-        return {
-            "args": [sys.executable, "-m", "fashion_pipeline.cli", *arguments],
-            "env": os.environ | settings | (environment or {}),
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.STDOUT,
-            "text": True,
-            "start_new_session": True,
-        }
-
-    def _run(
-        self, root: Path, knobs: Sequence[str], environment: dict[str, str] | None = None
-    ) -> "subprocess.Popen[str]":
+    def _run(self, root: Path, knobs: Sequence[str], environment: Mapping[str, str] | None = None) -> "_Command":
         arguments = ("run", "--style", STYLE, "--source", str(self.folder / "photos"), *knobs)
-        return subprocess.Popen(**self._command(root, *arguments, environment=environment))
+        settings = Settings(root, self._profile, "cpu", "fp32").environment()
+        return _Command(arguments, os.environ | settings | (environment or {}))
 
     def _left(self, root: Path) -> list[str]:
         """Slots that are held, and runs that are under way, though nothing is."""
@@ -207,14 +195,42 @@ class Runs:
         return [f"{what}: {ids}" for what, ids in json.loads(told.splitlines()[-1]).items() if ids]
 
 
+class _Command:
+    """A command of its own session; what it says goes to a file, which those that outlive it may keep open."""
+
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (closed in `ended`)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fashion_pipeline.cli", *arguments],
+            env=environment,
+            stdout=self._said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def ended(self) -> str:
+        """How it ended: well, by a signal, or with what it said last; one that hangs is killed."""
+        try:
+            code = self.process.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            return "HANGS"
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace").strip().splitlines()
+        self._said.close()
+        errors = [line for line in said if line.startswith("error:")]
+        return "well" if code == 0 else f"exit {code}: {' '.join(errors or said[-1:])}"
+
+
 def _working(root: Path, command: "subprocess.Popen[str]") -> int:
     """The process that works on the style, once there is one."""
     lock = Store(root).style_lock(STYLE)
-    while command.poll() is None:
+    while command.process.poll() is None:
         time.sleep(0.05)
         if lock.exists() and is_held(lock) and (text := lock.read_text(encoding="utf-8")):
             return int(json.loads(text)["pid"])
-    raise RuntimeError(f"the run ended before it began: {command.stdout.read() if command.stdout else ''}")
+    raise RuntimeError(f"the run ended before it began: {command.ended()}")
 
 
 def _at_work(root: Path) -> list[int]:
@@ -247,22 +263,6 @@ def _locked(databases: Sequence[Path]) -> Iterator[None]:
         yield
 
 
-def _ended(command: "subprocess.Popen[str]") -> str:
-    """How a command ended: well, by a signal, or with what it said last; one that hangs is killed."""
-    hangs = threading.Timer(LONGEST, lambda: os.killpg(command.pid, signal.SIGKILL))
-    hangs.start()
-    said, _ = command.communicate()
-    took_too_long = not hangs.is_alive()
-    hangs.cancel()
-    if took_too_long:
-        return "HANGS"
-    if command.returncode == 0:
-        return "well"
-    errors = [line for line in said.splitlines() if line.startswith("error:")]
-    last = errors or said.strip().splitlines()[-1:]
-    return f"exit {command.returncode}: {' '.join(last)}"
-
-
-def _well(command: "subprocess.Popen[str]", what: str) -> None:
-    if (ended := _ended(command)) != "well":
+def _well(command: _Command, what: str) -> None:
+    if (ended := command.ended()) != "well":
         raise RuntimeError(f"{what} ended with: {ended}")

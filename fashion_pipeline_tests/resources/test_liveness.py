@@ -1,6 +1,7 @@
 """Runs whose process is gone are buried, and those that live are left alone."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -36,6 +37,14 @@ def begun(instance: dg.DagsterInstance, status: dg.DagsterRunStatus = dg.Dagster
     return run.run_id
 
 
+def leave_lock(store: Store, run: str, content: str = '{"who": "run"}') -> Path:
+    """What a killed process leaves: a lock that nobody holds, with its name in it. One that ended empties it."""
+    lock = store.run_lock(run)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text(content)
+    return lock
+
+
 def get(instance: dg.DagsterInstance, run: str) -> dg.DagsterRun:
     found = instance.get_run_by_id(run)
     assert found is not None
@@ -51,8 +60,7 @@ def test_a_run_whose_process_was_killed_is_failed_and_its_slot_freed(
     instance: dg.DagsterInstance, store: Store, status: dg.DagsterRunStatus
 ) -> None:
     run = begun(instance, status)
-    with holding(store.run_lock(run), "a run", "run"):
-        pass  # what is left of a killed process: a file that nobody holds
+    leave_lock(store, run)
     storage = instance.event_log_storage
     storage.set_concurrency_slots("gpu", 1)
     assert storage.claim_concurrency_slot("gpu", run, "step").is_claimed
@@ -79,6 +87,29 @@ def test_a_run_that_lives_is_left_alone(instance: dg.DagsterInstance, store: Sto
     assert status_of(instance, run) == dg.DagsterRunStatus.STARTED
 
 
+def test_a_run_that_gave_its_lock_back_may_still_say_how_it_ended(
+    instance: dg.DagsterInstance, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begun(instance)
+    with holding(store.run_lock(run), "a run", "run"):
+        pass
+    assert bury_dead_runs(instance, store) == []
+    later = time.time() + liveness.ENDING_SECONDS + 1
+    monkeypatch.setattr(liveness.time, "time", lambda: later)
+    assert bury_dead_runs(instance, store) == [run]
+
+
+def test_locks_of_runs_that_are_over_are_removed(instance: dg.DagsterInstance, store: Store) -> None:
+    ended, lives = begun(instance, dg.DagsterRunStatus.SUCCESS), begun(instance)
+    over, unknown = leave_lock(store, ended, ""), leave_lock(store, "of-another-instance", "")
+    with holding(store.run_lock(lives), "a run", "run"):
+        bury_dead_runs(instance, store)
+        assert not over.exists() and store.run_locks() == sorted([store.run_lock(lives), unknown])
+        os.utime(unknown, (1, 1))
+        bury_dead_runs(instance, store)
+        assert store.run_locks() == [store.run_lock(lives)]
+
+
 def test_a_run_that_is_starting_has_no_lock_yet(
     instance: dg.DagsterInstance, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,8 +124,7 @@ def test_a_run_that_ends_between_two_looks_is_no_dead_one(
     instance: dg.DagsterInstance, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = begun(instance)
-    with holding(store.run_lock(run), "a run", "run"):
-        pass
+    leave_lock(store, run)
     found = instance.get_run_by_id(run)
     monkeypatch.setattr(liveness.time, "sleep", lambda _: instance.report_run_canceled(found))
     assert bury_dead_runs(instance, store) == []
@@ -144,8 +174,7 @@ def test_the_daemon_notices_a_killed_run_by_the_launcher_that_ships(
     store = Store(enter(settings).data)
     with dg.DagsterInstance.get() as instance:
         killed, lives = begun(instance), begun(instance)
-        with holding(store.run_lock(killed), "a run", "run"):
-            pass
+        leave_lock(store, killed)
         with holding(store.run_lock(lives), "a run", "run"):
             watched = SimpleNamespace(instance=instance, create_request_context=lambda: None)
             list(execute_run_monitoring_iteration(watched, logging.getLogger("tests")))  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ def test_a_run_holds_the_locks_of_its_style_and_of_its_life_and_leaves_none(stor
     result = run(store, {})
     (event,) = result.get_asset_materialization_events()
     assert [event.materialization.metadata[name].value for name in ("style", "run")] == [True, True]
-    assert not is_held(store.style_lock("coat")) and not store.run_lock(result.run_id).exists()
+    assert not is_held(store.style_lock("coat")) and store.run_lock(result.run_id).read_text() == ""
 
 
 def test_a_run_of_the_sensor_waits_for_the_one_that_is_at_work(store: Store) -> None:
