@@ -242,10 +242,14 @@ def opened_instance(store: "Store") -> Iterator["DagsterInstance"]:
             try:
                 instance = open_ones.enter_context(DagsterInstance.get())
                 instance.get_runs(limit=1)
-            except OperationalError as error:
+            except Exception as error:
+                refused = error if isinstance(error, OperationalError) else error.__cause__
+                if not isinstance(refused, OperationalError):
+                    raise
+                told = " ".join(str(refused.orig).split())
                 raise StorageError(
-                    f"the database of the Dagster instance cannot be used ({str(error.orig).strip()}): start it, or "
-                    "correct FASHION_PIPELINE_DATABASE"
+                    f"the database of the Dagster instance cannot be used ({told}): start it, make room, or correct "
+                    "FASHION_PIPELINE_DATABASE"
                 ) from None
             instance.get_dynamic_partitions("styles")
             instance.all_instigator_state()

@@ -27,6 +27,7 @@ from fashion_pipeline.core.catalog.listing import style_slug
 from fashion_pipeline.settings import enter, read_settings
 
 app = typer.Typer(
+    pretty_exceptions_show_locals=False,  # they may hold secrets
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
