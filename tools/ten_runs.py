@@ -1,10 +1,11 @@
 """Ten full pipelines at once through the run queue: all must end well, and no two may have the device at once.
 
-    python -m tools.ten_runs [--data FOLDER] [--runs 10]
+    python -m tools.ten_runs [--data FOLDER] [--runs 10] [--postgres]
 
 Each style has some photos of the sample catalog. The UI's web server and daemon run as `fashion-pipeline ui` starts
 them; the runs are submitted together, as a backfill does. Whether two steps of the pool ever overlapped is read from
-the event log afterwards: when each step that holds the pool began to compute, and when it ended.
+the event log afterwards: when each step that holds the pool began to compute, and when it ended. With `--postgres` the
+instance's storage is a PostgreSQL server, started for this.
 """
 
 import argparse
@@ -16,8 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
+
+from tools.postgres import postgres_server
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 PHOTOS = 30
@@ -57,10 +61,18 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder that does not exist yet; default: a temporary one")
     parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--postgres", action="store_true")
     given = parser.parse_args(argv)
-    folder = given.data or Path(tempfile.mkdtemp(prefix="ten-"))
+    with ExitStack() as stack:
+        if given.postgres:
+            os.environ["FASHION_PIPELINE_DATABASE"] = stack.enter_context(postgres_server())
+        return run_all(given.data or Path(tempfile.mkdtemp(prefix="ten-")), given.runs)
+
+
+def run_all(folder: Path, count: int) -> int:
+    """Run so many styles at once in a new data root; returns 0 if all went well."""
     os.environ["FASHION_PIPELINE_DATA"] = str(folder / "data")
-    styles = make_styles(folder / "data" / "raw", given.runs)
+    styles = make_styles(folder / "data" / "raw", count)
 
     from fashion_pipeline.api.common import open_store
     from fashion_pipeline.core.catalog.sources import read_source
@@ -80,6 +92,7 @@ def main(argv: list[str]) -> int:
             began = time.monotonic()
             runs = [launch.submit("full_pipeline", style, CONFIG, {"reason": "ten at once"}) for style in styles]
             most = _watch(launch.instance, runs)
+            print(f"storage: {type(launch.instance.run_storage).__name__}")
             print(f"{len(runs)} runs in {time.monotonic() - began:.0f} s, {most} at most under way at once")
             return _judge(launch.instance, runs)
     finally:

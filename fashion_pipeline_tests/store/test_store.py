@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -167,11 +168,20 @@ def test_a_damaged_table_is_named_with_the_mend_wherever_it_was_cut_off(store: S
     assert made.table(table).num_rows == 50
 
 
-def test_a_table_of_another_version_is_not_misread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_of_a_later_version_is_not_misread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     made = catalog(store, "coat", "a.jpg")
-    monkeypatch.setattr(tables, "SCHEMA_VERSION", 99)
-    with pytest.raises(StorageError, match="schema version 3, this program writes 99"):
+    monkeypatch.setattr(tables, "SCHEMA_VERSION", 2)
+    with pytest.raises(StorageError, match=r"schema version 3, this program reads up to 2: .* or install the version"):
         made.table("rejects")
+
+
+def test_a_table_of_an_earlier_version_is_read_with_its_new_columns_null(store: Store) -> None:
+    made = catalog(store, "coat", "a.jpg")
+    before = pa.schema([tables.schema("rejects").field("path")], {"fashion_pipeline.schema_version": "2"})
+    pq.write_table(pa.table({"path": ["a.jpg"]}, before), made.path("rejects.parquet"))
+    assert made.table("rejects").to_pylist() == [{"path": "a.jpg", "reason": None}]
+    assert made.table("rejects").schema.metadata == tables.schema("rejects").metadata
+    assert store.sql("SELECT path, reason FROM rejects").to_pylist() == [{"path": "a.jpg", "reason": None}]
 
 
 def test_rows_that_do_not_fit_their_schema_are_not_written(store: Store) -> None:

@@ -27,6 +27,7 @@ def write_pipeline(folder: Path, base: Path, parts: Parts) -> None:
             _take_over(base / part, folder / part)
         else:
             trained.save_pretrained(folder / part, safe_serialization=True)
+            _forget_place(folder / part / "config.json")
             _name_as_before(base / part, folder / part)
     _write_index(base, folder)
     _load_in_single_precision(folder / "text_encoder" / "config.json")
@@ -41,6 +42,13 @@ def _name_as_before(base: Path, written: Path) -> None:
     for file in weight_files(written):
         tensors = load_file(file)
         save_file({f"{_LEVEL}{name.removeprefix(_LEVEL)}": t for name, t in tensors.items()}, file, {"format": "pt"})
+
+
+def _forget_place(file: Path) -> None:
+    """Diffusers notes from where a part was loaded, which is a path of this machine."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)
+    file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _take_over(part: Path, target: Path) -> None:
