@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STYLE ?= coat
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test mutants ui lint bench clean
+.PHONY: help setup demo test mutants ui lint audit bench clean
 
 help:  ## show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
@@ -35,6 +35,12 @@ lint: setup  ## style, import rules and types
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+audit: setup  ## known vulnerabilities, licences, and a bill of materials in sbom.json; needs the internet
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
+	$(BIN)/python -m tools.licences > docs/licences.md
+	$(BIN)/cyclonedx-py environment --output-reproducible --outfile sbom.json
+	$(BIN)/pip-audit --progress-spinner off
 
 bench: setup  ## benchmarks that need nothing but this machine
 	$(BIN)/python -m benchmarks.loading
