@@ -1,6 +1,7 @@
 """The whole chain on real photos, small: two sample styles of 48 photos, the embedded models, a few steps."""
 
 import atexit
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from fashion_pipeline.settings import PACKAGE, PROFILES
 from fashion_pipeline.stages.intake import take_in
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.store import Store
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other, see pyproject.toml
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 PHOTOS = 48

@@ -1,4 +1,4 @@
-"""The packages that a user installs with the program, and their licences: `python -m tools.licences > docs/licences.md`."""
+"""What users install with the program, and its licences: `python -m tools.licences > docs/licences.md`."""
 
 import re
 from collections.abc import Iterator
