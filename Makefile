@@ -21,7 +21,7 @@ demo: setup  ## run the whole chain on a sample style (STYLE=coat, dress, bag or
 	$(BIN)/fashion-pipeline run --mode full --style $(STYLE) --source data/samples
 
 test: setup  ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 mutants: setup  ## plant known mistakes, then small ones all over core/, and see whether tests notice
 	$(BIN)/python -m tools.plant_mutations

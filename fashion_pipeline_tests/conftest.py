@@ -24,7 +24,7 @@ from fashion_pipeline.stages.intake import take_in
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.store import Store
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run beside each other, see pyproject.toml
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # `make test` lets two tests run at a time
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 PHOTOS = 48

@@ -30,6 +30,10 @@ SCHEDULES = "fashion_pipeline_tests/defs/test_schedules.py"
 MONTH = "fashion_pipeline_tests/defs/test_month.py"
 STEPS = "fashion_pipeline_tests/resources/test_steps.py"
 PAGES = "fashion_pipeline_tests/web/test_pages.py"
+LIVENESS = "fashion_pipeline_tests/resources/test_liveness.py"
+DAMAGE = "fashion_pipeline_tests/stages/test_damage.py"
+HOSTILE = "fashion_pipeline_tests/core/catalog/test_hostile.py"
+SECURITY = "fashion_pipeline_tests/security"
 
 
 @dataclass(frozen=True)
@@ -308,6 +312,62 @@ MUTATIONS = (
         "gradient /= self.size",
         "pass",
         (TRAINER,),
+    ),
+    Mutation(
+        "the daemon takes every run for alive",
+        "resources/launcher.py",
+        "if is_dead(self._instance, store, run):",
+        "if False:",
+        (LIVENESS,),
+    ),
+    Mutation(
+        "a photo that was replaced is taken for the one that was catalogued",
+        "core/catalog/photos.py",
+        "    if content and content_id(data) != content:\n",
+        "    if False:\n",
+        (FAULTS,),
+    ),
+    Mutation(
+        "damaged weights are found and used",
+        "store/records.py",
+        "                require_same_files(found.folder, found.checksums)\n",
+        "",
+        (DAMAGE,),
+    ),
+    Mutation(
+        "a decoder that crashes is taken for one that went home",
+        "core/catalog/decoding.py",
+        "if ended != 0:",
+        "if ended == 1:",
+        (HOSTILE,),
+    ),
+    Mutation(
+        "links out of a source are followed",
+        "core/catalog/sources.py",
+        "return not path.resolve().is_relative_to(root.resolve())",
+        "return False",
+        (f"{SECURITY}/test_paths.py",),
+    ),
+    Mutation(
+        "pages of other servers may ask ours",
+        "web/guard.py",
+        "if origin is not None and _place(origin) != host.lower():",
+        "if False:",
+        (f"{SECURITY}/test_listening.py",),
+    ),
+    Mutation(
+        "a query sees the program's variables",
+        "store/queries.py",
+        "SET python_enable_replacements = false",
+        "SET python_enable_replacements = true",
+        (f"{SECURITY}/test_sql.py",),
+    ),
+    Mutation(
+        "processes of a training meet where everybody can",
+        "stages/together.py",
+        '"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"',
+        '"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "0"',
+        (f"{SECURITY}/test_listening.py",),
     ),
 )
 
