@@ -104,10 +104,10 @@ class Settings:
 class Secrets:
     """What must stand in no file."""
 
-    database: str = field(default="", repr=False)
-    """URL of the PostgreSQL database of the Dagster instance; empty for SQLite in the data root."""
     webhook: str = field(default="", repr=False)
     smtp_password: str = field(default="", repr=False)
+    database: str = field(default="", repr=False)
+    """URL of the PostgreSQL database of the Dagster instance; empty for SQLite in the data root."""
 
 
 def read_secrets(environment: Mapping[str, str] | None = None) -> Secrets:

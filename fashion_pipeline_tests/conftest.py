@@ -24,6 +24,7 @@ from fashion_pipeline.stages.intake import take_in
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.store import Store
 
+os.environ.setdefault("COLUMNS", "160")  # where no terminal says how wide it is
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # `make test` lets two tests run at a time
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"

@@ -22,7 +22,7 @@ from fashion_pipeline.store.locks import LockedError, holding, is_held
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import SAMPLES, make_chain, quick_profile
 
-SOON = 60.0
+SOON = 120.0
 """Seconds after which something that should happen at once has not."""
 
 
