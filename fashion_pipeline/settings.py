@@ -142,7 +142,8 @@ def enter(settings: Settings) -> Settings:
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
     configuration = home / "dagster.yaml"
-    if not configuration.exists() or _is_ours(configuration.read_bytes()):
+    known = configuration.read_bytes() if configuration.exists() else None
+    if known is None or (known != wanted and _is_ours(known)):
         fresh = home / f".dagster.yaml.{os.getpid()}"
         fresh.write_bytes(wanted)
         fresh.replace(configuration)  # takes the place of a link that leads nowhere, too
