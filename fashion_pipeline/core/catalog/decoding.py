@@ -27,6 +27,9 @@ PATIENCE = 10.0 * SECONDS
 """Seconds until an answer, when the machine is busy or a disk is slow."""
 
 _COMMAND = [sys.executable, "-m", "fashion_pipeline.core.catalog.decoder"]
+_TRIES = 3
+_INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "LANG", "LC_ALL", "LC_CTYPE")
+"""All that a decoder is told of the environment: no secret is among it."""
 _ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
@@ -78,7 +81,7 @@ class Decoders:
     def _ask(self, location: str, large: bool) -> dict[str, Any]:
         process = self._idle.get()
         try:
-            while True:
+            for _ in range(_TRIES):
                 if process is None or process.poll() is not None:
                     process = _start()
                 answer = _answer(process, {"location": location, "large": large})
@@ -86,7 +89,8 @@ class Decoders:
                     return answer
                 ended = _end(process)
                 if ended != 0:  # else it went home just before it was asked
-                    return {"fault": _died(ended)}
+                    break
+            return {"fault": _died(ended)}
         finally:
             self._idle.put(process)
 
@@ -109,7 +113,7 @@ def _start() -> "subprocess.Popen[bytes]":
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=os.environ | _ENVIRONMENT,
+        env={name: os.environ[name] for name in _INHERITED if name in os.environ} | _ENVIRONMENT,
         start_new_session=True,  # Ctrl-C is for the run
     )
 

@@ -132,6 +132,23 @@ def test_a_file_that_makes_the_decoder_crash_is_refused_and_the_next_one_read(
     assert decoders.inspect(str(good)).width == Image.open(good).width
 
 
+def test_a_file_that_makes_the_decoder_go_home_is_refused_in_the_end(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "_COMMAND", [sys.executable, "-c", "import sys; sys.stdin.readline()"])
+    with pytest.raises(PhotoError, match=r"makes the decoder crash \(exit code 0\)"):
+        decoders.inspect("a.png")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs the environment of another process")
+def test_a_decoder_knows_no_secret(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASHION_PIPELINE_DATABASE", "sesame")
+    decoders.inspect(str(next((SAMPLES / "coat").glob("*.png"))))
+    process = decoders._idle.get()
+    assert process is not None and b"sesame" not in Path(f"/proc/{process.pid}/environ").read_bytes()
+    decoders._idle.put(process)
+
+
 def test_a_file_that_keeps_the_decoder_busy_is_refused(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
     limited = "import resource, sys; sys.stdin.readline(); resource.setrlimit(resource.RLIMIT_CPU, (1, 2))"
     monkeypatch.setattr(decoding, "_COMMAND", [sys.executable, "-c", f"{limited}\nwhile True: pass"])
