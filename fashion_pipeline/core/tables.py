@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 SCHEMA_VERSION = 3
-"""Raised when a column changes its meaning; stored in every file."""
+"""Raised when a column comes or changes its meaning; stored in every file."""
+
+READABLE_FROM = 3
+"""Files of this schema version and later are read: since then columns came, and none has changed its meaning."""
 
 
 @dataclass(frozen=True)

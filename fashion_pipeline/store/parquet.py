@@ -26,18 +26,19 @@ def in_schema(table: str, rows: pa.Table | list[dict[str, Any]]) -> pa.Table:
 def read_parquet(table: str, path: Path, mend: str) -> pa.Table:
     """The rows of a file, also of one that an earlier version of the program wrote: columns that are new are null.
 
-    Raises StorageError that names a damaged file and says `mend`, or one that a later version wrote.
+    Raises StorageError that names a damaged file and says `mend`, or one whose schema this program does not know.
     """
     try:
         found = pq.ParquetFile(path, page_checksum_verification=True).read()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StorageError(f"{path} is damaged ({error}): {mend}") from error
     version = (found.schema.metadata or {}).get(b"fashion_pipeline.schema_version", b"none").decode()
-    known = version.isdecimal() and int(version) <= tables.SCHEMA_VERSION
+    known = version.isdecimal() and tables.READABLE_FROM <= int(version) <= tables.SCHEMA_VERSION
     if not known or (int(version) == tables.SCHEMA_VERSION and found.column_names != tables.schema(table).names):
+        readable = f"{tables.READABLE_FROM} to {tables.SCHEMA_VERSION}"
         raise StorageError(
-            f"{path} has schema version {version}, this program reads up to {tables.SCHEMA_VERSION}: {mend}, "
-            "or install the version of the program that wrote it"
+            f"{path} has schema version {version}, this program reads {readable}: {mend}, or install the version of the "
+            "program that wrote it"
         )
     return found if int(version) == tables.SCHEMA_VERSION else _brought_up(table, found)
 

@@ -171,14 +171,20 @@ def test_a_damaged_table_is_named_with_the_mend_wherever_it_was_cut_off(store: S
 def test_a_table_of_a_later_version_is_not_misread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     made = catalog(store, "coat", "a.jpg")
     monkeypatch.setattr(tables, "SCHEMA_VERSION", 2)
-    with pytest.raises(StorageError, match=r"schema version 3, this program reads up to 2: .* or install the version"):
+    monkeypatch.setattr(tables, "READABLE_FROM", 1)
+    with pytest.raises(StorageError, match=r"schema version 3, this program reads 1 to 2: .* or install the version"):
         made.table("rejects")
 
 
-def test_a_table_of_an_earlier_version_is_read_with_its_new_columns_null(store: Store) -> None:
+def test_a_table_of_an_earlier_version_is_read_with_its_new_columns_null_unless_it_meant_something_else(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = catalog(store, "coat", "a.jpg")
     before = pa.schema([tables.schema("rejects").field("path")], {"fashion_pipeline.schema_version": "2"})
     pq.write_table(pa.table({"path": ["a.jpg"]}, before), made.path("rejects.parquet"))
+    with pytest.raises(StorageError, match="schema version 2, this program reads 3 to 3"):
+        made.table("rejects")
+    monkeypatch.setattr(tables, "READABLE_FROM", 2)
     assert made.table("rejects").to_pylist() == [{"path": "a.jpg", "reason": None}]
     assert made.table("rejects").schema.metadata == tables.schema("rejects").metadata
     assert store.sql("SELECT path, reason FROM rejects").to_pylist() == [{"path": "a.jpg", "reason": None}]
