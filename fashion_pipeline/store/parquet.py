@@ -37,8 +37,8 @@ def read_parquet(table: str, path: Path, mend: str) -> pa.Table:
     if not known or (int(version) == tables.SCHEMA_VERSION and found.column_names != tables.schema(table).names):
         readable = f"{tables.READABLE_FROM} to {tables.SCHEMA_VERSION}"
         raise StorageError(
-            f"{path} has schema version {version}, this program reads {readable}: {mend}, or install the version of the "
-            "program that wrote it"
+            f"{path} has schema version {version}, this program reads {readable}: {mend}, or install the version of "
+            "the program that wrote it"
         )
     return found if int(version) == tables.SCHEMA_VERSION else _brought_up(table, found)
 
