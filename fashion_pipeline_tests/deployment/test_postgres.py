@@ -52,11 +52,10 @@ def photos(root: Path) -> Path:
     return root / "photos"
 
 
-def run(root: Path, database: str, *arguments: str) -> "subprocess.Popen[str]":
+def run(root: Path, database: str, *arguments: str) -> "subprocess.Popen[bytes]":
     program = [sys.executable, "-m", "fashion_pipeline.cli", "run", "--style", "coat", "--mode", "prompt", *arguments]
-    return subprocess.Popen(
-        program, env=environment(root, database), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    with (root.parent / "said").open("wb") as said:
+        return subprocess.Popen(program, env=environment(root, database), stdout=said, stderr=subprocess.STDOUT)
 
 
 def known(root: Path, database: str) -> dict[str, object]:
@@ -72,13 +71,14 @@ def test_runs_go_through_postgresql_and_a_killed_one_is_buried(tmp_path: Path, d
     lock = Store(root).style_lock("coat")
     until = time.monotonic() + 120
     while not (lock.exists() and is_held(lock) and lock.read_text()):
-        assert time.monotonic() < until and killed.poll() is None, killed.communicate()[0]
+        assert time.monotonic() < until and killed.poll() is None, (tmp_path / "said").read_text()
         time.sleep(0.05)
     os.kill(int(json.loads(lock.read_text())["pid"]), signal.SIGKILL)
     assert killed.wait(120) == 1
     again = run(root, database, *small)
-    said, _ = again.communicate(timeout=300)
-    assert again.returncode == 0, said
+    ended = again.wait(300)
+    said = (tmp_path / "said").read_text()
+    assert ended == 0, said
     found = known(root, database)
     assert found["storage"] == "PostgresRunStorage" and found["held"] == 0
     assert sorted(found["runs"]) == [["FAILURE", "prompt_optimization"], ["SUCCESS", "prompt_optimization"]]
