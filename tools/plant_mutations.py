@@ -335,10 +335,10 @@ MUTATIONS = (
         (DAMAGE,),
     ),
     Mutation(
-        "a decoder that crashes is taken for one that went home",
+        "large photos are decoded all at once",
         "core/catalog/decoding.py",
-        "if ended != 0:",
-        "if ended == 1:",
+        "            with self._one_large_at_a_time:\n",
+        "            with suppress():\n",
         (HOSTILE,),
     ),
     Mutation(

@@ -94,7 +94,7 @@ def test_what_does_not_fit_into_memory_is_an_error_and_not_a_file(store: Store, 
     before = everything(tmp_path)
     with pytest.raises(duckdb.Error):
         store.sql("SET memory_limit = '20MB'")
-    settings = "current_setting('temp_directory') AS place, current_setting('lock_configuration') AS locked"
-    found = store.sql(f"SELECT {settings}")
-    assert found.to_pylist() == [{"place": "", "locked": True}]
+    names = ("temp_directory", "lock_configuration", "enable_external_access", "python_enable_replacements")
+    found = store.sql("SELECT " + ", ".join(f"current_setting('{name}') AS {name}" for name in names)).to_pylist()
+    assert found == [dict(zip(names, ("", True, False, False), strict=True))]
     assert everything(tmp_path) == before and not Path(".tmp").exists()
