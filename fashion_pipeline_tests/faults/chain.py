@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.locks import is_held
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.faults import planting
-from fashion_pipeline_tests.faults.outcome import differences, outcome, torn
+from fashion_pipeline_tests.faults.outcome import Injected, differences, outcome, torn
 from fashion_pipeline_tests.faults.stages import publish_as_better
 
 STYLE = "coat"
@@ -61,20 +60,6 @@ with dg.DagsterInstance.get() as instance:
     runs = [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=under_way))]
 print(json.dumps({"a slot is held": sorted(held), "left as started": runs}))
 """
-
-
-@dataclass(frozen=True)
-class Injected:
-    """One injection, and what came of it."""
-
-    number: int
-    stage: str
-    fault: str
-    ended: str
-    """How the disturbed run ended."""
-    wrong: tuple[str, ...]
-    """What was not as without the fault, after a restart."""
-    seconds: float
 
 
 class Runs:

@@ -1,6 +1,7 @@
 """What a data root has come to: what must be the same after a fault and a restart as without it."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,20 @@ from fashion_pipeline.store.store import Store
 
 WEIGHTS = "*.safetensors"
 _LEFT_OUT = ("raw", "work", "dagster_home")
+
+
+@dataclass(frozen=True)
+class Injected:
+    """One injection, and what came of it."""
+
+    number: int
+    stage: str
+    fault: str
+    ended: str
+    """How what was disturbed ended."""
+    wrong: tuple[str, ...]
+    """What was not as without the fault, after a restart."""
+    seconds: float
 
 
 def outcome(root: Path) -> dict[str, Any]:

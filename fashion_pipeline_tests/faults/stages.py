@@ -8,8 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from fashion_pipeline.stages.trainer import Order, train_here
 from fashion_pipeline.stages.training import export, train
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.faults import planting
-from fashion_pipeline_tests.faults.outcome import differences, outcome, torn
+from fashion_pipeline_tests.faults.outcome import Injected, differences, outcome, torn
 
 STYLE, OTHER = "coat", "bag"
 KINDS = (
@@ -121,20 +120,6 @@ STAGES: Mapping[str, Callable[[Store, Models], object]] = {
     "published_model": publish_as_better,
     "style_leaderboard": lambda store, models: index_page(store, models),
 }
-
-
-@dataclass(frozen=True)
-class Injected:
-    """One injection, and what came of it."""
-
-    number: int
-    stage: str
-    fault: str
-    ended: str
-    """How the disturbed stage ended."""
-    wrong: tuple[str, ...]
-    """What was not as without the fault, after a restart."""
-    seconds: float
 
 
 class Bench:
@@ -257,13 +242,6 @@ class Bench:
 
         torch.set_num_threads(1)
         return Models(self._profile, device="cpu", precision="fp32", machine=self.folder / "machine")
-
-
-def injections(bench: Bench, numbers: Iterator[int], seed: int) -> Iterator[Injected]:
-    """Some injections, each on a root of its own."""
-    bench.prepare()
-    for number in numbers:
-        yield bench.inject(number, seed)
 
 
 def _forked(deed: Callable[[], None]) -> tuple[int, str]:
