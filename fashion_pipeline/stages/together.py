@@ -9,15 +9,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-MEETING = "FASHION_PIPELINE_MEETING"
-"""Tells the processes of a training the file by which they find each other."""
-
 _LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
 
 
 def main(order: str, processes: int) -> None:
     """Start the processes of an order (`trainer.Order`) and end with them; raises what torchrun does if one fails."""
     from torch.distributed import run
+
+    from fashion_pipeline.ml.training.processes import MEETING
 
     with tempfile.TemporaryDirectory(prefix="fashion-pipeline-") as folder:
         os.environ |= {

@@ -13,6 +13,9 @@ from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.training.objective import Batch
 from fashion_pipeline.ml.training.results import TrainingError
 
+MEETING = "FASHION_PIPELINE_MEETING"
+"""Names a file by which processes of one machine find each other, see `stages.together`; without it, as torchrun says."""
+
 
 def leads() -> bool:
     """Whether this process is the only one, or the one of its group that draws, reports and writes."""
@@ -41,7 +44,7 @@ class Group:
         if distributed.is_torchelastic_launched() and not distributed.is_initialized():
             if device.type == "cuda":
                 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-            meeting = os.environ.get("FASHION_PIPELINE_MEETING")  # a file: see `stages.together`
+            meeting = os.environ.get(MEETING)
             distributed.init_process_group(
                 "nccl" if device.type == "cuda" else "gloo",
                 init_method=f"file://{meeting}" if meeting else "env://",
