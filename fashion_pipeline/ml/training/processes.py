@@ -14,7 +14,7 @@ from fashion_pipeline.ml.training.objective import Batch
 from fashion_pipeline.ml.training.results import TrainingError
 
 MEETING = "FASHION_PIPELINE_MEETING"
-"""Names a file by which processes of one machine find each other, see `stages.together`; without it, as torchrun says."""
+"""Names a file by which processes of one machine find each other, see `stages.together`; else torchrun says how."""
 
 
 def leads() -> bool:
