@@ -131,8 +131,10 @@ def _compare(store: Store, models: Models, curation: Record, model: Path, produc
             for split in (Split.DEV, Split.TEST):
                 photos = photos_of(store.photos(catalog), split, products)
                 samples += studio.shoot(plan([("plain", plain)], photos, split))
-    measured = measure(store, models, catalog, samples, lambda text: None)
-    scores = rows_to_table("scores", rows_of(product_scores(samples, measured.rows)))
+    measured = measure(store, models, catalog, [(s.id, s.reference) for s in samples], lambda text: None)
+    scores = rows_to_table(
+        "scores", rows_of(product_scores(rows_to_table("samples", rows_of(samples)), measured.table))
+    )
     after, before = Condition(Model.SPECIALISED, "plain"), Condition(Model.ORIGINAL, "plain")
     found: dict[str, Any] = {}
     for role in Role:

@@ -53,7 +53,7 @@ def main(photos: int, runs: int, source: Path | None) -> None:
 
                 def ours(store: Store = store) -> None:
                     embedder = Embedder(store.features, "coat", Role.ENCODER, encoder, lambda text: None)
-                    index = embedder.embed({str(i): str(file) for i, file in enumerate(files)})
+                    index = embedder.embed(map(str, range(len(files))), lambda id_: str(files[int(id_)]))
                     rows[:1] = [index.rows([str(i) for i in range(len(files))])]
 
                 def theirs(run: int = run) -> None:
@@ -91,7 +91,7 @@ def peak(folder: Path, photos: int) -> None:
         models, store = Models("embedded", machine=Path(data) / "machine"), Store(Path(data) / "root")
         with models.encoder() as encoder:
             embedder = Embedder(store.features, "coat", Role.ENCODER, encoder, lambda text: None)
-            embedder.embed({str(i): str(files[i % len(files)]) for i in range(photos)})
+            embedder.embed(map(str, range(photos)), lambda id_: str(files[int(id_) % len(files)]))
     print(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 

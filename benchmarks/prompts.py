@@ -100,8 +100,10 @@ def _compared(store: Store, models: Models, style: str, budget: int, products: i
             made = search(store, models, style, **limits, report=lambda text: None)
         catalog = store.records.input(written.record, "catalog")
         held_out = [sample for sample in made.samples if sample.purpose in SPLITS]
-        measured = measure(store, models, catalog, held_out, lambda text: None)
-        scores = rows_to_table("scores", rows_of(product_scores(held_out, measured.rows)))
+        measured = measure(store, models, catalog, [(s.id, s.reference) for s in held_out], lambda text: None)
+        scores = rows_to_table(
+            "scores", rows_of(product_scores(rows_to_table("samples", rows_of(held_out)), measured.table))
+        )
         winner = {"strategy": made.best.strategy, "prompt": made.best.prompt, "negative": made.best.negative_prompt}
         found[name] = winner | {"candidates": len(written.candidates), "images": made.spent}
         for prompt, key in (("plain", "plain"), ("best", name)):
@@ -224,7 +226,7 @@ def _cosines(store: Store, models: Models, style: str, shots: Sequence[Shot]) ->
         samples = studio.shoot(shots)
         real = store.features.index(style, Role.ENCODER, encoder.fingerprint)
         embedder = Embedder(store.sample_features, style, Role.ENCODER, encoder, lambda text: None)
-        made = embedder.embed({sample.id: str(store.samples.path(sample.id)) for sample in samples})
+        made = embedder.embed([sample.id for sample in samples], store.samples.location)
         ids = [sample.id for sample in samples]
         return list(map(float, paired_cosines(made.rows(ids), real.rows([s.reference for s in samples]))))
 

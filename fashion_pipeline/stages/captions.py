@@ -1,9 +1,8 @@
 """What photos are captioned with: the format that the search found, filled with each photo's own attributes."""
 
-from fashion_pipeline.core.features.attributes import of_photo
 from fashion_pipeline.core.prompts.formats import FORMATS, Candidate, write
 from fashion_pipeline.core.training.curation import captions
-from fashion_pipeline.stages.features import answers_of
+from fashion_pipeline.stages.features import photo_attributes
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -23,10 +22,10 @@ def caption_format(searched: Record | None) -> str:
 
 def own_prompts(store: Store, models: Models, features: Record, strategy: str) -> dict[str, Candidate]:
     """Photo → the prompt that a format writes from its own attributes, if these may be believed."""
-    subject, vocabulary, fits = store.sources.subject(features.style), models.vocabulary(), models.prompt_fits()
-    answers = answers_of(store, models, features)
+    subject, fits = store.sources.subject(features.style), models.prompt_fits()
+    attributes = photo_attributes(store, models, features)
     return {
-        photo.id: write(strategy, subject, of_photo(answers.get(photo.id, ()), vocabulary), fits)
+        photo.id: write(strategy, subject, attributes.get(photo.id, ()), fits)
         for photo in store.photos(store.records.input(features, "catalog"))
     }
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -21,7 +21,7 @@ class Catalogued:
     images: pa.Table
     rejects: pa.Table
     torn: list[tuple[str, str]]
-    """Near-duplicates in two splits, over all styles."""
+    """Near-duplicates in two splits, of this style and of any."""
     source: str
 
     @property
@@ -49,10 +49,11 @@ def catalogue(
         raise CatalogError(f"no photos of style {style!r} under {source.path}: add some, or remove the style")
     state = listing_state(listing.entries)
     with store.one_catalog_at_a_time():
+        known = store.known(style, tell)
         made = build_catalog(
             style,
             listing.entries,
-            store.all_images(tell),
+            known,
             rejects=listing.rejects,
             base=source.folder,
             withdrawn=_withdrawn(store),
@@ -61,7 +62,7 @@ def catalogue(
         tables = {"images": made.images, "rejects": made.rejects}
         record = store.records.add("catalog", style, tables=tables, run=run)
         store.sources.mark(style, "catalog", state)
-        torn = torn_near_duplicates(store.all_images(tell))
+        torn = torn_near_duplicates(replace(known, own=made.images))
     return Catalogued(record, made.images, made.rejects, torn, source.path)
 
 

@@ -1,14 +1,14 @@
 """Stage 6: the images that the model is trained on, their captions, and why they were kept."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from fashion_pipeline.core.catalog.assembling import known_prints
-from fashion_pipeline.core.catalog.splits import near_duplicates
+from fashion_pipeline.core.catalog.assembling import near_held_out
 from fashion_pipeline.core.features.similarity import typicality, within_similarity
-from fashion_pipeline.core.rows import Origin, Pair, Photo, Role, Sample, Split, rows_of
+from fashion_pipeline.core.rows import Origin, Pair, Photo, Role, Split, rows_of
 from fashion_pipeline.core.training.curation import Item, curate, validation_photos
 from fashion_pipeline.stages.captions import caption_format, photo_captions
 from fashion_pipeline.stages.drawing import Report
@@ -82,7 +82,9 @@ def curate_pairs(
         tables={"training_pairs": rows_of(pairs)},
         run=run,
     )
-    return Curated(record, pairs, strategy, threshold, _outside(pairs, store.all_images(tell)))
+    trained = {pair.id for pair in pairs if pair.origin == Origin.REFERENCE}
+    known = replace(store.known(style, tell), own=catalog.table("images"))
+    return Curated(record, pairs, strategy, threshold, near_held_out(trained, known))
 
 
 def _search(store: Store, style: str) -> tuple[Record | None, Record | None]:
@@ -95,30 +97,14 @@ def _search(store: Store, style: str) -> tuple[Record | None, Record | None]:
 
 def _samples(searched: Record, similarity: Record, model: str, validation: set[str]) -> list[Item]:
     """The samples of the search with their similarity, but for those of validation products."""
-    cosines = {
-        row["sample"]: float(row["cosine"])
-        for row in similarity.table("similarities").to_pylist()
-        if row["role"] == Role.ENCODER and row["model"] == model
-    }
-    items = {
-        sample.id: Item(sample.id, Origin.SAMPLE, "", (sample.prompt,), cosines[sample.id])
-        for sample in Sample.read(searched.table("samples"))
-        if sample.purpose == Split.SEARCH and sample.id in cosines and sample.product_group not in validation
-    }
-    return list(items.values())
-
-
-def _outside(pairs: Sequence[Pair], images: pa.Table) -> list[str]:
-    """Ids of trained photos that are held out, or that look like a held-out one of any style, by their fingerprints."""
-    trained = {pair.id for pair in pairs if pair.origin == Origin.REFERENCE}
-    ids, splits = images["id"].to_pylist(), images["split"].to_pylist()
-    held_out = [split != Split.SEARCH for split in splits]
-    found = {id_ for id_, out in zip(ids, held_out, strict=True) if out and id_ in trained}
-    for i, j, _ in near_duplicates(known_prints(images)):
-        for one, other in ((i, j), (j, i)):
-            if ids[one] in trained and held_out[other]:
-                found.add(ids[one])
-    return sorted(found)
+    measured = similarity.table("similarities", ("sample", "role", "model", "cosine"))
+    chosen = measured.filter((pc.field("role") == Role.ENCODER.value) & (pc.field("model") == model))
+    cosines = dict(zip(chosen["sample"].to_pylist(), chosen["cosine"].to_pylist(), strict=True))
+    samples = searched.table("samples", ("id", "prompt", "purpose", "product_group"))
+    held_back = pa.array(sorted(validation), pa.string())
+    usable = samples.filter((pc.field("purpose") == Split.SEARCH.value) & ~pc.field("product_group").isin(held_back))
+    prompts = dict(zip(usable["id"].to_pylist(), usable["prompt"].to_pylist(), strict=True))
+    return [Item(id_, Origin.SAMPLE, "", (prompts[id_],), cosines[id_]) for id_ in prompts if id_ in cosines]
 
 
 def training_images(store: Store, catalog: Record, pairs: Sequence[Pair]) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Drawing and embedding what is not there yet: shared by the search, the table of similarities and the evaluation."""
 
 import os
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,7 +36,10 @@ AHEAD = 16
 """Images decoded ahead of the encoder."""
 
 CHUNK = 64
-"""Images embedded between two writes to disk: what a killed run loses at most."""
+"""Images embedded at a time."""
+
+KEEP_SECONDS = 5.0
+"""After so long embeddings are written to disk: what a killed run loses at most. A file a chunk would be thousands."""
 
 
 class Studio:
@@ -89,28 +93,31 @@ class Embedder:
         self._table, self._style, self._role = table, style, role
         self._encoder, self._report = encoder, report
         self.index: FeatureIndex = table.index(style, role, encoder.fingerprint)
+        """What is known so far; what a call is embedding follows at its end."""
         self.computed = 0
         """Embeddings computed so far; those found on disk do not count."""
 
-    def embed(self, locations: Mapping[str, str]) -> FeatureIndex:
-        """Embed the images (id → location) that are not known yet. Raises PhotoError that names one that vanished."""
-        return self._embed(locations, "images", lambda ids: in_threads(lambda id_: self.open(locations[id_], id_), ids))
+    def embed(self, ids: Iterable[str], locate: Callable[[str], str]) -> FeatureIndex:
+        """Embed the images that are not known yet, from where `locate` says that each lies.
 
-    def embed_shuffled(self, locations: Mapping[str, str]) -> FeatureIndex:
+        Raises PhotoError that names one that vanished.
+        """
+        return self._embed(ids, "images", lambda some: in_threads(lambda id_: self.open(locate(id_), id_), some))
+
+    def embed_shuffled(self, ids: Iterable[str], locate: Callable[[str], str]) -> FeatureIndex:
         """Embed the same images cut into shuffled pieces, under `shuffled_id`."""
-        own = {shuffled_id(id_): id_ for id_ in locations}
+        own = {shuffled_id(id_): id_ for id_ in ids}
 
         def pieces(names: Sequence[str]) -> Iterator[Image.Image]:
-            return in_threads(lambda id_: shuffled(self.open(locations[id_], id_), id_), [own[name] for name in names])
+            return in_threads(lambda id_: shuffled(self.open(locate(id_), id_), id_), [own[name] for name in names])
 
         return self._embed(own, "shuffled images", pieces)
 
     def add(self, ids: Sequence[str], images: Iterable[Image.Image]) -> None:
         """Embed images and keep what comes of them."""
         rows = self._encoder.embed_images(images)
-        self._table.add(self._style, self._role, self._encoder.fingerprint, ids, rows)
+        self._keep(ids, rows)
         self.index = self.index.extended(ids, rows)
-        self.computed += len(ids)
 
     def open(self, location: str, id_: str) -> Image.Image:
         """An image, no larger than the encoder can make use of. Photos are named by their bytes, samples are not."""
@@ -123,13 +130,29 @@ class Embedder:
     def _embed(
         self, names: Iterable[str], what: str, images: Callable[[Sequence[str]], Iterator[Image.Image]]
     ) -> FeatureIndex:
-        missing = self.index.missing(list(names))
+        missing = self.index.missing(names)
         meter = Meter(self._report, f"{self._role}: {{}} {what} embedded", len(missing))
-        for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
-            self.add(chunk, images(chunk))
-            meter.reach(start + len(chunk))
+        rows: list[NDArray[np.float32]] = []
+        kept, done, until = 0, 0, time.monotonic() + KEEP_SECONDS
+        try:
+            for start in range(0, len(missing), CHUNK):
+                chunk = missing[start : start + CHUNK]
+                rows.append(self._encoder.embed_images(images(chunk)))
+                done += len(chunk)
+                if time.monotonic() > until:
+                    self._keep(missing[kept:done], np.concatenate(rows)[kept:])
+                    kept, until = done, time.monotonic() + KEEP_SECONDS
+                meter.reach(done)
+        finally:
+            if done > kept:
+                self._keep(missing[kept:done], np.concatenate(rows)[kept:])
+            if rows:
+                self.index = self.index.extended(missing[:done], np.concatenate(rows))
         return self.index
+
+    def _keep(self, ids: Sequence[str], rows: NDArray[np.float32]) -> None:
+        self._table.add(self._style, self._role, self._encoder.fingerprint, ids, rows)
+        self.computed += len(ids)
 
 
 def in_threads(open_one: Callable[[str], Image.Image], names: Sequence[str]) -> Iterator[Image.Image]:

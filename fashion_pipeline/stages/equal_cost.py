@@ -1,9 +1,10 @@
 """Stage 8, equal cost: would drawing several images and keeping the best one do what training does?"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from fashion_pipeline.core.evaluation.best_of import COUNTS, best_of
 from fashion_pipeline.core.evaluation.verdicts import SPLIT
@@ -22,7 +23,7 @@ def best_of_scores(
     store: Store,
     style: str,
     samples: Sequence[Sample],
-    similarities: Sequence[Mapping[str, Any]],
+    similarities: pa.Table,
     encoders: Mapping[str, str],
     search: Sequence[Photo],
 ) -> list[Score]:
@@ -31,7 +32,8 @@ def best_of_scores(
     That is how a user would choose, who does not have the photo that the image is compared with afterwards. `encoders`
     is role → fingerprint.
     """
-    cosines = {row["sample"]: row["cosine"] for row in similarities if row["role"] == Role.JUDGE}
+    judged = similarities.filter(pc.field("role") == Role.JUDGE.value)
+    cosines = dict(zip(judged["sample"].to_pylist(), judged["cosine"].to_pylist(), strict=True))
     wanted = {sample.product_group for sample in samples if sample.purpose == Purpose.SEEDS}
     found: dict[tuple[str, str], list[str]] = {}
     for sample in samples:

@@ -10,7 +10,6 @@ import pyarrow as pa
 from fashion_pipeline.core.evaluation.attribute_gains import attribute_gains
 from fashion_pipeline.core.evaluation.scores import HELD_OUT, product_scores
 from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, CHAMPION, SPLIT, Verdict, decide
-from fashion_pipeline.core.features.attributes import of_photo
 from fashion_pipeline.core.features.shuffling import Sight
 from fashion_pipeline.core.prompts.formats import Candidate, write
 from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
@@ -20,7 +19,7 @@ from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.drawing import Report, Studio
 from fashion_pipeline.stages.equal_cost import best_of_scores, plan_seeds
-from fashion_pipeline.stages.features import answers_of
+from fashion_pipeline.stages.features import photo_attributes
 from fashion_pipeline.stages.forgetting import forgetting_scores, plan_others
 from fashion_pipeline.stages.memorisation import find_copies, trained_photos
 from fashion_pipeline.stages.models import Models
@@ -148,10 +147,10 @@ def compare(store: Store, models: Models, challenger: Challenger, products: int,
     contestants = _contestants(store, models, challenger, champion, prompts, photos)
     samples, drawn = _draw(store, models, contestants, report)
     judged = [sample for sample in samples if sample.purpose in HELD_OUT]
-    measured = measure(store, models, catalog, samples, report)
+    measured = measure(store, models, catalog, [(each.id, each.reference) for each in samples], report)
     seen = recognise(store, models, catalog, judged, report)
     looks, nearest = _looks(store, models, challenger, known, samples, measured, report)
-    own = [*product_scores(samples, measured.rows), *seen.scores]
+    own = [*product_scores(rows_to_table("evaluation_samples", rows_of(samples)), measured.table), *seen.scores]
     scores = rows_to_table("scores", rows_of([*own, *looks]))
     verdict = decide(scores, sight=seen.sight)
     against = decide(scores, CHAMPION, seen.sight) if champion else None
@@ -209,7 +208,7 @@ def _looks(
     scores = [
         *set_scores(samples, prints, real, drawn),
         *copies.scores,
-        *best_of_scores(store, style, samples, measured.rows, used, search),
+        *best_of_scores(store, style, samples, measured.table, used, search),
         *forgetting_scores(store, style, samples, used),
     ]
     return scores, copies.rows
@@ -262,11 +261,10 @@ def _missing(contestants: Sequence[_Contestant], scores: pa.Table) -> list[str]:
 
 def _shown(store: Store, models: Models, challenger: Challenger) -> dict[str, dict[str, str]]:
     """Product → facet → value: what came with its photos, and else what the encoder finds likeliest."""
-    answers = answers_of(store, models, challenger.features)
-    vocabulary = models.vocabulary()
+    attributes = photo_attributes(store, models, challenger.features)
     found: dict[str, dict[str, str]] = {}
     for photo in store.photos(challenger.catalog):
-        values = {each.facet: each.value for each in of_photo(answers.get(photo.id, ()), vocabulary)}
+        values = {each.facet: each.value for each in attributes.get(photo.id, ())}
         found.setdefault(photo.product_group, {}).update(values | dict(photo.attributes))
     return found
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fashion_pipeline.core.features.attributes import (
@@ -14,10 +15,12 @@ from fashion_pipeline.core.features.attributes import (
     Question,
     answer,
     by_facet,
+    by_photo,
     ensemble,
     facet_logits,
+    mean_values,
     one_a_facet,
-    values_of,
+    phrased,
     without_other_garments,
 )
 from fashion_pipeline.core.features.calibration import Calibration, calibrate, known_answers
@@ -32,6 +35,29 @@ from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from fashion_pipeline.ml.encoders import ClipEncoder
+
+
+SUMMARY = "summary.json"
+"""The file of a description by which other styles are compared with it."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the search photos of a style are like together."""
+
+    photos: int
+    centres: Mapping[str, list[float]]
+    """Role → the d numbers of their mean embedding; none where there is none."""
+    values: Mapping[str, list[Any]]
+    """Columns `facet`, `value` and `probability`, see `mean_values`."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another style."""
+
+    features: Record
+    summary: Summary
 
 
 @dataclass(frozen=True)
@@ -66,15 +92,18 @@ def describe(store: Store, models: Models, style: str, report: Report, run: str 
             Embedder(store.features, style, role, model, report)
             for role, model in ((Role.ENCODER, encoder), (Role.JUDGE, judge))
         ]
-        rows = [embedder.embed(locations).rows(ids) for embedder in embedders]
+        rows = [embedder.embed(ids, locations.__getitem__).rows(ids) for embedder in embedders]
         sight = {
             role.value: _sight(embedder, control) for role, embedder in zip(Role, embedders, strict=True) if control
         }
         texts = embed_questions(encoder, questions)
         scale, used = encoder.logit_scale, {"encoder": encoder.fingerprint, "judge": judge.fingerprint}
     calibrations = _calibrations(photos, rows[0], questions, texts, scale)
+    search = [at for at, photo in enumerate(photos) if photo.split == Split.SEARCH]
     temperatures = {facet: each.temperature for facet, each in calibrations.items()}
     asked = hashlib.sha256(repr(questions).encode()).hexdigest()[:16]
+    attributes = answer(ids, rows[0], questions, texts, scale, temperatures)
+    centres = {role.value: _centre(matrix[search]) for role, matrix in zip(Role, rows, strict=True)}
     record = store.records.add(
         "features",
         style,
@@ -85,18 +114,19 @@ def describe(store: Store, models: Models, style: str, report: Report, run: str 
             "temperatures": temperatures,
             "sight": {role: asdict(each) for role, each in sight.items()},
         },
-        tables={"attributes": answer(ids, rows[0], questions, texts, scale, temperatures)},
+        tables={"attributes": attributes},
+        files={SUMMARY: asdict(_summary(photos, centres, attributes))},
         run=run,
     )
     if state:
         store.sources.mark(style, "features", state)
     return Described(
         record,
-        record.table("attributes"),
+        attributes,
         sum(embedder.computed for embedder in embedders),
         len(ids),
         max(float(np.abs(np.linalg.norm(matrix, axis=1) - 1).max()) for matrix in rows),
-        len(np.unique(rows[0].round(4), axis=0)),
+        len({row.tobytes() for row in rows[0].round(4)}),
         sight,
         calibrations,
     )
@@ -139,7 +169,7 @@ def sight_of(features: Record) -> dict[str, Sight]:
 
 
 def _sight(embedder: Embedder, photos: Mapping[str, str]) -> Sight:
-    index, ids = embedder.embed_shuffled(photos), list(photos)
+    index, ids = embedder.embed_shuffled(photos, photos.__getitem__), list(photos)
     return Sight.of(index.rows(ids), index.rows([shuffled_id(id_) for id_ in ids]))
 
 
@@ -154,20 +184,44 @@ def features_of(store: Store, models: Models, style: str) -> Record:
     return record
 
 
-def neighbours(store: Store, style: str) -> tuple[list[Record], list[str]]:
-    """The descriptions of all other styles, and the styles whose description or catalog is damaged."""
+def summary_of(store: Store, features: Record) -> Summary:
+    """What a description says of its style's search photos together; records of earlier versions are read for it.
+
+    Raises StorageError for a damaged one.
+    """
+    if features.path(SUMMARY).exists():
+        return Summary(**features.json(SUMMARY))
+    photos = store.photos(store.records.input(features, "catalog"))
+    search = [photo.id for photo in photos if photo.split == Split.SEARCH]
+    centres = {
+        role.value: _centre(store.features.index(features.style, role, features.made_of[role]).known(search))
+        for role in Role
+    }
+    return _summary(photos, centres, features.table("attributes"))
+
+
+def _summary(photos: Sequence[Photo], centres: Mapping[str, list[float]], attributes: pa.Table) -> Summary:
+    search = pa.array([photo.id for photo in photos if photo.split == Split.SEARCH], pa.string())
+    values = mean_values(attributes.filter(pc.is_in(attributes["id"], search)))
+    return Summary(len(search), centres, values.to_pydict())
+
+
+def _centre(rows: NDArray[np.float32]) -> list[float]:
+    """(n, d) → the d numbers of their mean; none without rows."""
+    return rows.mean(axis=0, dtype=np.float64).tolist() if len(rows) else []
+
+
+def neighbours(store: Store, style: str) -> tuple[list[Neighbour], list[str]]:
+    """All other styles that were described, and those whose description is damaged."""
     whole, damaged = [], []
     for other in store.records.styles("features"):
         if other == style:
             continue
         try:
             features = store.records.latest("features", other)
-            features.table("attributes")
-            store.records.input(features, "catalog").table("images")
+            whole.append(Neighbour(features, summary_of(store, features)))
         except StorageError:
             damaged.append(other)
-        else:
-            whole.append(features)
     return whole, damaged
 
 
@@ -187,20 +241,23 @@ def style_attributes(store: Store, models: Models, features: Record) -> list[Att
 
 def style_values(store: Store, models: Models, features: Record) -> list[Attribute]:
     """Every value found in a style's search photos with its mean probability, likeliest first; likewise."""
-    answers = answers_of(store, models, features)
-    photos = store.photos(store.records.input(features, "catalog"))
-    search = [photo.id for photo in photos if photo.split == Split.SEARCH]
-    return values_of([row for id_ in search for row in answers.get(id_, ())], models.vocabulary())
+    if not attributes_believed(features):
+        return []
+    values, vocabulary = pa.table(dict(summary_of(store, features).values)), models.vocabulary()
+    return phrased(without_other_garments(values, store.sources.subject(features.style), vocabulary), vocabulary)
 
 
-def answers_of(store: Store, models: Models, features: Record) -> dict[str, list[Mapping[str, Any]]]:
-    """Photo → its rows of table `attributes` that may go into prompts; empty where the encoder sees no garments.
+def answers_of(store: Store, models: Models, features: Record) -> pa.Table:
+    """The rows of table `attributes` that may go into prompts; none where the encoder sees no garments.
 
     Left out are garments that the style's name rules out.
     """
-    answers: dict[str, list[Mapping[str, Any]]] = {}
-    if attributes_believed(features):
-        rows = features.table("attributes").to_pylist()
-        for row in without_other_garments(rows, store.sources.subject(features.style), models.vocabulary()):
-            answers.setdefault(row["id"], []).append(row)
-    return answers
+    rows = features.table("attributes")
+    if not attributes_believed(features):
+        return rows.slice(0, 0)
+    return without_other_garments(rows, store.sources.subject(features.style), models.vocabulary())
+
+
+def photo_attributes(store: Store, models: Models, features: Record) -> dict[str, list[Attribute]]:
+    """Photo → the likeliest value of each facet that may go into prompts, likeliest first."""
+    return by_photo(answers_of(store, models, features), models.vocabulary())

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fashion_pipeline.core.catalog.splits import Fingerprints, colours
+from fashion_pipeline.core.catalog.fingerprints import Fingerprints, colours
 from fashion_pipeline.core.evaluation.copies import Nearest, limit, nearest_by_colour, nearest_by_cosine
 from fashion_pipeline.core.evaluation.measures import COPIED
 from fashion_pipeline.core.evaluation.scores import HELD_OUT, sample_scores

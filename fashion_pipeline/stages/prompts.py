@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fashion_pipeline.core.catalog.listing import CatalogError
-from fashion_pipeline.core.features.attributes import Attribute, given_values, of_photo
+from fashion_pipeline.core.features.attributes import Attribute, given_values, mean_values, one_a_facet, phrased
 from fashion_pipeline.core.features.clusters import clusters
 from fashion_pipeline.core.features.similarity import mean_similarity
 from fashion_pipeline.core.prompts.formats import Candidate
@@ -145,15 +147,24 @@ def _view(
         style_attributes(store, models, features),
         models.prompt_fits(),
         values=style_values(store, models, features),
-        others={other.style: style_values(store, models, other) for other in others if attributes_believed(other)},
+        others={
+            other.features.style: style_values(store, models, other.features)
+            for other in others
+            if attributes_believed(other.features)
+        },
         given=given_values([photo.attributes for photo in photos], vocabulary),
         clusters=[
-            of_photo([row for at in group for row in answers.get(photos[at].id, ())], vocabulary) for group in groups
+            one_a_facet(phrased(mean_values(_of(answers, [photos[at].id for at in group])), vocabulary))
+            for group in groups
         ],
         handwritten=prompts,
         parents=_parents(store, earlier) if earlier else [],
         closeness=closeness,
     )
+
+
+def _of(answers: pa.Table, photos: Sequence[str]) -> pa.Table:
+    return answers.filter(pc.is_in(answers["id"], pa.array(photos, pa.string())))
 
 
 def _parents(store: Store, searched: Record) -> list[Candidate]:

@@ -40,22 +40,23 @@ def recognise(store: Store, models: Models, catalog: Record, samples: Sequence[S
     control = {photo.id: photo.path for photo in control_photos(photos)}
     wanted = {sample.reference for sample in samples}
     references = {photo.id: photo.path for photo in photos if photo.id in wanted}
-    drawn = {sample.id: str(store.samples.path(sample.id)) for sample in samples}
+    shown_photos = references | control
+    drawn = list(dict.fromkeys(sample.id for sample in samples))
     shown = dict.fromkeys(drawn, True)
     sight: dict[str, Sight] = {}
     with models.encoder() as encoder, models.judge() as judge:
         for role, model in ((Role.ENCODER, encoder), (Role.JUDGE, judge)):
             embedder = Embedder(store.features, style, role, model, report)
-            embedder.embed(references | control)
-            real = embedder.embed_shuffled(control)
-            made = Embedder(store.sample_features, style, role, model, report).embed(drawn)
+            embedder.embed(shown_photos, shown_photos.__getitem__)
+            real = embedder.embed_shuffled(control, control.__getitem__)
+            made = Embedder(store.sample_features, style, role, model, report).embed(drawn, store.samples.location)
             whole, pieces = real.rows(list(control)), real.rows([shuffled_id(id_) for id_ in control])
             sight[role] = Sight.of(whole, pieces)
             if drawn and control:
-                closer = recognised(made.rows(list(drawn)), whole, pieces)
+                closer = recognised(made.rows(drawn), whole, pieces)
                 shown = {id_: shown[id_] and bool(each) for id_, each in zip(drawn, closer, strict=True)}
             if role == Role.ENCODER:
-                garments = _garments(models, encoder, [(real, list(references)), (made, list(drawn))])
+                garments = _garments(models, encoder, [(real, list(references)), (made, drawn)])
                 agreement = _agreement(encoder, samples, made)
     same = {
         sample.id: float(garments[sample.id] == garments[sample.reference])
@@ -90,6 +91,8 @@ def _garments(
     texts = embed_questions(encoder, questions)
     found: dict[str, str] = {}
     for index, ids in images:
-        for row in answer(ids, index.rows(ids), questions, texts, encoder.logit_scale) if ids else ():
-            found.setdefault(str(row["id"]), str(row["value"]))
+        if ids:
+            answers = answer(ids, index.rows(ids), questions, texts, encoder.logit_scale)
+            for id_, value in zip(answers["id"].to_pylist(), answers["value"].to_pylist(), strict=True):
+                found.setdefault(id_, value)
     return found

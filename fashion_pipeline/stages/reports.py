@@ -58,8 +58,8 @@ def report_prompts(store: Store, models: Models, style: str, report: Report, run
     best = candidate_of(searched.table("leaderboard").slice(0, 1).to_pylist()[0])
     catalog = store.records.input(searched, "catalog")
     seen = recognise(store, models, catalog, [s for s in samples if s.purpose != Split.SEARCH], report)
-    similarities = similarity.table("similarities").to_pylist()
-    scores = rows_to_table("scores", rows_of([*product_scores(samples, similarities), *seen.scores]))
+    measured = product_scores(searched.table("samples"), similarity.table("similarities"))
+    scores = rows_to_table("scores", rows_of([*measured, *seen.scores]))
     verdict = decide(scores, BEFORE, seen.sight, after=BEST_PROMPT)
     content = summary(
         scores,

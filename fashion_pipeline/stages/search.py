@@ -21,6 +21,7 @@ from fashion_pipeline.core.prompts.search import (
     Standing,
     Trial,
     affordable,
+    by_candidate,
     require_budget,
     seed_for,
     shortlist,
@@ -94,8 +95,11 @@ def search(
             candidates |= {each.id: each for each in scales}
             standings = _at_scales(round_, standings, [each.id for each in scales], candidates, for_guidance)
         best = candidates[standings[0].candidate]
-        leaderboard = [_row(round_.pooled(each), candidates[each.candidate]) for each in standings]
-        leaderboard += _left_behind(round_, earlier, [each.candidate for each in standings])
+        pooled = by_candidate(round_.scored())
+        leaderboard = [
+            _row(replace(each, scores=pooled.get(each.candidate, {})), candidates[each.candidate]) for each in standings
+        ]
+        leaderboard += _left_behind(pooled, earlier, [each.candidate for each in standings])
         pair = [(PLAIN, plain_candidate(candidates)), (BEST, best)]
         held_out = [
             sample
@@ -118,7 +122,7 @@ def search(
         tables={
             "samples": rows_of(samples),
             "leaderboard": leaderboard,
-            "formats": [{"format": each.candidate, **_figures(each)} for each in by_format],
+            "formats": [{"format": each.candidate, **figures_of(each)} for each in by_format],
             "phrases": phrases,
             "progress": steps,
         },
@@ -149,6 +153,7 @@ class _Round:
         self.samples: dict[str, Sample] = {sample.id: sample for sample in before}
         """By id: those of earlier rounds, then those of this one."""
         self._before = len(self.samples)
+        self._cosines: dict[str, float] = {}
         self._known = {(sample.candidate, sample.reference, sample.seed) for sample in before}
 
     @property
@@ -173,22 +178,23 @@ class _Round:
 
         return successive_halving(candidates, list(self._references), budget, draw, known)
 
-    def pooled(self, standing: Standing) -> Standing:
-        """The same with every image of the candidate, also those of earlier rounds."""
-        own = [sample for sample in self.samples.values() if sample.candidate == standing.candidate]
-        scores: dict[str, list[float]] = {}
-        for sample, cosine in zip(own, self.cosines(own), strict=True):
-            scores.setdefault(sample.reference, []).append(cosine)
-        return Standing(standing.candidate, scores, standing.rung)
+    def scored(self) -> list[tuple[str, str, float]]:
+        """(candidate, photo, cosine) of every image in the order of drawing, those of earlier rounds first."""
+        samples = list(self.samples.values())
+        cosines = self.cosines(samples)
+        return [(each.candidate, each.reference, cosine) for each, cosine in zip(samples, cosines, strict=True)]
 
     def _shot(self, trial: Trial, candidate: Candidate) -> Shot:
         return Shot(candidate, self._references[trial.reference], Split.SEARCH, candidate.strategy, trial.repeat)
 
     def cosines(self, samples: Sequence[Sample]) -> list[float]:
         """The encoder's cosine of each sample to its photo."""
-        ids = [sample.id for sample in samples]
-        drawn = self._embedder.embed({sample: str(self._store.samples.path(sample)) for sample in ids})
-        return list(map(float, paired_cosines(drawn.rows(ids), self._real.rows([s.reference for s in samples]))))
+        new = [sample for sample in samples if sample.id not in self._cosines]
+        ids = [sample.id for sample in new]
+        drawn = self._embedder.embed(ids, self._store.samples.location).rows(ids)
+        found = paired_cosines(drawn, self._real.rows([sample.reference for sample in new]))
+        self._cosines |= zip(ids, found.tolist(), strict=True)
+        return [self._cosines[sample.id] for sample in samples]
 
 
 def _competing(
@@ -254,13 +260,15 @@ def _drawn_before(earlier: Record | None, generator: str, references: Mapping[st
     return [s for s in samples if s.purpose == Split.SEARCH and s.model == generator and s.reference in references]
 
 
-def _left_behind(round_: _Round, earlier: Record | None, competing: Sequence[str]) -> list[dict[str, object]]:
+def _left_behind(
+    pooled: Mapping[str, dict[str, list[float]]], earlier: Record | None, competing: Sequence[str]
+) -> list[dict[str, object]]:
     """Rows of the candidates that only earlier rounds drew, best first."""
-    found = []
-    for row in earlier.table("leaderboard").to_pylist() if earlier else ():
-        standing = round_.pooled(Standing(row["candidate"], rung=LEFT_BEHIND))
-        if row["candidate"] not in competing and standing.scores:
-            found.append(_row(standing, candidate_of(row)))
+    found = [
+        _row(Standing(row["candidate"], pooled[row["candidate"]], LEFT_BEHIND), candidate_of(row))
+        for row in (earlier.table("leaderboard").to_pylist() if earlier else ())
+        if row["candidate"] not in competing and row["candidate"] in pooled
+    ]
     return sorted(found, key=lambda row: -float(str(row["mean"])))
 
 
@@ -287,17 +295,17 @@ def _lessons(standings: Sequence[Standing], candidates: Mapping[str, Candidate])
 
 def _progress(round_: _Round, candidates: Mapping[str, Candidate], competing: Sequence[str]) -> list[dict[str, object]]:
     """Rows of table `progress`, over the images of all rounds in the order of drawing."""
-    drawn = [sample for sample in round_.samples.values() if sample.candidate in competing]
-    scored = [(s.candidate, s.reference, score) for s, score in zip(drawn, round_.cosines(drawn), strict=True)]
+    scored = [each for each in round_.scored() if each[0] in competing]
     return [asdict(step) for step in progress(scored, plain_candidate(candidates).id)]
 
 
 def _row(standing: Standing, candidate: Candidate) -> dict[str, object]:
     told = {name: getattr(candidate, name) for name in ("strategy", "prompt", "negative_prompt", "guidance")}
-    return {"candidate": candidate.id, **told, **_figures(standing)}
+    return {"candidate": candidate.id, **told, **figures_of(standing)}
 
 
-def _figures(standing: Standing) -> dict[str, object]:
+def figures_of(standing: Standing) -> dict[str, object]:
+    """What tables `leaderboard` and `formats` say of a standing."""
     interval = bootstrap(standing.by_reference)
     return {
         "images": standing.images,

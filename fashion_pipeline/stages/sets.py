@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_pipeline.core.catalog.fingerprints import Fingerprints, fingerprint
 from fashion_pipeline.core.catalog.photos import open_photo
-from fashion_pipeline.core.catalog.splits import Fingerprints, fingerprint
 from fashion_pipeline.core.evaluation import distributions
 from fashion_pipeline.core.evaluation.defects import flat, repeated
 from fashion_pipeline.core.evaluation.measures import CONSISTENCY, COVERED, DISTANCE, DIVERSITY, FLAT, REPEATED, Measure

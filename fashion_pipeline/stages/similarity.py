@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from fashion_pipeline.core.evaluation.scores import similarity_rows
+from fashion_pipeline.core.evaluation.scores import similarity_table
 from fashion_pipeline.core.features.similarity import Anchors, anchors
-from fashion_pipeline.core.rows import Role, Sample, Split
-from fashion_pipeline.stages.drawing import Embedder, Report
+from fashion_pipeline.core.rows import Role, Split
+from fashion_pipeline.stages.drawing import Embedder, ImageEncoder, Report
 from fashion_pipeline.stages.features import neighbours
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.records import Record
@@ -32,8 +33,8 @@ class Anchored:
 class Measured:
     """Cosines of samples, by encoder and judge."""
 
-    rows: list[dict[str, Any]]
-    """Of table `similarities`."""
+    table: pa.Table
+    """Table `similarities`."""
     anchored: Mapping[str, Anchored]
     """Role → its anchors."""
     models: Mapping[str, str]
@@ -59,43 +60,48 @@ class Compared:
 
     def mean(self, role: str) -> float:
         """Mean cosine by the encoder or the judge."""
-        return float(np.mean([row["cosine"] for row in self.measured.rows if row["role"] == role]))
+        return float(pc.mean(self.table.filter(pc.field("role") == role)["cosine"]).as_py())
 
 
 def compare_samples(store: Store, models: Models, style: str, report: Report, run: str = "") -> Compared:
     """The cosine of every sample of the newest search to its photo."""
     searched = store.records.latest("search", style)
-    samples = Sample.read(searched.table("samples"))
     catalog = store.records.input(searched, "catalog")
-    measured = measure(store, models, catalog, samples, report)
+    samples = searched.table("samples", ("id", "reference"))
+    pairs = list(zip(samples["id"].to_pylist(), samples["reference"].to_pylist(), strict=True))
+    measured = measure(store, models, catalog, pairs, report)
     record = store.records.add(
         "similarity",
         style,
         inputs={"search": searched, "catalog": catalog},
         made_of=measured.made_of(),
-        tables={"similarities": measured.rows},
+        tables={"similarities": measured.table},
         run=run,
     )
-    return Compared(record, record.table("similarities"), measured)
+    return Compared(record, measured.table, measured)
 
 
-def measure(store: Store, models: Models, catalog: Record, samples: Sequence[Sample], report: Report) -> Measured:
-    """Every sample against its photo, by encoder and judge; those of other styles' photos are only embedded."""
+def measure(
+    store: Store, models: Models, catalog: Record, pairs: Sequence[tuple[str, str]], report: Report
+) -> Measured:
+    """Every (sample, photo) by encoder and judge; samples of other styles' photos are only embedded."""
     style = catalog.style
     photos = {photo.id: photo.path for photo in store.photos(catalog)}
-    drawn = {sample.id: str(store.samples.path(sample.id)) for sample in samples}
-    own = [sample for sample in samples if sample.reference in photos]
-    rows: list[dict[str, Any]] = []
+    samples = [sample for sample, _ in pairs]
+    own = [pair for pair in pairs if pair[1] in photos]
     anchored: dict[str, Anchored] = {}
+
+    def table(role: str, model: ImageEncoder) -> pa.Table:
+        real = Embedder(store.features, style, role, model, report).embed(photos, photos.__getitem__)
+        made = Embedder(store.sample_features, style, role, model, report).embed(samples, store.samples.location)
+        anchored[role] = style_anchors(store, catalog, role, model.fingerprint)
+        return similarity_table(own, real, made, anchored[role].anchors)
+
     with models.encoder() as encoder, models.judge() as judge:
         encoders = {Role.ENCODER.value: encoder, Role.JUDGE.value: judge}
-        for role, model in encoders.items():
-            real = Embedder(store.features, style, role, model, report).embed(photos)
-            made = Embedder(store.sample_features, style, role, model, report).embed(drawn)
-            anchored[role] = style_anchors(store, catalog, role, model.fingerprint)
-            rows += similarity_rows(own, real, made, anchored[role].anchors)
+        tables = [table(role, model) for role, model in encoders.items()]  # one's embeddings in memory at a time
         used = {role: model.fingerprint for role, model in encoders.items()}
-    return Measured(rows, anchored, used)
+    return Measured(pa.concat_tables(tables), anchored, used)
 
 
 def style_anchors(store: Store, catalog: Record, role: str, model: str) -> Anchored:
@@ -103,16 +109,15 @@ def style_anchors(store: Store, catalog: Record, role: str, model: str) -> Ancho
     own = [photo for photo in store.photos(catalog) if photo.split == Split.SEARCH]
     embeddings = store.features.index(catalog.style, role, model)
     described, left_out = neighbours(store, catalog.style)
-    others, on = [], {}
-    for features in described:
-        if features.made_of[role] != model:
-            left_out.append(features.style)
+    centres, photos, on = [], [], {}
+    for other in described:
+        if other.features.made_of[role] != model:
+            left_out.append(other.features.style)
             continue
-        on[features.style] = features.key
-        there = store.photos(store.records.input(features, "catalog"))
-        ids = [photo.id for photo in there if photo.split == Split.SEARCH]
-        others.append(store.features.index(features.style, role, model).known(ids))
-    filled = [rows for rows in others if len(rows)]
-    elsewhere = np.concatenate(filled) if filled else np.empty((0, 0), np.float32)
+        on[other.features.style] = other.features.key
+        if other.summary.photos:
+            centres.append(other.summary.centres[role])
+            photos.append(other.summary.photos)
+    elsewhere = np.average(np.array(centres), axis=0, weights=photos) if centres else None
     found = anchors(embeddings.rows([photo.id for photo in own]), [photo.product_group for photo in own], elsewhere)
     return Anchored(found, on, left_out)

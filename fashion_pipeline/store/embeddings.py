@@ -6,18 +6,16 @@ embeddings/<table>/style=<style>/model=<fingerprint>/<hash>.parquet
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fashion_pipeline.core import tables
-from fashion_pipeline.core.features.embeddings import FeatureIndex, feature_rows
+from fashion_pipeline.core.features.embeddings import FeatureIndex, feature_table
 from fashion_pipeline.store.files import Files, StorageError, remove, slug
-from fashion_pipeline.store.parquet import read_parquet, write_parquet
+from fashion_pipeline.store.parquet import read_parquet, row_count, write_parquet
 
 PHOTOS = "features"
 """The table of photos; their ids are hashes of their bytes."""
@@ -31,18 +29,20 @@ class Embeddings:
 
     def index(self, style: str, role: str, model: str) -> FeatureIndex:
         """The embeddings that one model made for a style. A damaged file is removed: they are computed again."""
-        parts = []
-        for path in sorted(self._folder(style, model).glob("*.parquet")):
+        paths = sorted(self._folder(style, model).glob("*.parquet"))
+        return FeatureIndex(self._readable(paths), role, model, most=sum(map(row_count, paths)))
+
+    def _readable(self, paths: Sequence[Path]) -> Iterator[pa.Table]:
+        for path in paths:
             try:
-                parts.append(read_parquet(self.table, path, "it is computed again"))
+                yield read_parquet(self.table, path, "it is computed again")
             except StorageError:
                 remove(path)
-        return FeatureIndex(pa.concat_tables([tables.schema(self.table).empty_table(), *parts]), role, model)
 
     def add(self, style: str, role: str, model: str, ids: Sequence[str], rows: NDArray[np.float32]) -> None:
         """Keep (len(ids), d) unit rows, in a file of their own that appears whole."""
         name = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-        made: list[dict[str, Any]] = feature_rows(ids, role, model, rows)
+        made = feature_table(self.table, ids, role, model, rows)
         path = self._folder(style, model) / f"{role}-{name}.parquet"
         self._files.place(path, lambda temporary: write_parquet(self.table, made, temporary))
 

@@ -1,5 +1,6 @@
 """One Parquet file of a table: written in its schema, checked when it is read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +24,36 @@ def in_schema(table: str, rows: pa.Table | list[dict[str, Any]]) -> pa.Table:
     return tables.rows_to_table(table, rows) if isinstance(rows, list) else rows.select(schema.names).cast(schema)
 
 
-def read_parquet(table: str, path: Path, mend: str) -> pa.Table:
+def read_parquet(table: str, path: Path, mend: str, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a file, also of one that an earlier version of the program wrote: columns that are new are null.
 
-    Raises StorageError that names a damaged file and says `mend`, or one whose schema this program does not know.
+    With `columns` only these are read, and checked. Raises StorageError that names a damaged file and says `mend`, or
+    one whose schema this program does not know.
     """
     try:
-        found = pq.ParquetFile(path, page_checksum_verification=True).read()
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+        found = file.read(columns)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StorageError(f"{path} is damaged ({error}): {mend}") from error
+    there = file.schema_arrow.names
     version = (found.schema.metadata or {}).get(b"fashion_pipeline.schema_version", b"none").decode()
     known = version.isdecimal() and tables.READABLE_FROM <= int(version) <= tables.SCHEMA_VERSION
-    if not known or (int(version) == tables.SCHEMA_VERSION and found.column_names != tables.schema(table).names):
+    if not known or (int(version) == tables.SCHEMA_VERSION and there != tables.schema(table).names):
         readable = f"{tables.READABLE_FROM} to {tables.SCHEMA_VERSION}"
         raise StorageError(
             f"{path} has schema version {version}, this program reads {readable}: {mend}, or install the version of "
             "the program that wrote it"
         )
-    return found if int(version) == tables.SCHEMA_VERSION else _brought_up(table, found)
+    whole = found if int(version) == tables.SCHEMA_VERSION else _brought_up(table, found)
+    return whole if columns is None else whole.select(list(columns))
+
+
+def row_count(path: Path) -> int:
+    """The rows of a file, by its footer; 0 where that cannot be read."""
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError):
+        return 0
 
 
 def _brought_up(table: str, found: pa.Table) -> pa.Table:

@@ -9,7 +9,7 @@ records/<kind>/style=<style>/latest.json
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -77,9 +77,9 @@ class Record:
     """Path below the folder → SHA-256, of all files but the tables, whose pages have checksums of their own. Empty in
     records of earlier versions of the program."""
 
-    def table(self, name: str) -> pa.Table:
-        """The rows of one of its tables. Raises StorageError for a damaged file."""
-        return read_parquet(name, self.folder / f"{name}.parquet", self._mend)
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one of its tables, of all columns or some. Raises StorageError for a damaged file."""
+        return read_parquet(name, self.folder / f"{name}.parquet", self._mend, columns)
 
     def json(self, name: str) -> dict[str, Any]:
         """The values of one of its JSON files. Raises StorageError."""

@@ -17,6 +17,10 @@ class SampleImages:
         """Where the PNG of a sample lies, or will lie."""
         return self._files.inside("images", sample[:2], f"{sample}.png")
 
+    def location(self, sample: str) -> str:
+        """The same as text, as `open_photo` takes it."""
+        return str(self.path(sample))
+
     def write(self, sample: str, image: Image.Image) -> None:
         """Store a sample's PNG, atomically."""
         self._files.place(self.path(sample), lambda temporary: image.save(temporary, format="PNG"))

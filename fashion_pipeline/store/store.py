@@ -22,11 +22,14 @@ dagster_home/                        the Dagster instance (SQLite)
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from fashion_pipeline.core import tables
+from fashion_pipeline.core.catalog.assembling import HOMES, Known, known_prints
+from fashion_pipeline.core.catalog.fingerprints import Fingerprints, Gallery
 from fashion_pipeline.core.catalog.photos import located
 from fashion_pipeline.core.rows import Photo
 from fashion_pipeline.store.embeddings import PHOTOS, Embeddings
@@ -40,6 +43,8 @@ from fashion_pipeline.store.samples import SampleImages
 from fashion_pipeline.store.sources import Sources
 from fashion_pipeline.store.versions import Versions
 from fashion_pipeline.store.withdrawals import Withdrawals
+
+_OF_A_PHOTO = ("id", "product_group", "split", "product", "path", "caption", "attributes")
 
 
 class Store:
@@ -73,23 +78,27 @@ class Store:
                 row["caption"],
                 dict(row["attributes"] or []),
             )
-            for row in catalog.table("images").to_pylist()
+            for row in catalog.table("images", _OF_A_PHOTO).to_pylist()
         ]
 
-    def all_images(self, tell: Callable[[str], None]) -> pa.Table:
-        """Table `images` of every style's latest catalog, with a column `style` in front.
+    def known(self, style: str, tell: Callable[[str], None]) -> Known:
+        """What the latest catalogs of a style and of all others hold.
 
         A catalog that is damaged is left out, and `tell` is called with what is wrong with it.
         """
-        parts = [tables.schema("images").empty_table().add_column(0, "style", pa.array([], pa.string()))]
-        for style in self.records.styles("catalog"):
+        own = tables.schema("images").empty_table()
+        others, gallery = [own.select(list(HOMES))], Gallery()
+        for each in self.records.styles("catalog"):
             try:
-                rows = self.records.latest("catalog", style).table("images")
+                catalog = self.records.latest("catalog", each)
+                if each == style:
+                    own = catalog.table("images")
+                else:
+                    gallery.add(partial(_prints, catalog))
+                    others.append(catalog.table("images", HOMES))
             except StorageError as error:
-                tell(f"the catalog of {style!r} is left out: {error}")
-            else:
-                parts.append(rows.add_column(0, "style", pa.array([style] * rows.num_rows, pa.string())))
-        return pa.concat_tables(parts)
+                tell(f"the catalog of {each!r} is left out: {error}")
+        return Known(own, pa.concat_tables(others), gallery)
 
     def forget(self, style: str) -> None:
         """Remove all that is known of a style but its published versions, while nobody works on it.
@@ -160,3 +169,7 @@ class Store:
     def sql(self, text: str, tell: Callable[[str], None] = lambda text: None) -> pa.Table:
         """A DuckDB query over all tables, see `queries.query`. Raises duckdb.Error."""
         return query(self.root, self.records, [self.features, self.sample_features], text, tell)
+
+
+def _prints(catalog: Record) -> Fingerprints:
+    return known_prints(catalog.table("images", ("perceptual_hash", "thumbnail")))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fashion_pipeline.core.catalog.splits import Fingerprints
+from fashion_pipeline.core.catalog.fingerprints import Fingerprints
 from fashion_pipeline.store.files import Files, StorageError, read_json
 
 

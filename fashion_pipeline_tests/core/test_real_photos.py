@@ -3,16 +3,14 @@
 import os
 from collections import Counter
 
-import pyarrow as pa
 import pytest
 
 from fashion_pipeline.core.catalog.assembling import build_catalog
 from fashion_pipeline.core.catalog.listing import Listing, SourceSpec
 from fashion_pipeline.core.catalog.sources import read_source
-from fashion_pipeline.core.tables import schema
+from fashion_pipeline_tests.core.catalog.planting import NOTHING_KNOWN
 
 FOLDER = os.environ.get("FASHION_PRODUCT_PHOTOS", "")
-NOTHING_KNOWN = schema("images").append(pa.field("style", pa.string())).empty_table()
 
 pytestmark = pytest.mark.skipif(not FOLDER, reason="FASHION_PRODUCT_PHOTOS names no folder")
 

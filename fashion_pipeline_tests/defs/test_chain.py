@@ -5,17 +5,26 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import get_args
 
 import dagster as dg
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from fashion_pipeline.core.evaluation.verdicts import VerdictName
-from fashion_pipeline.core.features.attributes import of_photo, without_other_garments
+from fashion_pipeline.core.features.attributes import (
+    Attribute,
+    mean_values,
+    one_a_facet,
+    phrased,
+    without_other_garments,
+)
 from fashion_pipeline.core.features.similarity import anchors, within_similarity
 from fashion_pipeline.core.rows import Pair, Sample, Split
 from fashion_pipeline.core.tables import TABLES
@@ -286,9 +295,13 @@ def test_attributes_of_search_photos_alone_shape_a_prompt(described: Chain) -> N
     features = store.records.latest("features", "coat")
     search = {p.id for p in store.photos(store.records.latest("catalog", "coat")) if p.split == "search"}
     vocabulary = described.models.vocabulary()
-    rows = without_other_garments(features.table("attributes").to_pylist(), "coat", vocabulary)
-    expected = of_photo([row for row in rows if row["id"] in search], vocabulary)
-    assert style_attributes(store, described.models, features) == expected != of_photo(rows, vocabulary)
+    rows = without_other_garments(features.table("attributes"), "coat", vocabulary)
+
+    def typical(rows: pa.Table) -> list[Attribute]:
+        return one_a_facet(phrased(mean_values(rows), vocabulary))
+
+    expected = typical(rows.filter(pc.field("id").isin(sorted(search))))
+    assert style_attributes(store, described.models, features) == expected != typical(rows)
 
 
 def test_prompts_are_searched_on_search_photos_alone(described: Chain, full_run) -> None:
@@ -309,16 +322,22 @@ def test_anchors_come_from_search_photos_alone(described: Chain, full_run, role:
         return store.features.index(style, role, model).rows([p.id for p in photos]), [p.product_group for p in photos]
 
     def expected(splits: set[str]):
-        return anchors(*rows("coat", splits), rows("bag", splits)[0])
+        there, _ = rows("bag", splits)
+        made = anchors(*rows("coat", splits), there.mean(axis=0))
+        return pytest.approx((made.across, made.within), abs=1e-6)
 
-    assert found.anchors == expected({"search"}) != expected({"search", "dev"})
+    assert astuple(found.anchors) == expected({"search"})
+    assert astuple(found.anchors) != expected({"search", "dev"})
     assert set(found.on) == {"bag"} and not found.left_out
 
 
 def test_a_neighbour_described_by_another_encoder_is_named(described: Chain, full_run) -> None:
     store = described.store
     before = store.records.latest("features", "bag")
-    store.records.add("features", "bag", made_of=dict(before.made_of) | {"encoder": "other"})
+    other, tables = dict(before.made_of) | {"encoder": "other"}, {"attributes": before.table("attributes")}
+    store.records.add(
+        "features", "bag", inputs={"catalog": store.records.input(before, "catalog")}, made_of=other, tables=tables
+    )
     try:
         found = style_anchors(store, store.records.latest("catalog", "coat"), "encoder", str(before.made_of["encoder"]))
         assert found.anchors is None and found.left_out == ["bag"]

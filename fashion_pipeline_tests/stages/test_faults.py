@@ -287,7 +287,8 @@ def test_an_embedding_run_that_dies_keeps_what_it_has_done(small: Small, monkeyp
         kept = chain.store.features.index("coat", "encoder", encoder.fingerprint)
         assert len(kept.missing([photo.id for photo in photos])) == len(photos) - CHUNK
         embedder = Embedder(chain.store.features, "coat", "encoder", encoder, lambda _: None)
-        embedder.embed({photo.id: photo.path for photo in photos[: CHUNK + 5]})
+        locations = {photo.id: photo.path for photo in photos[: CHUNK + 5]}
+        embedder.embed(locations, locations.__getitem__)
         assert embedder.computed == 5
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fashion_pipeline.core.catalog.splits import Fingerprints, assign_splits, fingerprint, held_out
+from fashion_pipeline.core.catalog.fingerprints import Fingerprints, fingerprint
+from fashion_pipeline.core.catalog.splits import assign_splits, held_out
 from tools.embedded_models.photos import ATTRIBUTES, IMAGE_SIZE, LARGE_SIZE
 
 

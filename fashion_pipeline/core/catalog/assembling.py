@@ -1,8 +1,9 @@
 """The catalog: the photos of a style, opened once, identified by content, and assigned to product groups and splits."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fashion_pipeline.core.catalog.decoding import AT_ONCE, decoders
+from fashion_pipeline.core.catalog.fingerprints import Fingerprints, Gallery
 from fashion_pipeline.core.catalog.listing import CatalogError, Entry, Reject, first_reasons
 from fashion_pipeline.core.catalog.photos import PhotoError, below, content_id, read_bytes
-from fashion_pipeline.core.catalog.splits import (
-    Assignment,
-    Fingerprints,
-    assign_splits,
-    near_duplicates,
-    split_of,
-)
+from fashion_pipeline.core.catalog.splits import Assignment, assign_splits, split_of
 from fashion_pipeline.core.tables import rows_to_table
 
 MIN_PHOTOS = 8
@@ -27,6 +23,9 @@ MIN_PHOTOS = 8
 
 SHOWN_REJECTS = 20
 """Rejects that are named where a style is refused, since no table of it will be."""
+
+HOMES = ("id", "product", "product_group", "split")
+"""Columns of table `images` that tell where a photo belongs."""
 
 Row = dict[str, object]
 
@@ -37,6 +36,28 @@ class Catalog:
 
     images: pa.Table
     rejects: pa.Table
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is catalogued: it keeps its group and split, and draws near-duplicates to itself."""
+
+    own: pa.Table
+    """Table `images` of the style itself."""
+    others: pa.Table
+    """Columns HOMES of the photos of all other styles."""
+    gallery: Gallery
+    """The fingerprints of those, in the same order."""
+
+    @cached_property
+    def homes(self) -> pa.Table:
+        """Columns HOMES of all photos: those of the style, then the others."""
+        return pa.concat_tables([part.select(list(HOMES)) for part in (self.own, self.others)])
+
+    def near(self, prints: Fingerprints) -> list[tuple[int, int, float]]:
+        """(position among `prints`, row of `homes`, distance) of near-duplicates, sorted."""
+        own = list(Gallery([lambda: known_prints(self.own)]).near(prints)) if self.own.num_rows else []
+        return sorted([*own, *((i, self.own.num_rows + j, distance) for i, j, distance in self.gallery.near(prints))])
 
 
 @dataclass(frozen=True)
@@ -68,7 +89,7 @@ class _Found:
 def build_catalog(
     style: str,
     entries: Sequence[Entry],
-    known: pa.Table,
+    known: Known,
     *,
     rejects: Sequence[Reject] = (),
     base: Path = Path(),
@@ -77,12 +98,12 @@ def build_catalog(
 ) -> Catalog:
     """The catalog of `style` from all its entries.
 
-    `known` is the stored `images` of all styles, with a column `style`: those photos keep their group and split, and
-    those of this style are not decoded again. `rejects` are the source's own, `base` is the folder of the source, below
-    which photos are listed; `withdrawn` photos and their near-duplicates are refused; `progress` is called with (done,
-    all). Raises CatalogError with fewer than MIN_PHOTOS usable photos.
+    Photos that are known keep their group and split, and those of this style are not decoded again. `rejects` are the
+    source's own, `base` is the folder of the source, below which photos are listed; `withdrawn` photos and their
+    near-duplicates are refused; `progress` is called with (done, all). Raises CatalogError with fewer than MIN_PHOTOS
+    usable photos.
     """
-    stored = _stored_rows(style, known)
+    stored: dict[str, Row] = {row["id"]: row for row in known.own.to_pylist()}
     refused = list(rejects)
     found = _without_copies(_inspect_all(entries, set(stored), progress), refused)
     found = _without_withdrawn(found, stored, withdrawn, refused) if withdrawn else found
@@ -100,11 +121,6 @@ def build_catalog(
         )
     listed: list[Row] = [{"path": reject.path, "reason": reject.reason} for reject in refused]
     return Catalog(rows_to_table("images", rows), rows_to_table("rejects", listed))
-
-
-def _stored_rows(style: str, known: pa.Table) -> dict[str, Row]:
-    rows = known.filter(pc.equal(known["style"], style)).drop_columns(["style"]).to_pylist()
-    return {row["id"]: row for row in rows}
 
 
 def _inspect_all(
@@ -149,11 +165,7 @@ def _without_withdrawn(
 ) -> list[_Found]:
     """The photos that were not withdrawn, and look like none that was."""
     prints = [photo.print or _stored_print(stored[photo.id]) for photo in photos]
-    near = {
-        other - len(withdrawn.ids)
-        for one, other, _ in near_duplicates(withdrawn.prints.then(Fingerprints.stack(prints)))
-        if one < len(withdrawn.ids) <= other
-    }
+    near = {place for place, _, _ in Gallery([lambda: withdrawn.prints]).near(Fingerprints.stack(prints))}
     kept = []
     for place, photo in enumerate(photos):
         if photo.id in withdrawn.ids:
@@ -180,14 +192,15 @@ def _from_source(entry: Entry, base: Path) -> Row:
     return {"path": path, "attributes": dict(entry.attributes), "caption": entry.caption}
 
 
-def _assigned(photos: list[_Found], known: pa.Table, refused: list[Reject]) -> list[Row]:
+def _assigned(photos: list[_Found], known: Known, refused: list[Reject]) -> list[Row]:
     """Rows of photos that are new to the style, with group and split; those between two splits are refused."""
     if not photos:
         return []
     prints = Fingerprints.stack([photo.print for photo in photos if photo.print is not None])
     keys = [photo.entry.key or photo.id for photo in photos]
-    result = assign_splits(keys, prints, _founders(known), known_prints(known))
-    homes = dict(zip(known["product"].to_pylist(), known["split"].to_pylist(), strict=True))
+    result = assign_splits(keys, prints, _near_founders(prints, known))
+    same = known.homes.filter(pc.is_in(known.homes["product"], pa.array(keys)))
+    homes = dict(zip(same["product"].to_pylist(), same["split"].to_pylist(), strict=True))
     rows: list[Row] = []
     for position, photo in enumerate(photos):
         if reason := _between(position, keys[position], result, homes):
@@ -226,28 +239,49 @@ def _row(photo: _Found, key: str, prints: Fingerprints, result: Assignment, posi
     }
 
 
-def _founders(known: pa.Table) -> list[tuple[str, str]]:
-    """(key, group) of each known photo; where a group's founder has gone, its first photo stands for it."""
-    pairs = list(zip(known["product"].to_pylist(), known["product_group"].to_pylist(), strict=True))
-    present = {key for key, group in pairs if key == group}
-    result = []
-    for key, group in pairs:
-        result.append((key if group in present else group, group))
-        present.add(group)
-    return result
+def _near_founders(prints: Fingerprints, known: Known) -> dict[int, list[tuple[float, str]]]:
+    """Position → (distance, group) of the groups whose founder is nearly the same photo."""
+    near = known.near(prints)
+    groups = _founded(known.homes).take(pa.array([row for _, row, _ in near], pa.int64())).to_pylist()
+    found: dict[int, list[tuple[float, str]]] = {}
+    for (position, _, distance), group in zip(near, groups, strict=True):
+        if group is not None:
+            found.setdefault(position, []).append((distance, group))
+    return found
 
 
-def known_prints(known: pa.Table) -> Fingerprints:
+def _founded(homes: pa.Table) -> pa.Array:
+    """(n,) the group that each photo founded, else null; where its founder has gone, its first photo stands for it."""
+    groups = homes["product_group"].combine_chunks()
+    founder = pc.equal(homes["product"].combine_chunks(), groups)
+    orphan = pc.invert(pc.is_in(groups, value_set=pc.unique(groups.filter(founder))))
+    stands = np.array(founder)
+    seen: set[str] = set()
+    for row in np.flatnonzero(orphan):
+        stands[row] = (group := groups[row].as_py()) not in seen
+        seen.add(group)
+    return pc.if_else(pa.array(stands), groups, None)
+
+
+def known_prints(images: pa.Table) -> Fingerprints:
     """The fingerprints of the rows of a table `images`."""
-    thumbnails = np.frombuffer(b"".join(known["thumbnail"].to_pylist()), np.uint8)
-    hashes = known["perceptual_hash"].to_numpy().astype(np.uint64)
+    thumbnails = np.frombuffer(b"".join(images["thumbnail"].to_pylist()), np.uint8)
+    hashes = images["perceptual_hash"].to_numpy().astype(np.uint64)
     return Fingerprints(hashes, thumbnails.reshape(len(hashes), 16, 16, 3))
 
 
-def torn_near_duplicates(images: pa.Table) -> list[tuple[str, str]]:
-    """Pairs of ids of photos that are nearly the same and lie in two splits, by their fingerprints; none is right.
+def torn_near_duplicates(known: Known) -> list[tuple[str, str]]:
+    """Pairs of ids of a photo of the style and one of any that is nearly the same and lies in another split; none is
+    right."""
+    ids, splits = (known.homes[name].to_pylist() for name in ("id", "split"))
+    own = known.own.num_rows
+    pairs = [(i, j) for i, j, _ in known.near(known_prints(known.own)) if i < j or j >= own]
+    return [(ids[i], ids[j]) for i, j in pairs if splits[i] != splits[j]]
 
-    `images` holds the rows of one style or of all.
-    """
-    ids, splits = images["id"].to_pylist(), images["split"].to_pylist()
-    return [(ids[i], ids[j]) for i, j, _ in near_duplicates(known_prints(images)) if splits[i] != splits[j]]
+
+def near_held_out(ids: Collection[str], known: Known) -> list[str]:
+    """Those of some photos of the style that are held out, or nearly the same as a held-out one of any style."""
+    own = known.own.filter(pc.is_in(known.own["id"], pa.array(list(ids), pa.string())))
+    out = pc.not_equal(known.homes["split"], "search").to_pylist()
+    there = own["id"].to_pylist()
+    return sorted({there[i] for i, j, _ in known.near(known_prints(own)) if out[j]})

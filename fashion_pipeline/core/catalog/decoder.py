@@ -11,6 +11,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from fashion_pipeline.core.catalog.fingerprints import fingerprint
 from fashion_pipeline.core.catalog.photos import (
     LargePhotoError,
     PhotoError,
@@ -19,7 +20,6 @@ from fashion_pipeline.core.catalog.photos import (
     read_bytes,
     require_content,
 )
-from fashion_pipeline.core.catalog.splits import fingerprint
 
 MEMORY = 1_600 << 20
 """Bytes that decoding one photo may take."""

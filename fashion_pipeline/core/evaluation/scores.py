@@ -1,37 +1,41 @@
 """From cosines of single samples to the scores of products: the table every figure is computed from."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from fashion_pipeline.core.features.embeddings import FeatureIndex
 from fashion_pipeline.core.features.similarity import Anchors, paired_cosines
-from fashion_pipeline.core.rows import Role, Sample, Score, Split
+from fashion_pipeline.core.rows import Sample, Score, Split
+from fashion_pipeline.core.tables import schema
 
 HELD_OUT = (Split.DEV, Split.TEST)
 """What samples are drawn for that a model or prompt is judged by."""
 
+_AT_A_TIME = 8192
 
-def similarity_rows(
-    samples: Sequence[Sample], photos: FeatureIndex, drawn: FeatureIndex, anchors: Anchors | None
-) -> list[dict[str, Any]]:
-    """Rows of table `similarities`: each sample against its own photo, by one encoder or judge."""
-    pairs = list(dict.fromkeys((sample.id, sample.reference) for sample in samples))
-    if not pairs:
-        return []
-    cosines = paired_cosines(drawn.rows([a for a, _ in pairs]), photos.rows([b for _, b in pairs]))
-    return [
-        {
-            "sample": sample,
-            "reference": reference,
-            "role": photos.role,
-            "model": photos.model,
-            "cosine": float(cosine),
-            "anchored": anchors.place(float(cosine)) if anchors else None,
-        }
-        for (sample, reference), cosine in zip(pairs, cosines, strict=True)
-    ]
+
+def similarity_table(
+    pairs: Sequence[tuple[str, str]], photos: FeatureIndex, drawn: FeatureIndex, anchors: Anchors | None
+) -> pa.Table:
+    """Table `similarities`: each (sample, photo) once, by one encoder or judge. Raises KeyError for an unknown one."""
+    pairs = list(dict.fromkeys(pairs))
+    made, real = drawn.positions(a for a, _ in pairs), photos.positions(b for _, b in pairs)
+    cosines = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), _AT_A_TIME):
+        rows = slice(start, start + _AT_A_TIME)
+        cosines[rows] = paired_cosines(drawn.at(made[rows]), photos.at(real[rows]))
+    columns = {
+        "sample": pa.array([a for a, _ in pairs], pa.string()),
+        "reference": pa.array([b for _, b in pairs], pa.string()),
+        "role": pa.repeat(str(photos.role), len(pairs)),
+        "model": pa.repeat(photos.model, len(pairs)),
+        "cosine": pa.array(cosines),
+        "anchored": pa.array(anchors.place(cosines.astype(float))) if anchors else pa.nulls(len(pairs)),
+    }
+    return pa.table(columns).cast(schema("similarities"))
 
 
 def sample_scores(samples: Sequence[Sample], values: Mapping[str, float], measure: str) -> list[Score]:
@@ -50,29 +54,20 @@ def sample_scores(samples: Sequence[Sample], values: Mapping[str, float], measur
     ]
 
 
-def product_scores(samples: Sequence[Sample], similarities: Sequence[Mapping[str, Any]]) -> list[Score]:
+def product_scores(samples: pa.Table, similarities: pa.Table) -> list[Score]:
     """For each model, prompt, encoder, split and product the mean over the product's samples.
 
-    Only samples drawn for `dev` and `test` count; those of the search chose the prompt.
+    `samples` is a table `samples` or `evaluation_samples`, `similarities` theirs. Only samples drawn for `dev` and
+    `test` count; those of the search chose the prompt.
     """
-    found = {(row["sample"], row["reference"], row["role"]): row for row in similarities}
-    collected: dict[tuple[str, str, str, str, str], list[Mapping[str, Any]]] = {}
-    for sample in samples:
-        for role in Role:
-            similarity = found.get((sample.id, sample.reference, role.value))
-            if sample.purpose in HELD_OUT and similarity:
-                key = (sample.model_name, sample.prompt_name, role.value, sample.purpose, sample.product_group)
-                collected.setdefault(key, []).append(similarity)
+    columns = ["id", "reference", "model_name", "prompt_name", "purpose", "product_group"]
+    judged = samples.select(columns).filter(pc.field("purpose").isin([str(split) for split in HELD_OUT]))
+    cosines = similarities.select(["sample", "reference", "role", "cosine", "anchored"])
+    joined = judged.join(cosines, ["id", "reference"], ["sample", "reference"], join_type="inner", use_threads=False)
+    cells = ["model_name", "prompt_name", "role", "purpose", "product_group"]
+    means = joined.group_by(cells, use_threads=False).aggregate([("cosine", "mean"), ("anchored", "mean")])
+    found = means.sort_by([(name, "ascending") for name in cells]).select([*cells, "cosine_mean", "anchored_mean"])
     return [
-        Score(
-            model,
-            prompt,
-            role,
-            "product",
-            split,
-            group,
-            float(np.mean([row["cosine"] for row in rows])),
-            anchored=None if rows[0]["anchored"] is None else float(np.mean([row["anchored"] for row in rows])),
-        )
-        for (model, prompt, role, split, group), rows in collected.items()
+        Score(model, prompt, role, "product", split, group, cosine, anchored=anchored)
+        for model, prompt, role, split, group, cosine, anchored in zip(*found.to_pydict().values(), strict=True)
     ]

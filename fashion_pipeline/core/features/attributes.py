@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
+
+from fashion_pipeline.core.tables import schema
 
 GARMENT = "garment"
 """The facet that says what a photo shows."""
@@ -120,28 +124,26 @@ def answer(
     texts: NDArray[np.float32],
     scale: float,
     temperatures: Mapping[str, float] | None = None,
-) -> list[dict[str, object]]:
-    """Rows of table `attributes`: for each photo and facet the likeliest values with their probabilities.
+) -> pa.Table:
+    """Table `attributes`: for each photo and facet the likeliest values with their probabilities.
 
     `images` (n, d) and `texts` (len(questions), d) are unit rows; `scale` is the encoder's logit scale. Probabilities
     are a softmax over the values of one facet, at the facet's temperature, which is 1 where none is given.
     """
-    rows: list[dict[str, object]] = []
+    parts = [schema("attributes").empty_table()]
+    named = pa.array(ids, pa.string())
     for facet, positions in by_facet(questions).items():
         temperature = (temperatures or {}).get(facet, 1.0)
         probabilities = softmax(facet_logits(images, texts[positions], scale) / temperature)
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :TOP_VALUES]
-        for row, columns in enumerate(best):
-            rows += [
-                {
-                    "id": ids[row],
-                    "facet": facet,
-                    "value": questions[positions[c]].value,
-                    "probability": float(probabilities[row, c]),
-                }
-                for c in columns
-            ]
-    return rows
+        columns = [
+            named.take(pa.array(np.repeat(np.arange(len(ids)), best.shape[1]))),
+            pa.array([facet] * best.size, pa.string()),
+            pa.array([questions[at].value for at in positions]).take(pa.array(best.ravel())),
+            pa.array(np.take_along_axis(probabilities, best, axis=1).ravel()),
+        ]
+        parts.append(pa.table(columns, schema=schema("attributes")))
+    return pa.concat_tables(parts)
 
 
 def by_facet(questions: Sequence[Question]) -> dict[str, list[int]]:
@@ -182,37 +184,51 @@ def _singular(word: str) -> str:
     return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
 
 
-def without_other_garments(
-    rows: Iterable[Mapping[str, Any]], subject: str, vocabulary: Vocabulary
-) -> list[Mapping[str, Any]]:
-    """`attributes` rows without the garments that a style's name rules out: a coat is no backpack.
+def without_other_garments(rows: pa.Table, subject: str, vocabulary: Vocabulary) -> pa.Table:
+    """Rows with a facet and a value, without the garments that a style's name rules out: a coat is no backpack.
 
     All rows where the name stands for no garment of the vocabulary.
     """
     named = garments_named(subject, vocabulary)
-    return [row for row in rows if not named or row["facet"] != GARMENT or row["value"] in named]
+    if not named:
+        return rows
+    return rows.filter((pc.field("facet") != GARMENT) | pc.field("value").isin(sorted(named)))
 
 
-def values_of(rows: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> list[Attribute]:
-    """Every value with its mean probability over the photos, likeliest first, from `attributes` rows of these photos.
+def mean_values(rows: pa.Table) -> pa.Table:
+    """Every facet and value with its mean probability over the photos, from `attributes` rows of these photos.
 
     A value that is not among a photo's kept answers counts as 0 there.
     """
-    photos = len({row["id"] for row in rows})
-    sums: dict[tuple[str, str], float] = {}
-    for row in rows:
-        key = (str(row["facet"]), str(row["value"]))
-        sums[key] = sums.get(key, 0.0) + float(str(row["probability"])) / photos
-    found = [
-        Attribute(facet, value, vocabulary.phrase(facet, value), min(probability, 1.0))
-        for (facet, value), probability in sums.items()
-    ]
-    return sorted(found, key=lambda attribute: -attribute.probability)
+    photos = pc.count_distinct(rows["id"]).as_py()
+    sums = rows.group_by(["facet", "value"], use_threads=False).aggregate([("probability", "sum")])
+    means = np.minimum(sums["probability_sum"].to_numpy() / max(photos, 1), 1.0)
+    return sums.select(["facet", "value"]).append_column("probability", pa.array(means, pa.float64()))
 
 
-def of_photo(rows: Sequence[Mapping[str, object]], vocabulary: Vocabulary) -> list[Attribute]:
-    """The likeliest value of each facet, from the `attributes` rows of one photo or of many; likeliest first."""
-    return one_a_facet(values_of(rows, vocabulary))
+def phrased(values: pa.Table, vocabulary: Vocabulary) -> list[Attribute]:
+    """Rows with a facet, a value and a probability as attributes, likeliest first."""
+    return _likeliest(
+        Attribute(facet, value, vocabulary.phrase(facet, value), probability)
+        for facet, value, probability in _listed(values, "facet", "value", "probability")
+    )
+
+
+def by_photo(rows: pa.Table, vocabulary: Vocabulary) -> dict[str, list[Attribute]]:
+    """Photo → the likeliest value of each facet, likeliest first, from `attributes` rows as `answer` orders them."""
+    best = rows.group_by(["id", "facet"], use_threads=False).aggregate([("value", "first"), ("probability", "first")])
+    found: dict[str, list[Attribute]] = {}
+    for id_, facet, value, probability in _listed(best, "id", "facet", "value_first", "probability_first"):
+        found.setdefault(id_, []).append(Attribute(facet, value, vocabulary.phrase(facet, value), probability))
+    return {id_: _likeliest(each) for id_, each in found.items()}
+
+
+def _likeliest(values: Iterable[Attribute]) -> list[Attribute]:
+    return sorted(values, key=lambda attribute: -attribute.probability)
+
+
+def _listed(rows: pa.Table, *columns: str) -> Iterable[tuple[Any, ...]]:
+    return zip(*(rows[name].to_pylist() for name in columns), strict=True)
 
 
 def one_a_facet(values: Iterable[Attribute]) -> list[Attribute]:

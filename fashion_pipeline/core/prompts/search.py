@@ -1,7 +1,7 @@
 """The search for the best prompt within a budget of images: successive halving with common random numbers."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -48,6 +48,14 @@ class Standing:
     def images(self) -> int:
         """Images that the score rests on."""
         return sum(map(len, self.scores.values()))
+
+
+def by_candidate(drawn: Iterable[tuple[str, str, float]]) -> dict[str, dict[str, list[float]]]:
+    """(candidate, photo, cosine) of each image → candidate → photo → the cosines of its images."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for candidate, photo, cosine in drawn:
+        found.setdefault(candidate, {}).setdefault(photo, []).append(cosine)
+    return found
 
 
 def seed_for(product_group: str, repeat: int) -> int:

@@ -24,7 +24,7 @@ def validation_photos(photos: Sequence[Photo]) -> list[Photo]:
     return products[-count:] if count >= LEAST_VALIDATION else []  # the search draws for those at the other end
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """A photo or sample that could be trained on."""
 

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from fashion_pipeline.core.catalog.assembling import Catalog, build_catalog
+from fashion_pipeline.core.catalog.assembling import HOMES, Catalog, Known, build_catalog, known_prints
+from fashion_pipeline.core.catalog.fingerprints import Gallery
 from fashion_pipeline.core.catalog.listing import (
     Listing,
     SourceSpec,
@@ -15,13 +16,19 @@ from fashion_pipeline.core.catalog.sources import read_source
 from fashion_pipeline.core.catalog.splits import split_of
 from fashion_pipeline.core.tables import schema
 
-NOTHING_KNOWN = schema("images").append(pa.field("style", pa.string())).empty_table()
+NO_IMAGES = schema("images").empty_table()
 HEADER = "id,gender,masterCategory,subCategory,articleType,baseColour,season,year,usage"
 
 
 def photo(seed: int) -> Image.Image:
+    """A smooth pattern that differs much from seed to seed."""
     coarse = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), np.uint8)
     return Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC)
+
+
+def brighter(image: Image.Image) -> Image.Image:
+    """Nearly the same photo."""
+    return image.point(lambda value: min(255, value + 4))
 
 
 def save_photos(folder: Path, seeds: range, suffix: str = "png") -> None:
@@ -34,13 +41,18 @@ def listed(root: Path, **options: object) -> Listing:
     return read_source(SourceSpec(str(root), **options))  # type: ignore[arg-type]
 
 
-def built(root: Path, style: str, known: pa.Table = NOTHING_KNOWN) -> Catalog:
+def known(own: pa.Table = NO_IMAGES, others: pa.Table = NO_IMAGES) -> Known:
+    """What is catalogued, of a style and of another one."""
+    gallery = Gallery([lambda: known_prints(others)] if others.num_rows else [])
+    return Known(own, others.select(list(HOMES)), gallery)
+
+
+NOTHING_KNOWN = known()
+
+
+def built(root: Path, style: str, known: Known = NOTHING_KNOWN) -> Catalog:
     part = listed(root).of(style)
     return build_catalog(style, part.entries, known, rejects=part.rejects, base=root)
-
-
-def as_known(style: str, images: pa.Table) -> pa.Table:
-    return images.append_column(NOTHING_KNOWN.schema.field("style"), pa.array([style] * len(images)))
 
 
 def reasons(listing: Listing) -> dict[str, str]:

@@ -12,9 +12,9 @@ from fashion_pipeline.core.catalog.listing import CatalogError, Listing, SourceS
 from fashion_pipeline.core.catalog.photos import PhotoError, read_bytes
 from fashion_pipeline.core.catalog.sources import read_source
 from fashion_pipeline.core.features.attributes import VocabularyError, read_vocabulary
-from fashion_pipeline.core.tables import schema
 from fashion_pipeline.core.weights import is_whole
 from fashion_pipeline.settings import PACKAGE
+from fashion_pipeline_tests.core.catalog.planting import NOTHING_KNOWN
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def coats(tmp_path: Path) -> Path:
 def rejects(source: Path) -> tuple[int, dict[str, str]]:
     """Photos taken, and for each other file why it was not."""
     listing: Listing = read_source(SourceSpec(str(source)))
-    known = schema("images").empty_table().add_column(0, "style", [[]])
-    made = build_catalog("coat", listing.of("coat").entries, known, rejects=listing.of("coat").rejects, base=source)
+    part = listing.of("coat")
+    made = build_catalog("coat", part.entries, NOTHING_KNOWN, rejects=part.rejects, base=source)
     return made.images.num_rows, {Path(r["path"]).name: r["reason"] for r in made.rejects.to_pylist()}
 
 

@@ -1,27 +1,11 @@
 """Which photos belong together, and that nothing moves once it has been assigned."""
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_pipeline.core.catalog.splits import (
-    SHARES,
-    Fingerprints,
-    assign_splits,
-    held_out,
-    near_duplicates,
-    split_of,
-)
-
-
-def photo(seed: int, size: int = 96) -> Image.Image:
-    """A smooth pattern that differs much from seed to seed."""
-    coarse = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), np.uint8)
-    return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
-
-
-def brighter(image: Image.Image) -> Image.Image:
-    return image.point(lambda value: min(255, value + 4))
+from fashion_pipeline.core.catalog.fingerprints import Fingerprints
+from fashion_pipeline.core.catalog.splits import SHARES, assign_splits, held_out, split_of
+from fashion_pipeline_tests.core.catalog.planting import brighter, photo
 
 
 def key_in(split: str, start: int = 0) -> str:
@@ -45,38 +29,28 @@ def test_adding_photos_never_moves_one_that_is_assigned() -> None:
     prints = Fingerprints.of([photo(seed) for seed in range(6)])
     keys = [f"p{seed}" for seed in range(6)]
     first = assign_splits(keys[:3], Fingerprints(prints.hashes[:3], prints.thumbnails[:3]))
-    founded = list(zip(keys[:3], first.groups, strict=True))
-    known = Fingerprints(prints.hashes[:3], prints.thumbnails[:3])
-    again = assign_splits(
-        ["new", *keys[3:]], Fingerprints.of([brighter(photo(2)), photo(3), photo(4), photo(5)]), founded, known
-    )
+    added = Fingerprints.of([brighter(photo(2)), photo(3), photo(4), photo(5)])
+    again = assign_splits(["new", *keys[3:]], added, {0: [(0.01, "p2")]})
     assert again.groups == ["p2", "p3", "p4", "p5"] and again.splits[0] == first.splits[2]
     assert assign_splits(keys, prints).splits[:3] == first.splits
 
 
+def test_a_photo_joins_the_closest_founder_be_it_known_or_new() -> None:
+    search = [key for key in map(str, range(100)) if split_of(key) == "search"]
+    copies = Fingerprints.of([photo(1), brighter(photo(1))])
+    near, far = (assign_splits(search[:2], copies, {1: [(distance, search[2])]}) for distance in (0.0, 0.09))
+    assert near.groups == [search[0], search[2]] and far.groups == [search[0], search[0]]
+
+
 def test_a_photo_between_two_splits_is_named_with_both() -> None:
-    keys = [key_in("search"), key_in("test"), "copy"]
-    prints = Fingerprints.of([photo(1), photo(1), photo(1)])
-    result = assign_splits(
-        ["copy"],
-        Fingerprints.of([photo(1)]),
-        [(k, k) for k in keys[:2]],
-        Fingerprints(prints.hashes[:2], prints.thumbnails[:2]),
-    )
-    assert result.bridges[0] is not None and set(result.bridges[0]) == set(keys[:2])
+    keys = [key_in("search"), key_in("test")]
+    result = assign_splits(["copy"], Fingerprints.of([photo(1)]), {0: [(0.0, key) for key in keys]})
+    assert result.bridges[0] is not None and set(result.bridges[0]) == set(keys)
 
 
 def test_a_model_trained_on_the_rest_has_seen_no_test_photo_nor_its_copy() -> None:
     keys = [key_in("test"), key_in("search"), key_in("dev")]
     assert held_out(keys, Fingerprints.of([photo(1), brighter(photo(1)), photo(2)])).tolist() == [True, True, False]
-
-
-def test_copies_are_found_across_the_blocks_of_a_large_catalog() -> None:
-    rng = np.random.default_rng(0)
-    hashes = rng.integers(0, 2**63, 1500, dtype=np.uint64)
-    thumbnails = rng.integers(0, 255, (1500, 16, 16, 3), np.uint8)
-    hashes[1400], thumbnails[1400] = hashes[3], thumbnails[3]
-    assert list(near_duplicates(Fingerprints(hashes, thumbnails))) == [(3, 1400, 0.0)]
 
 
 def test_the_splits_have_the_promised_shares() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from fashion_pipeline.core.catalog.splits import Fingerprints
+from fashion_pipeline.core.catalog.fingerprints import Fingerprints
 from fashion_pipeline.core.evaluation.copies import limit, nearest_by_colour, nearest_by_cosine
 from fashion_pipeline.core.evaluation.defects import flat, repeated
 

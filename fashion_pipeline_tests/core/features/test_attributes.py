@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from fashion_pipeline.core.features.attributes import (
@@ -11,14 +12,18 @@ from fashion_pipeline.core.features.attributes import (
     Vocabulary,
     VocabularyError,
     answer,
+    by_photo,
     ensemble,
     garments_named,
     given_values,
-    of_photo,
+    mean_values,
+    one_a_facet,
+    phrased,
     read_vocabulary,
     with_article,
     without_other_garments,
 )
+from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.settings import profile_names, read_profile
 
 COLOURS = '[colour]\n"Red" = ["red", "scarlet"]\n"Navy Blue" = ["navy"]\n'
@@ -35,8 +40,9 @@ def unit(*rows: list[float]) -> np.ndarray:
     return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 
 
-def row(photo: str, facet: str, value: str, probability: float) -> dict[str, object]:
-    return {"id": photo, "facet": facet, "value": value, "probability": probability}
+def answers(*rows: tuple[str, str, str, float]) -> pa.Table:
+    names = ("id", "facet", "value", "probability")
+    return rows_to_table("attributes", [dict(zip(names, row, strict=True)) for row in rows])
 
 
 def test_every_phrase_is_asked_in_every_template(tmp_path: Path) -> None:
@@ -117,30 +123,37 @@ def test_each_photo_gets_its_likeliest_values_and_every_facet_is_a_distribution_
     values = [Question("colour", name, (name,)) for name in ("red", "pink", "navy", "teal")]
     values += [Question("season", name, (name,)) for name in ("summer", "winter")]
     texts = unit([1, 0], [1, 0.2], [0, 1], [-1, 0], [1, 0], [0, 1])
-    rows = answer(["sunny", "dark"], unit([1, 0], [0, 1]), values, texts, scale=10.0)
+    table = answer(["sunny", "dark"], unit([1, 0], [0, 1]), values, texts, scale=10.0)
+    rows = table.to_pylist()
     found = {photo: [r for r in rows if r["id"] == photo] for photo in ("sunny", "dark")}
     assert [r["value"] for r in found["sunny"]] == ["red", "pink", "navy", "summer", "winter"]
     assert found["dark"][0]["value"] == "navy" and found["dark"][TOP_VALUES]["value"] == "winter"
     assert sum(r["probability"] for r in found["sunny"] if r["facet"] == "season") == pytest.approx(1.0)
     assert sum(r["probability"] for r in found["sunny"] if r["facet"] == "colour") < 1.0 + 1e-6
+    attributes = by_photo(table, Vocabulary({}, {}))
+    assert {photo: [each.value for each in own] for photo, own in attributes.items()} == {
+        "sunny": ["summer", "red"],
+        "dark": ["winter", "navy"],
+    }
 
 
 def test_a_large_logit_scale_gives_no_nan() -> None:
     values = [Question("season", name, (name,)) for name in ("summer", "winter")]
     rows = answer(["a"], unit([1, 0]), values, unit([1, 0], [-1, 0]), scale=1e6)
-    assert [r["probability"] for r in rows] == [1.0, 0.0]
+    assert rows["probability"].to_pylist() == [1.0, 0.0]
 
 
 def test_one_confident_photo_does_not_decide_for_the_style() -> None:
-    rows = [row("a", "colour", "Red", 0.9), *(row(photo, "colour", "Navy Blue", 0.6) for photo in "bc")]
-    rows += [row(photo, "season", "Summer", 0.8) for photo in "abc"]
-    season, colour = of_photo(rows, Vocabulary({"colour": {"Navy Blue": ("navy",)}}, {}))
+    rows = [("a", "colour", "Red", 0.9), *((photo, "colour", "Navy Blue", 0.6) for photo in "bc")]
+    rows += [(photo, "season", "Summer", 0.8) for photo in "abc"]
+    values = phrased(mean_values(answers(*rows)), Vocabulary({"colour": {"Navy Blue": ("navy",)}}, {}))
+    season, colour = one_a_facet(values)
     assert (season.value, season.probability) == ("Summer", pytest.approx(0.8))
     assert (colour.value, colour.phrase, colour.probability) == ("Navy Blue", "navy", pytest.approx(0.4))
 
 
 def test_a_style_without_photos_has_no_attributes() -> None:
-    assert of_photo([], Vocabulary({}, {})) == []
+    assert phrased(mean_values(answers()), Vocabulary({}, {})) == []
 
 
 GARMENTS = Vocabulary(
@@ -177,8 +190,8 @@ def test_a_style_that_is_called_after_a_garment_stands_for_it(subject: str, garm
 
 
 def test_a_coat_is_never_called_a_backpack_whatever_the_encoder_sees() -> None:
-    rows = [row("a", "garment", "Backpacks", 0.9), row("a", "garment", "Jackets", 0.1), row("a", "colour", "Red", 0.6)]
-    assert [r["value"] for r in without_other_garments(rows, "coat", GARMENTS)] == ["Jackets", "Red"]
+    rows = answers(("a", "garment", "Backpacks", 0.9), ("a", "garment", "Jackets", 0.1), ("a", "colour", "Red", 0.6))
+    assert without_other_garments(rows, "coat", GARMENTS)["value"].to_pylist() == ["Jackets", "Red"]
     assert without_other_garments(rows, "ethnic wear", GARMENTS) == rows
 
 

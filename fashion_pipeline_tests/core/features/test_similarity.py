@@ -1,9 +1,10 @@
 """Cosines, the anchors they are placed between, and looking embeddings up."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from fashion_pipeline.core.features.embeddings import FeatureIndex, feature_rows
+from fashion_pipeline.core.features.embeddings import FeatureIndex, feature_table
 from fashion_pipeline.core.features.similarity import (
     Anchors,
     anchors,
@@ -12,7 +13,7 @@ from fashion_pipeline.core.features.similarity import (
     typicality,
     within_similarity,
 )
-from fashion_pipeline.core.tables import rows_to_table
+from fashion_pipeline.core.tables import schema
 
 
 def unit(rows: object) -> np.ndarray:
@@ -25,7 +26,7 @@ def near(direction: list[float], n: int, seed: int = 0, spread: float = 0.2) -> 
 
 
 def table(*parts: tuple[list[str], str, str, np.ndarray]):
-    return rows_to_table("features", [row for part in parts for row in feature_rows(*part)])
+    return pa.concat_tables([schema("features").empty_table(), *(feature_table("features", *part) for part in parts)])
 
 
 def test_no_cosine_leaves_its_range_by_rounding() -> None:
@@ -53,7 +54,7 @@ def test_a_photo_is_not_typical_because_its_own_product_was_photographed_often()
 
 def test_real_photos_lie_at_one_and_other_styles_at_zero() -> None:
     style, others = near([1, 0, 0], 8), near([0, 1, 0], 6, seed=1)
-    found = anchors(style, list("abcdefgh"), others)
+    found = anchors(style, list("abcdefgh"), others.mean(axis=0))
     assert found is not None
     assert found.place(found.across) == 0.0 and found.place(found.within) == 1.0
     assert found.place(found.across - 0.1) < 0.0 and found.place(1.0) > 1.0
@@ -62,21 +63,29 @@ def test_real_photos_lie_at_one_and_other_styles_at_zero() -> None:
 
 def test_photos_of_one_product_do_not_raise_the_upper_anchor() -> None:
     style = unit([[1, 0], [1, 0], [0.8, 0.6]])
-    found = anchors(style, ["a", "a", "b"], unit([[0, -1]]))
+    found = anchors(style, ["a", "a", "b"], np.array([0.0, -1.0]))
     assert found is not None and found.within == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(
     ("groups", "others"),
     [
-        ("abcd", np.empty((0, 0), np.float32)),
-        ("aaaa", near([0, 1, 0], 3)),
-        ("abcd", near([1, 0, 0], 4)),
+        ("abcd", None),
+        ("aaaa", np.array([0.0, 1.0, 0.0])),
+        ("abcd", near([1, 0, 0], 4).mean(axis=0)),
     ],
     ids=["no other style", "a single product", "no closer to itself than to others"],
 )
-def test_there_are_no_anchors_where_nothing_tells_the_style_from_others(groups: str, others: np.ndarray) -> None:
+def test_there_are_no_anchors_where_nothing_tells_the_style_from_others(groups: str, others: np.ndarray | None) -> None:
     assert anchors(near([1, 0, 0], 4), list(groups), others) is None
+
+
+def test_means_of_groups_stand_for_all_pairs_of_photos() -> None:
+    rows, groups = near([1, 0, 0], 40), [str(number % 7) for number in range(40)]
+    apart = np.not_equal.outer(groups, groups)
+    cosines = (rows @ rows.T) * apart
+    assert typicality(rows, groups) == pytest.approx(cosines.sum(axis=1) / apart.sum(axis=1), abs=1e-6)
+    assert within_similarity(rows, groups) == pytest.approx(cosines.sum() / apart.sum(), abs=1e-6)
 
 
 def test_how_alike_a_style_is_to_itself_needs_no_other_style() -> None:
@@ -85,7 +94,7 @@ def test_how_alike_a_style_is_to_itself_needs_no_other_style() -> None:
 
 
 def test_a_style_without_photos_has_no_anchors() -> None:
-    assert anchors(np.empty((0, 3), np.float32), [], near([1, 0, 0], 2)) is None
+    assert anchors(np.empty((0, 3), np.float32), [], np.array([1.0, 0.0, 0.0])) is None
 
 
 def test_anchors_place_a_cosine_linearly() -> None:
@@ -117,3 +126,12 @@ def test_a_feature_table_without_the_model_has_no_embeddings() -> None:
 def test_an_embedding_that_was_written_twice_shifts_no_other() -> None:
     rows = table((["a", "b"], "encoder", "clip", unit([[1, 0], [0, 1]])), (["a"], "encoder", "clip", unit([[1, 0]])))
     assert FeatureIndex(rows, "encoder", "clip").rows(["a", "b"]).tolist() == [[1, 0], [0, 1]]
+
+
+def test_pieces_of_a_table_take_memory_once_and_count_as_the_whole() -> None:
+    parts = [table(([str(n)], "encoder", "clip", unit([[1, n]]))) for n in range(5)]
+    whole = FeatureIndex(pa.concat_tables(parts), "encoder", "clip")
+    for most in (0, 3, 9):
+        pieces = FeatureIndex(iter(parts), "encoder", "clip", most)
+        assert pieces.rows(list("40213")).tolist() == whole.rows(list("40213")).tolist()
+    assert pieces.at(pieces.positions("3")).tolist() == whole.rows(["3"]).tolist()

@@ -1,0 +1,1 @@
+"""How time and memory grow with photos, rows, styles and workers: `photos`, `rows`, `styles` and `workers`."""
