@@ -12,11 +12,22 @@ from fashion_pipeline.resources.executor import one_process
 from fashion_pipeline.resources.gpu import Gpu
 from fashion_pipeline.resources.models import ModelsResource
 from fashion_pipeline.resources.store import StoreResource
-from fashion_pipeline.settings import read_profile, read_settings
+from fashion_pipeline.settings import Settings, read_profile, read_settings
 from fashion_pipeline.store.store import Store
 
 _settings = read_settings()
 _gpu = Gpu(device=_settings.device, precision=_settings.precision)
+
+
+def _models(settings: Settings) -> ModelsResource:
+    """The profile's models, in the run's own process or spread over the Ray cluster that the settings name."""
+    profile, root = settings.profile, str(settings.data)
+    if not settings.ray:
+        return ModelsResource(profile=profile, gpu=_gpu, root=root)
+    from fashion_pipeline.resources.ray import Cluster, RayModelsResource
+
+    return RayModelsResource(profile=profile, gpu=_gpu, root=root, cluster=Cluster.at(settings.ray))
+
 
 defs = dg.Definitions(
     assets=[with_source(asset) for asset in (*ASSETS, *BY_HAND)],
@@ -27,7 +38,7 @@ defs = dg.Definitions(
     resources={
         "store": StoreResource(root=str(_settings.data)),
         "gpu": _gpu,
-        "models": ModelsResource(profile=_settings.profile, gpu=_gpu, root=str(_settings.data)),
+        "models": _models(_settings),
     },
     executor=one_process,
 )

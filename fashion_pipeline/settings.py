@@ -6,6 +6,7 @@
 | `FASHION_PIPELINE_PROFILE` | a profile's name, or the path of a profile file | `embedded` |
 | `FASHION_PIPELINE_DEVICE` | `auto`, `cpu`, `cuda`, `cuda:1`, `mps` | `auto` |
 | `FASHION_PIPELINE_PRECISION` | `auto`, `fp32`, `bf16`, `fp16` | `auto` |
+| `FASHION_PIPELINE_RAY` | a Ray cluster that embeds and draws: `local`, `auto` or an address; extra `ray` | none |
 | `FASHION_PIPELINE_HOSTS` | names of a proxy in front of the UI, with commas | none |
 | `FASHION_PIPELINE_DATABASE` | secret: PostgreSQL for Dagster's runs, events and schedules | SQLite |
 | `FASHION_PIPELINE_WEBHOOK` | secret: where alerts are posted | none |
@@ -78,6 +79,8 @@ class Settings:
     profile: str
     device: str
     precision: str
+    ray: str = ""
+    """Address of the Ray cluster that embeds and draws; empty: the run does."""
     hosts: tuple[str, ...] = ()
     """Names by which the UI is asked for, beside 127.0.0.1 and localhost."""
 
@@ -93,6 +96,7 @@ class Settings:
             "FASHION_PIPELINE_PROFILE": self.profile,
             "FASHION_PIPELINE_DEVICE": self.device,
             "FASHION_PIPELINE_PRECISION": self.precision,
+            "FASHION_PIPELINE_RAY": self.ray,
             "FASHION_PIPELINE_HOSTS": ",".join(self.hosts),
             "DAGSTER_HOME": str(self.dagster_home),
             "DAGSTER_DISABLE_TELEMETRY": "1",
@@ -128,6 +132,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         profile=given.get("FASHION_PIPELINE_PROFILE") or "embedded",
         device=given.get("FASHION_PIPELINE_DEVICE") or "auto",
         precision=given.get("FASHION_PIPELINE_PRECISION") or "auto",
+        ray=given.get("FASHION_PIPELINE_RAY", "").strip(),
         hosts=tuple(name.strip() for name in given.get("FASHION_PIPELINE_HOSTS", "").split(",") if name.strip()),
     )
 

@@ -56,11 +56,15 @@ class Chain:
             instance=self.instance,
             resources={
                 "store": StoreResource(root=str(self.store.root)),
-                "models": ModelsResource(profile=self.models.profile_name, gpu=Gpu(), root=str(self.store.root)),
+                "models": self.models_resource(),
             },
             run_config=config,
             raise_on_error=False,
         )
+
+    def models_resource(self) -> ModelsResource:
+        """What lends the models to the assets."""
+        return ModelsResource(profile=self.models.profile_name, gpu=Gpu(), root=str(self.store.root))
 
 
 QUICK = Path(tempfile.mkdtemp(prefix="fashion-pipeline-tests-"))

@@ -2,7 +2,7 @@
 
 import gc
 import hashlib
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from fashion_pipeline.core.prompts.requests import Request, sample_id
+from fashion_pipeline.core.prompts.requests import Hand, Request, alike
 from fashion_pipeline.ml.devices import Device, free_memory, out_of_memory
 from fashion_pipeline.ml.pipelines import image_size, load_pipeline, merge_lora
 from fashion_pipeline.ml.sources import file_hash, find_pipeline, fingerprint
@@ -73,7 +73,7 @@ class Generator:
         """
         for text in {text for request in requests for text in (request.prompt, request.negative_prompt)}:
             self._require_fitting(text)
-        for indices in _groups(requests):
+        for indices in alike(requests):
             while indices:
                 batch = indices[: self.batch_size]
                 try:
@@ -82,14 +82,14 @@ class Generator:
                     self._shrink(error)
                     continue
                 for index, image in zip(batch, images, strict=True):
-                    yield Drawn(index, self.sample_id(requests[index]), image)
+                    yield Drawn(index, self.hand().sample_id(requests[index]), image)
                 indices = indices[len(batch) :]
 
-    def sample_id(self, request: Request) -> str:
-        """The identity of the image that `draw` gives for the request now (see `samples.sample_id`)."""
+    def hand(self) -> Hand:
+        """What names the images that `draw` gives now."""
         scheduler = self._pipeline.scheduler
         config = {"class": type(scheduler).__name__, **scheduler.config}
-        return sample_id(self.fingerprint, request, self.batch_size, config, self._device.computing())
+        return Hand(self.fingerprint, self.batch_size, config, self._device.computing())
 
     def token_count(self, text: str) -> int:
         """How many tokens a prompt takes, the two at its ends included."""
@@ -176,14 +176,6 @@ class Generator:
         self.batch_size //= 2
         gc.collect()
         free_memory(self._device)
-
-
-def _groups(requests: Sequence[Request]) -> list[list[int]]:
-    """Indices of requests that can share a batch."""
-    groups: defaultdict[tuple[int, float, int, int], list[int]] = defaultdict(list)
-    for index, request in enumerate(requests):
-        groups[request.steps, request.guidance, request.width, request.height].append(index)
-    return list(groups.values())
 
 
 def _with_lora(base: str, lora: Path | None, scale: float) -> str:

@@ -15,8 +15,9 @@ from fashion_pipeline.core.evaluation.scores import HELD_OUT, sample_scores
 from fashion_pipeline.core.prompts.planning import photos_of
 from fashion_pipeline.core.rows import Origin, Pair, Photo, Role, Sample, Score
 from fashion_pipeline.core.training.recipe import Recipe
-from fashion_pipeline.stages.drawing import CHUNK, Embedder, Report, in_threads
+from fashion_pipeline.stages.drawing import CHUNK, Embedder, Report
 from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.spread import Picture, in_threads
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -92,8 +93,8 @@ def find_copies(
             report(f"judge: {len(missing)} photos as the autoencoder has them")
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
-            opened = in_threads(lambda name: embedders[Role.JUDGE].open(passed[name].path, passed[name].id), chunk)
-            images = list(autoencoder.pass_through(opened))
+            pictures = [embedders[Role.JUDGE].picture(passed[name].id, passed[name].path) for name in chunk]
+            images = list(autoencoder.pass_through(in_threads(Picture.open, pictures)))
             for embedder in embedders.values():
                 embedder.add(chunk, images)
         names = [[f"{photo.id}:{autoencoder.fingerprint}" for photo in each] for each in (trained, held_out)]

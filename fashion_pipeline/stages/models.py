@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fashion_pipeline.core.features.attributes import Vocabulary, read_vocabulary
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.settings import Profile, Settings, read_profile
+from fashion_pipeline.stages.spread import Painter, Pipeline, Spread
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -69,6 +70,8 @@ class Models:
     precision: str = "auto"
     machine: Path | None = None
     """Where it is kept how this machine computes fastest."""
+    spread: Spread | None = None
+    """Processes elsewhere that embed and draw; None: this one does."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Models":
@@ -100,6 +103,15 @@ class Models:
             generator = Generator(folder or self.profile.generator, device, self.profile.generation.batch_size, lora)
         with generator:
             yield generator
+
+    @contextmanager
+    def painter(self, folder: Path | None = None, lora: Path | None = None) -> Iterator[Painter]:
+        """What draws: the generator of the same arguments, or processes elsewhere that have it."""
+        if self.spread:
+            yield self.spread.painter(Pipeline(folder, lora))
+        else:
+            with self.generator(folder, lora) as generator:
+                yield generator
 
     @contextmanager
     def autoencoder(self, recipe: Recipe) -> Iterator["Autoencoder"]:

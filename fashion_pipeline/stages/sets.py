@@ -15,7 +15,7 @@ from fashion_pipeline.core.evaluation.statistics import Condition, Interval
 from fashion_pipeline.core.evaluation.verdicts import PHOTOS
 from fashion_pipeline.core.features.embeddings import FeatureIndex
 from fashion_pipeline.core.rows import Sample, Score
-from fashion_pipeline.stages.drawing import in_threads
+from fashion_pipeline.stages.spread import in_threads
 from fashion_pipeline.store.store import Store
 
 Prints = Mapping[str, tuple[int, NDArray[np.uint8]]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pyarrow.compute as pc
 from fashion_pipeline.core.evaluation.scores import similarity_table
 from fashion_pipeline.core.features.similarity import Anchors, anchors
 from fashion_pipeline.core.rows import Role, Split
-from fashion_pipeline.stages.drawing import Embedder, ImageEncoder, Report
+from fashion_pipeline.stages.drawing import Embedder, Report
 from fashion_pipeline.stages.features import neighbours
 from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.spread import ImageEncoder
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -92,8 +94,9 @@ def measure(
     anchored: dict[str, Anchored] = {}
 
     def table(role: str, model: ImageEncoder) -> pa.Table:
-        real = Embedder(store.features, style, role, model, report).embed(photos, photos.__getitem__)
-        made = Embedder(store.sample_features, style, role, model, report).embed(samples, store.samples.location)
+        embedder = partial(Embedder, style=style, role=role, encoder=model, report=report, spread=models.spread)
+        real = embedder(store.features).embed(photos, photos.__getitem__)
+        made = embedder(store.sample_features).embed(samples, store.samples.location)
         anchored[role] = style_anchors(store, catalog, role, model.fingerprint)
         return similarity_table(own, real, made, anchored[role].anchors)
 

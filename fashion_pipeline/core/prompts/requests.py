@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -56,23 +56,35 @@ class Request:
                 raise ValueError(f"{side} is {pixels} pixels: choose a positive multiple of {SIDE_MULTIPLE}")
 
 
-def sample_id(
-    generator_fingerprint: str,
-    request: Request,
-    batch_shape: int,
-    scheduler: Mapping[str, object],
-    computing: Mapping[str, object],
-) -> str:
-    """32 hexadecimal digits: the hash of all that determines an image.
+def alike(requests: Sequence[Request]) -> list[list[int]]:
+    """Indices of requests that can share a batch: equal steps, guidance and size."""
+    groups: dict[tuple[int, float, int, int], list[int]] = {}
+    for index, request in enumerate(requests):
+        groups.setdefault((request.steps, request.guidance, request.width, request.height), []).append(index)
+    return list(groups.values())
+
+
+@dataclass(frozen=True)
+class Hand:
+    """All that determines an image beside its request: what draws, and how it computes.
 
     The batch shape and what `computing` names (precision, memory format, attention, versions of the libraries) are part
     of it because they change an image by one or two grey levels.
     """
-    made_of = {
-        "generator": generator_fingerprint,
-        "request": asdict(request),
-        "batch_shape": batch_shape,
-        "scheduler": dict(scheduler),
-        "computing": dict(computing),
-    }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+    generator: str
+    """Fingerprint."""
+    batch_shape: int
+    scheduler: Mapping[str, object]
+    computing: Mapping[str, object]
+
+    def sample_id(self, request: Request) -> str:
+        """32 hexadecimal digits: the identity of the image that it draws for a request."""
+        made_of = {
+            "generator": self.generator,
+            "request": asdict(request),
+            "batch_shape": self.batch_shape,
+            "scheduler": dict(self.scheduler),
+            "computing": dict(self.computing),
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True, default=str).encode()).hexdigest()[:32]

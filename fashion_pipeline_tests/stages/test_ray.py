@@ -1,0 +1,216 @@
+"""On a Ray cluster of two nodes, which are processes here, everything comes out as in one process, bit for bit."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+
+from ray.cluster_utils import Cluster as Nodes  # noqa: E402
+
+from fashion_pipeline.core.catalog.photos import PhotoError  # noqa: E402
+from fashion_pipeline.core.prompts.requests import Request  # noqa: E402
+from fashion_pipeline.defs.jobs import CATALOG, FINETUNING, PROMPTS  # noqa: E402
+from fashion_pipeline.resources.gpu import Gpu  # noqa: E402
+from fashion_pipeline.resources.ray import Cluster, RayModelsResource  # noqa: E402
+from fashion_pipeline.stages import on_ray  # noqa: E402
+from fashion_pipeline.stages.drawing import Embedder  # noqa: E402
+from fashion_pipeline.stages.models import Models  # noqa: E402
+from fashion_pipeline.stages.on_ray import OnRay  # noqa: E402
+from fashion_pipeline.stages.spread import Picture, Pipeline, embed_here  # noqa: E402
+from fashion_pipeline.store.store import Store  # noqa: E402
+from fashion_pipeline_tests.conftest import QUICK, SAMPLES, SMALL, Chain, errors, make_chain, quick_profile  # noqa: E402
+from fashion_pipeline_tests.stages.counted import Counted, log_of  # noqa: E402
+
+MEMORY = 150 << 20
+REQUESTS = [Request("a coat", seed=seed, steps=5, guidance=3.0, width=64, height=64) for seed in range(44)]
+PHOTOS = sorted((SAMPLES / "coat").glob("*.png"))[:48]
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """Two nodes of one processor each."""
+    own = {"num_cpus": 1, "object_store_memory": MEMORY}
+    cluster = Nodes(initialize_head=True, head_node_args={**own, "include_dashboard": False})
+    cluster.add_node(**own)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def connected(nodes: Nodes) -> Iterator[Nodes]:
+    ray.init(address=nodes.address, log_to_driver=False)
+    yield nodes
+    ray.shutdown()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """How this machine computes fastest, as all tests have it; what is beside it is this test's."""
+    (tmp_path / "machine").symlink_to(QUICK / "machine")
+    (QUICK / "machine").mkdir(exist_ok=True)
+    return tmp_path / "machine"
+
+
+def pieces(size: int = 8) -> list[list[Picture]]:
+    pictures = [Picture(str(number), str(path), 224, photo=False) for number, path in enumerate(PHOTOS)]
+    return [pictures[start : start + size] for start in range(0, len(pictures), size)]
+
+
+def test_images_and_embeddings_are_those_of_this_process(connected: Nodes, machine: Path) -> None:
+    models, spread = Models(quick_profile(), machine=machine), OnRay(quick_profile(), machine=machine)
+    with models.encoder() as encoder:
+        here = dict(embed_here(encoder, pieces()))
+    there = dict(spread.embed("encoder", pieces()))
+    assert sorted(there) == sorted(here) and all((there[number] == here[number]).all() for number in here)
+    assert len({node["NodeID"] for node in ray.nodes() if node["Alive"]}) == 2
+    with models.generator() as generator:
+        own = {each.index: each for each in generator.draw(REQUESTS)}
+        painter = spread.painter(Pipeline())
+        assert painter.hand() == generator.hand()
+    drawn = {each.index: each for each in painter.draw(REQUESTS)}
+    assert sorted(drawn) == list(range(len(REQUESTS)))
+    for index, each in drawn.items():
+        assert each.id == own[index].id and each.image.tobytes() == own[index].image.tobytes()
+
+
+def killing(log: Path, after: int) -> threading.Thread:
+    """Kills the worker that is at work when some pieces are done."""
+
+    def kill() -> None:
+        while True:
+            lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+            ended = {(number, process) for what, number, process in lines if what == "ends"}
+            working = [each[1:] for each in lines if each[0] == "begins" and tuple(each[1:]) not in ended]
+            if len(ended) >= after and working:
+                os.kill(int(working[-1][1]), signal.SIGKILL)
+                log.with_name("killed.txt").write_text(working[-1][0])
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    return thread
+
+
+def counts(log: Path) -> tuple[Counter[str], Counter[str]]:
+    """How often each piece was begun and ended."""
+    lines = [line.split() for line in log.read_text().splitlines()]
+    return tuple(Counter(number for what, number, _ in lines if what == kind) for kind in ("begins", "ends"))  # type: ignore[return-value]
+
+
+def test_a_killed_worker_costs_the_piece_that_it_was_at(
+    connected: Nodes, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "Worker", Counted)
+    models, spread = Models(quick_profile(), machine=machine), OnRay(quick_profile(), machine=machine)
+    list(spread.embed("encoder", pieces()[:2]))  # so that both workers are there
+    log = log_of(machine)
+    log.unlink()
+    thread = killing(log, after=3)
+    found = dict(spread.embed("encoder", pieces(4)))
+    thread.join(timeout=10)
+    with models.encoder() as encoder:
+        assert all((rows == found[number]).all() for number, rows in embed_here(encoder, pieces(4)))
+    begun, ended = counts(log)
+    killed = (tmp_path / "killed.txt").read_text()
+    assert ended == Counter(map(str, range(12))) and begun == ended + Counter([killed])
+
+    log.unlink()
+    thread = killing(log, after=2)
+    drawn = {each.index: each.image.tobytes() for each in spread.painter(Pipeline()).draw(REQUESTS)}
+    thread.join(timeout=10)
+    with models.generator() as generator:
+        assert drawn == {each.index: each.image.tobytes() for each in generator.draw(REQUESTS)}
+    begun, ended = counts(log)
+    killed = (tmp_path / "killed.txt").read_text()
+    assert ended == Counter(map(str, range(6))) and begun == ended + Counter([killed])
+
+
+def test_a_node_that_is_lost_leaves_its_work_to_the_others(
+    connected: Nodes, machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "Worker", Counted)
+    third = connected.add_node(num_cpus=1, object_store_memory=MEMORY)
+    connected.wait_for_nodes()
+    spread = OnRay(quick_profile(), machine=machine, workers=3)
+    store = Store(machine.with_name("data"))
+    with Models(quick_profile(), machine=machine).encoder() as encoder:
+        embedder = Embedder(store.sample_features, "coat", "encoder", encoder, lambda text: None, spread)
+        monkeypatch.setattr("fashion_pipeline.stages.drawing.CHUNK", 2)
+        lost = threading.Timer(1.0, lambda: connected.remove_node(third, allow_graceful=False))
+        list(spread.embed("encoder", pieces(1)[:3]))  # so that all three are there
+        lost.start()
+        index = embedder.embed(map(str, range(len(PHOTOS))), lambda id_: str(PHOTOS[int(id_)]))
+        lost.join()
+        ((_, rows),) = embed_here(encoder, [pieces(len(PHOTOS))[0]])
+    assert not index.missing(map(str, range(len(PHOTOS))))
+    assert np.abs(index.rows([str(number) for number in range(len(PHOTOS))]) - rows).max() < 1e-5
+    kept = Store(machine.with_name("data")).sample_features.index("coat", "encoder", encoder.fingerprint)
+    assert not kept.missing(map(str, range(len(PHOTOS))))
+
+
+def test_a_photo_that_has_gone_is_named(connected: Nodes, machine: Path) -> None:
+    gone = [Picture("x", "/nowhere/coat.png", 224, photo=True)]
+    with pytest.raises(PhotoError, match=r"/nowhere/coat\.png: .*materialise raw_images again"):
+        dict(OnRay(quick_profile(), machine=machine).embed("judge", [*pieces()[:1], gone]))
+
+
+def test_all_records_and_the_weights_are_those_of_a_run_in_one_process(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spread: list[int] = []
+    stream = OnRay.stream
+    monkeypatch.setattr(
+        OnRay, "stream", lambda self, ask, pieces: spread.append(len(pieces)) or stream(self, ask, pieces)
+    )
+    shutil.copytree(SAMPLES / "coat", tmp_path / "photos" / "coat", ignore=lambda _, names: sorted(names)[20:])
+    assets = [*CATALOG, *PROMPTS, *FINETUNING]
+    alone = make_chain(tmp_path / "alone", tmp_path / "photos")
+    result = alone.materialize(assets, "coat", SMALL)
+    assert result.success and not spread, errors(result)
+
+    class Spread(Chain):
+        def models_resource(self) -> RayModelsResource:
+            cluster = Cluster.at(nodes.address)
+            return RayModelsResource(
+                profile=self.models.profile_name, gpu=Gpu(), root=str(self.store.root), cluster=cluster
+            )
+
+    chain = make_chain(tmp_path / "spread", tmp_path / "photos")
+    chain = Spread(chain.store, chain.models, chain.instance)
+    result = chain.materialize(assets, "coat", SMALL)
+    assert result.success, errors(result)
+    assert sum(spread) > 20 and not ray.is_initialized()
+    for kind in ("catalog", "features", "candidates", "search", "similarity", "curation", "training", "evaluation"):
+        one, other = (each.store.records.latest(kind, "coat") for each in (alone, chain))
+        assert one.key == other.key, kind
+    weights = [each.store.records.latest("training", "coat").checksums for each in (alone, chain)]
+    assert weights[0] == {**weights[1], "result.json": weights[0]["result.json"]}  # which tells how long it took
+    images = [{path.name: path.read_bytes() for path in each.store.samples.all()} for each in (alone, chain)]
+    assert images[0] == images[1] and len(images[0]) > 60
+
+
+def test_nothing_of_ray_is_imported_where_no_cluster_is_named(tmp_path: Path) -> None:
+    code = (
+        "import sys, fashion_pipeline.definitions as d\n"
+        "print('ray' in sys.modules, type(d.defs.resources['models']).__name__)"
+    )
+
+    def told(ray_: str) -> str:
+        environment = {**os.environ, "FASHION_PIPELINE_DATA": str(tmp_path), "FASHION_PIPELINE_RAY": ray_}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+        return done.stdout.strip().splitlines()[-1]
+
+    assert told("") == "False ModelsResource"
+    assert told("auto").endswith("RayModelsResource")
