@@ -41,7 +41,7 @@ SIZE = (600, 800)
 def main(photos: int, runs: int, source: Path | None) -> None:
     """Take turns, then print both speeds, their ratio, and how far the cosines are apart."""
     with tempfile.TemporaryDirectory() as folder:
-        files = sorted(source.rglob("*.jp*g"))[:photos] if source else _photos(Path(folder) / "photos", photos)
+        files = sorted(source.rglob("*.jp*g"))[:photos] if source else jpeg_files(Path(folder) / "photos", photos)
         models = Models("embedded", machine=Path(folder) / "machine")
         processor = CLIPImageProcessor.from_pretrained(ENCODER)
         peer = CLIPModel.from_pretrained(ENCODER, use_safetensors=True, dtype=torch.float32).eval()
@@ -73,7 +73,7 @@ def main(photos: int, runs: int, source: Path | None) -> None:
 def memory() -> None:
     """Peak memory of embedding 1,000 and 8,000 photos."""
     with tempfile.TemporaryDirectory() as folder:
-        few = _photos(Path(folder) / "photos", 64)
+        few = jpeg_files(Path(folder) / "photos", 64)
         for photos in (1_000, 8_000):
             told = subprocess.run(
                 [sys.executable, "-m", "benchmarks.embedding", "--peak", str(few[0].parent), "--photos", str(photos)],
@@ -95,7 +95,7 @@ def peak(folder: Path, photos: int) -> None:
     print(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
-def _photos(folder: Path, count: int) -> list[Path]:
+def jpeg_files(folder: Path, count: int) -> list[Path]:
     """JPEG files as large as catalog photos, from the sample styles."""
     folder.mkdir(parents=True)
     samples = sorted(SAMPLES.rglob("*.png"))

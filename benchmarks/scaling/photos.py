@@ -3,9 +3,10 @@
     python -m benchmarks.scaling.photos [--photos 1000 8000 70000] [--source FOLDER] [--output FILE]
 
 `--source` is a folder with the IDX files of Fashion-MNIST, such as that of Debian's package dataset-fashion-mnist; of a
-smaller number the first photos are taken; every size has all ten styles. Each size runs in a process of its own,
-on one thread, from an empty data root. Told are seconds and photos a second by stage, the peak of memory, the exponent
-of time against photos, and what a second run costs that finds nothing new, and one that finds a single new photo.
+smaller number the first photos are taken; every size has all ten styles. Each size runs in a process of its own, with
+one thread, from an empty data root; photos are decoded by as many processes as there are processors. Told are seconds
+and photos a second by stage, the peak of memory, the exponent of time against photos, and what a second run costs that
+finds nothing new, and one that finds a single new photo.
 """
 
 import argparse
@@ -42,11 +43,10 @@ def main(sizes: Sequence[int], source: Path, output: Path | None) -> None:
     told = []
     for photos in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "benchmarks.scaling.photos", "--one", str(photos), "--source", str(source)]
-            child = subprocess.run(
-                [*command, "--root", folder], env=os.environ | ONE_THREAD, check=True, stdout=subprocess.PIPE, text=True
-            )
-        told.append(json.loads(child.stdout.splitlines()[-1]))
+            plant(Path(folder), photos, source)
+            command = [sys.executable, "-m", "benchmarks.scaling.photos", "--one", folder]
+            child = subprocess.run(command, env=os.environ | ONE_THREAD, check=True, stdout=subprocess.PIPE, text=True)
+        told.append({"photos": photos, **json.loads(child.stdout.splitlines()[-1])})
         print(_line(told[-1]), flush=True)
     if output:
         write_json(output, {"sizes": told})
@@ -55,24 +55,28 @@ def main(sizes: Sequence[int], source: Path, output: Path | None) -> None:
         print(f"{stage}: time grows with photos to the power of {exponent(counts, seconds):.2f}")
 
 
+def plant(root: Path, photos: int, source: Path) -> None:
+    """IDX files of the first photos, and of the same but for one."""
+    images, labels = (
+        np.concatenate([read_idx(source / f"{part}-{kind}-ubyte.gz") for part in ("train", "t10k")])[:photos]
+        for kind in ("images-idx3", "labels-idx1")
+    )
+    _write(root / "photos", images, labels)
+    images[0] = 255 - images[0]
+    _write(root / "one new", images, labels)
+
+
 def exponent(counts: Sequence[float], seconds: Sequence[float]) -> float:
     """The slope of time against counts, both as logarithms, by least squares."""
     return float(np.polyfit(np.log(counts), np.log(seconds), 1)[0])
 
 
-def one(photos: int, source: Path, root: Path) -> dict[str, float]:
-    """Take so many photos in and describe them; then again with nothing new, and with one photo more."""
-    images, labels = (
-        np.concatenate([read_idx(source / f"{part}-{kind}-ubyte.gz") for part in ("train", "t10k")])
-        for kind in ("images-idx3", "labels-idx1")
-    )
-    folder = root / "photos"
-    folder.mkdir()
-    _write(folder, images[:photos], labels[:photos])
+def one(root: Path) -> dict[str, float]:
+    """Take what was planted in and describe it; then again with nothing new, and with one photo that is new."""
     store, models = Store(root / "data"), Models("embedded", machine=root / "machine")
-    spec = SourceSpec(str(folder))
+    spec = SourceSpec(str(root / "photos"))
     styles = take_in(store, spec, read_source(spec))
-    found: dict[str, float] = {"photos": photos}
+    found: dict[str, float] = {}
     for stage, work in (
         ("catalog", lambda style: catalogue(store, style)),
         ("features", lambda style: describe(store, models, style, lambda text: None)),
@@ -80,15 +84,15 @@ def one(photos: int, source: Path, root: Path) -> dict[str, float]:
         found[stage] = _all(styles, work)
         found[f"{stage} peak MiB"] = _peak()
         found[f"{stage} again"] = _all(styles, work)
-    added = images[:photos].copy()
-    added[0] = 255 - added[0]  # in place of the first: no further one may be left
-    _write(folder, added, labels[:photos])
-    found["one new"] = _all([style_slug(FASHION_MNIST[labels[0]])], lambda style: catalogue(store, style))
+    for file in (root / "one new").iterdir():
+        file.replace(root / "photos" / file.name)
+    first = read_idx(root / "photos" / "train-labels-idx1-ubyte")[0]
+    found["one new"] = _all([style_slug(FASHION_MNIST[first])], lambda style: catalogue(store, style))
     return found
 
 
 def _write(folder: Path, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-    """IDX files of some photos."""
+    folder.mkdir()
     for name, values in (("images-idx3", images), ("labels-idx1", labels)):
         header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
         (folder / f"train-{name}-ubyte").write_bytes(header + values.tobytes())
@@ -121,10 +125,9 @@ if __name__ == "__main__":
     parser.add_argument("--photos", type=int, nargs="+", default=[1_000, 8_000, 70_000])
     parser.add_argument("--source", type=Path, default=SOURCE)
     parser.add_argument("--output", type=Path, help="write the figures as JSON")
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(one(given.one, given.source, given.root)))
+        print(json.dumps(one(given.one)))
     else:
         main(given.photos, given.source, given.output)
