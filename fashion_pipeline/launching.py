@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from fashion_pipeline.core.progress import progress_in
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.locks import holding, is_held, require_free
 
 if TYPE_CHECKING:

@@ -2,7 +2,8 @@
 
 | variable | meaning | default |
 | --- | --- | --- |
-| `FASHION_PIPELINE_DATA` | the data root | `data` in the current folder |
+| `FASHION_PIPELINE_DATA` | the data root: a folder, or `s3://…`, `gs://…`, `az://…` | `data` in the current folder |
+| `FASHION_PIPELINE_COPY` | where this machine keeps its copy of a root in object storage | in `~/.cache` |
 | `FASHION_PIPELINE_PROFILE` | a profile's name, or the path of a profile file | `embedded` |
 | `FASHION_PIPELINE_DEVICE` | `auto`, `cpu`, `cuda`, `cuda:1`, `mps` | `auto` |
 | `FASHION_PIPELINE_PRECISION` | `auto`, `fp32`, `bf16`, `fp16` | `auto` |
@@ -15,6 +16,7 @@
 
 import hashlib
 import importlib.util
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -35,6 +37,8 @@ TEMPLATES = PACKAGE / "templates"
 _SHIPPED = frozenset({"e426ba4db3653a1f", "222e52363907e0ea"})
 """SHA-256, first 16 digits, of the Dagster configurations of earlier versions."""
 DATABASE = "FASHION_PIPELINE_DATABASE"
+MARK = "remote.json"
+"""The file of a local copy that says which root in object storage it is a copy of."""
 _DRIVER = "postgresql+psycopg2://"
 _POSTGRES = f"""
 storage:
@@ -76,11 +80,14 @@ class Settings:
     """The roots and choices of one installation."""
 
     data: Path
+    """The data root, or this machine's copy of it."""
     profile: str
     device: str
     precision: str
     ray: str = ""
     """Address of the Ray cluster that embeds and draws; empty: the run does."""
+    url: str = ""
+    """Of the data root, where it is in object storage."""
     hosts: tuple[str, ...] = ()
     """Names by which the UI is asked for, beside 127.0.0.1 and localhost."""
 
@@ -89,10 +96,15 @@ class Settings:
         """Folder of the Dagster instance."""
         return self.data / "dagster_home"
 
+    def _root(self) -> dict[str, str]:
+        if not self.url:
+            return {"FASHION_PIPELINE_DATA": str(self.data)}
+        return {"FASHION_PIPELINE_DATA": self.url, "FASHION_PIPELINE_COPY": str(self.data)}
+
     def environment(self) -> dict[str, str]:
         """What a child process needs to see the same settings."""
         return {
-            "FASHION_PIPELINE_DATA": str(self.data),
+            **self._root(),
             "FASHION_PIPELINE_PROFILE": self.profile,
             "FASHION_PIPELINE_DEVICE": self.device,
             "FASHION_PIPELINE_PRECISION": self.precision,
@@ -125,16 +137,42 @@ def read_secrets(environment: Mapping[str, str] | None = None) -> Secrets:
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings of this process's environment, with absolute paths."""
+    """The settings of this process's environment, with absolute paths.
+
+    Where the data root is in object storage, the folder of this machine's copy is marked as such.
+    """
     given = os.environ if environment is None else environment
+    data, url = _data_root(given)
     return Settings(
-        data=Path(given.get("FASHION_PIPELINE_DATA") or "data").absolute(),
+        data=data,
+        url=url,
         profile=given.get("FASHION_PIPELINE_PROFILE") or "embedded",
         device=given.get("FASHION_PIPELINE_DEVICE") or "auto",
         precision=given.get("FASHION_PIPELINE_PRECISION") or "auto",
         ray=given.get("FASHION_PIPELINE_RAY", "").strip(),
         hosts=tuple(name.strip() for name in given.get("FASHION_PIPELINE_HOSTS", "").split(",") if name.strip()),
     )
+
+
+def _data_root(given: Mapping[str, str]) -> tuple[Path, str]:
+    """The folder to work in, and the URL that it is a copy of, if it is one. Raises SettingsError."""
+    root = given.get("FASHION_PIPELINE_DATA") or "data"
+    if "://" not in root:
+        return Path(root).absolute(), ""
+    url = root.rstrip("/")
+    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    copy = Path(given.get("FASHION_PIPELINE_COPY") or Path.home() / ".cache" / "fashion-pipeline" / name).absolute()
+    mark, text = copy / MARK, json.dumps({"url": url}) + "\n"
+    if not mark.exists():
+        if copy.exists() and any(copy.iterdir()):
+            raise SettingsError(f"{copy} is not empty, and no copy of {url}: set FASHION_PIPELINE_COPY to another")
+        copy.mkdir(parents=True, exist_ok=True)
+        fresh = mark.with_name(f".{MARK}.{os.getpid()}")
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(mark)
+    elif mark.read_text(encoding="utf-8") != text:
+        raise SettingsError(f"{copy} is a copy of another root than {url}: set FASHION_PIPELINE_COPY to another")
+    return copy, url
 
 
 def enter(settings: Settings) -> Settings:

@@ -72,7 +72,7 @@ def generate(style: str, prompt: str, n: int, out: str | Path, seed: int = 0, te
     be made.
     """
     from fashion_pipeline.core.prompts.requests import Request
-    from fashion_pipeline.store.files import StorageError
+    from fashion_pipeline.store.errors import StorageError
 
     style = style_slug(style)
     champion = open_store().versions.champion(style)
@@ -126,7 +126,7 @@ def _why_not_published(style: str) -> str:
 
 def _newest_report(style: str) -> "Record":
     from fashion_pipeline.stages.reports import newest_report
-    from fashion_pipeline.store.files import StorageError
+    from fashion_pipeline.store.errors import StorageError
 
     store, style = open_store(), style_slug(style)
     found = newest_report(store, style)
@@ -140,7 +140,7 @@ def _style_row(store: "Store", style: str, tell: Tell) -> dict[str, Any]:
     """What is known of a style; None where it is not there, or damaged."""
 
     def read(what: Callable[[], Any]) -> Any:
-        from fashion_pipeline.store.files import StorageError
+        from fashion_pipeline.store.errors import StorageError
 
         try:
             return what()

@@ -114,7 +114,7 @@ def upload(
     run only tells. Raises StorageError, or what huggingface_hub raises.
     """
     from fashion_pipeline.stages.uploading import files_to_upload, upload_folder
-    from fashion_pipeline.store.files import StorageError
+    from fashion_pipeline.store.errors import StorageError
 
     store, style = open_store(), style_slug(style)
     folder = store.versions.promoted_or(style, version)
@@ -127,6 +127,4 @@ def upload(
 
 
 def _at_work(store: "Store", style: str, does: str) -> Any:
-    from fashion_pipeline.store.locks import holding
-
-    return holding(store.style_lock(style), f"style {style!r}", f"a command that {does}")
+    return store.working_on(style, f"a command that {does}")

@@ -208,7 +208,7 @@ def _is_described(store: "Store", style: str, state: str) -> bool:
 def _prepare(launch: "Launcher", style: str, report: Follow) -> None:
     """Describe the photos of a neighbouring style; its failure does not stop the style that was asked for."""
     from fashion_pipeline.launching import Event
-    from fashion_pipeline.store.locks import LockedError
+    from fashion_pipeline.store.errors import LockedError
 
     try:
         launch.launch(

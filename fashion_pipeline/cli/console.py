@@ -34,7 +34,7 @@ def errors() -> Iterator[None]:
     from fashion_pipeline.core.features.attributes import VocabularyError
     from fashion_pipeline.resources.alerting import AlertError
     from fashion_pipeline.stages.models import ModelError
-    from fashion_pipeline.store.files import StorageError
+    from fashion_pipeline.store.errors import StorageError
     from fashion_pipeline.web.services import ServiceError
 
     try:

@@ -15,7 +15,7 @@ from fashion_pipeline.resources.runs import REASON, busy
 from fashion_pipeline.settings import SettingsError
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.retraining import change_now
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.store import Store
 
 NAME = "retraining"

@@ -19,7 +19,7 @@ from fashion_pipeline.resources.runs import PARTITION, REASON, busy
 from fashion_pipeline.stages.intake import known_sources, take_in
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.retraining import change_of, position
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.store import Store
 
 TRIES = 3

@@ -9,7 +9,8 @@ import dagster as dg
 
 from fashion_pipeline.resources.gpu import Gpu
 from fashion_pipeline.stages.models import Models, cards
-from fashion_pipeline.store.locks import LockedError, holding
+from fashion_pipeline.store.errors import LockedError
+from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.store import Store
 
 

@@ -13,7 +13,7 @@ import dagster as dg
 
 from fashion_pipeline.stages.models import device_memory, watch_device_memory
 from fashion_pipeline.stages.training import TrainingCrashedError
-from fashion_pipeline.store.locks import LockedError
+from fashion_pipeline.store.errors import LockedError
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -57,7 +57,7 @@ def _held(store: Store, run: dg.DagsterRun | None, log: logging.Logger) -> Itera
             patience = PATIENCE if any(tag in run.tags for tag in _AUTOMATIC) else 0.0
             if patience and is_held(lock):
                 log.info(f"waiting for {holder(lock)}")
-            with holding(lock, f"style {style!r}", who, patience):
+            with store.working_on(style, who, patience):
                 yield
 
 

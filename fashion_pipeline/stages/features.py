@@ -29,7 +29,7 @@ from fashion_pipeline.core.prompts.planning import photos_of
 from fashion_pipeline.core.rows import Photo, Role, Split
 from fashion_pipeline.stages.drawing import Embedder, Report
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import MissingRecordError, Record
 from fashion_pipeline.store.store import Store
 

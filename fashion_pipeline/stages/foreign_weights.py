@@ -12,7 +12,6 @@ from fashion_pipeline.stages.features import features_of
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.reports import PAGE, REPORT, evaluation_page
 from fashion_pipeline.store.files import slug
-from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.parquet import write_parquet
 from fashion_pipeline.store.records import write_content
 from fashion_pipeline.store.store import Store
@@ -39,7 +38,7 @@ def evaluate_weights(
     from fashion_pipeline.ml.sources import file_hash
 
     models.require_lora(weights)
-    with holding(store.style_lock(style), f"style {style!r}", "a command that evaluates weights"):
+    with store.working_on(style, "a command that evaluates weights"):
         features = features_of(store, models, style)
         catalog = store.records.input(features, "catalog")
         searched = store.records.newest("search", style)
@@ -59,7 +58,7 @@ def evaluate_weights(
             evaluation_page(store, models, page, inputs, found.tables, content, found.verdict, found.sight, "")
 
         place = store.files.inside("weights", slug(style), key, content_key(content))
-        return Judged(place if place.exists() else store.files.place(place, fill), content)
+        return Judged(place if store.files.here(place).exists() else store.files.place(place, fill), content)
 
 
 def content_key(content: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from fashion_pipeline.core.prompts.planning import Shot, photos_of
 from fashion_pipeline.core.prompts.search import sample_order
 from fashion_pipeline.core.rows import Photo, Purpose, Role, Sample, Score, Split
 from fashion_pipeline.stages.models import Models
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.store import Store
 
 OTHERS = "others"

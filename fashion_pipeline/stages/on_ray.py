@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from fashion_pipeline.core.catalog.photos import PhotoError
 from fashion_pipeline.core.prompts.requests import Hand, Request, alike
 from fashion_pipeline.core.rows import Role
+from fashion_pipeline.settings import read_settings
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.spread import ImageEncoder, Picture, Pipeline, embed_here
+from fashion_pipeline.store.files import Files
 
 if TYPE_CHECKING:
     from fashion_pipeline.ml.diffusion import Drawn, Generator
@@ -182,6 +184,11 @@ class Worker:
         """One generator is held at a time."""
         if self._drawing is None or self._drawing[0] != pipeline:
             self._lent.close()
-            lent = self._models.generator(pipeline.folder, pipeline.lora)
+            lent = self._models.generator(_here(pipeline.folder), _here(pipeline.lora))
             self._drawing = pipeline, self._lent.enter_context(lent)
         return self._drawing[1]
+
+
+def _here(path: Path | None) -> Path | None:
+    """A file or folder of the data root, which this node fetches where the root is in object storage."""
+    return path if path is None or path.exists() else Files(read_settings().data).here(path)

@@ -17,7 +17,7 @@ from fashion_pipeline.core.texts import ENGLISH, language
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.reports import PAGE, REPORT, comparison_rows, evaluation_page, newest_report, prompt_page
 from fashion_pipeline.stages.tracing import stale
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
 

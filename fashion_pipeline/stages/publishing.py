@@ -9,7 +9,8 @@ from fashion_pipeline.stages.cards import base_name, card
 from fashion_pipeline.stages.models import KOHYA_WEIGHTS, WEIGHTS, Models
 from fashion_pipeline.stages.reports import PAGE, REPORT
 from fashion_pipeline.stages.training import MODEL
-from fashion_pipeline.store.files import StorageError, read_json
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import read_json
 from fashion_pipeline.store.records import Content, Record
 from fashion_pipeline.store.store import Store
 

@@ -7,7 +7,7 @@ from fashion_pipeline.core.catalog.sources import read_source
 from fashion_pipeline.settings import Profile
 from fashion_pipeline.stages.reports import REPORT
 from fashion_pipeline.stages.retraining import change_of, evaluated_at
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.store import Store
 
 

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from fashion_pipeline.core.catalog.photos import content_id
 from fashion_pipeline.core.rows import Pair
 from fashion_pipeline.stages.publishing import EVALUATION
-from fashion_pipeline.store.files import StorageError, read_json
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import read_json
 from fashion_pipeline.store.parquet import read_parquet
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store

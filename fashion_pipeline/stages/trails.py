@@ -17,7 +17,8 @@ from fashion_pipeline.core.reports.trail import DrawnImage, JudgedProduct, Sourc
 from fashion_pipeline.core.rows import Model, Origin, Pair, Role, Sample, Split
 from fashion_pipeline.stages.publishing import EVALUATION
 from fashion_pipeline.stages.tracing import Made, trail_of, trained_pairs
-from fashion_pipeline.store.files import StorageError, read_json
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import read_json
 from fashion_pipeline.store.store import Store
 
 PART = 60

@@ -15,7 +15,8 @@ from fashion_pipeline.stages.captions import photo_captions
 from fashion_pipeline.stages.curation import training_images
 from fashion_pipeline.stages.models import KOHYA_WEIGHTS, WEIGHTS, Models
 from fashion_pipeline.stages.reports import SAMPLES
-from fashion_pipeline.store.files import StorageError, remove
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import remove
 from fashion_pipeline.store.records import Record, require_same_files, write_content
 from fashion_pipeline.store.store import Store
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fashion_pipeline.core.features.embeddings import FeatureIndex, feature_table
-from fashion_pipeline.store.files import Files, StorageError, remove, slug
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import Files, slug
 from fashion_pipeline.store.parquet import read_parquet, row_count, write_parquet
 
 PHOTOS = "features"
@@ -29,7 +30,7 @@ class Embeddings:
 
     def index(self, style: str, role: str, model: str) -> FeatureIndex:
         """The embeddings that one model made for a style. A damaged file is removed: they are computed again."""
-        paths = sorted(self._folder(style, model).glob("*.parquet"))
+        paths = [self._files.here(path) for path in self._files.glob(self._folder(style, model), "*.parquet")]
         return FeatureIndex(self._readable(paths), role, model, most=sum(map(row_count, paths)))
 
     def _readable(self, paths: Sequence[Path]) -> Iterator[pa.Table]:
@@ -37,7 +38,7 @@ class Embeddings:
             try:
                 yield read_parquet(self.table, path, "it is computed again")
             except StorageError:
-                remove(path)
+                self._files.remove(path)
 
     def add(self, style: str, role: str, model: str, ids: Sequence[str], rows: NDArray[np.float32]) -> None:
         """Keep (len(ids), d) unit rows, in a file of their own that appears whole."""
@@ -49,11 +50,12 @@ class Embeddings:
     def paths(self, styles: Iterable[str]) -> list[Path]:
         """The files of some styles."""
         folder = self._files.inside("embeddings", self.table)
-        return [path for style in styles for path in sorted(folder.glob(f"style={slug(style)}/*/*.parquet"))]
+        patterns = [f"style={slug(style)}/*/*.parquet" for style in styles]
+        return [self._files.here(path) for pattern in patterns for path in self._files.glob(folder, pattern)]
 
     def styles(self) -> list[str]:
         """The styles that have embeddings."""
-        folders = self._files.inside("embeddings", self.table).glob("style=*")
+        folders = self._files.glob(self._files.inside("embeddings", self.table), "style=*")
         return sorted(folder.name.removeprefix("style=") for folder in folders)
 
     def _folder(self, style: str, model: str) -> Path:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fashion_pipeline.core.catalog.listing import style_slug
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.remote import Remote
 
 LAYOUT = 2
 """Raised when files move to other places; a data root of another layout is refused."""
@@ -19,16 +21,13 @@ _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 _GIVEN_UP_SECONDS = 3600.0
 
 
-class StorageError(RuntimeError):
-    """Something on disk that is missing or cannot be read; the message names it and the mend."""
-
-
 class Files:
-    """Files below one data root."""
+    """Files below one data root, or below the copy that this machine has of one in object storage."""
 
     def __init__(self, root: Path) -> None:
         """Raises StorageError for a data root that another version of the program laid out."""
         self.root = root
+        self.remote = Remote.of(root)
         self._check_layout()
 
     def inside(self, *parts: str) -> Path:
@@ -37,13 +36,48 @@ class Files:
             raise StorageError(f"{'/'.join(parts)!r} lies outside of the data root {self.root}: use another name")
         return self.root.joinpath(*parts)
 
+    def here(self, path: Path) -> Path:
+        """A file or folder that never changes, fetched if it is not here. It may be missing altogether."""
+        if self._is_shared(path) and not path.is_file():
+            self._remote.fetch(path)
+        return path
+
+    def now(self, path: Path) -> Path:
+        """A small file that does change, as it is now. It may be missing."""
+        if self._is_shared(path):
+            self._remote.refresh(path)
+        return path
+
+    def glob(self, folder: Path, pattern: str) -> list[Path]:
+        """Files and folders below a folder, sorted; `here` has those that are not on this machine."""
+        return sorted(self._remote.glob(folder, pattern) if self._is_shared(folder) else folder.glob(pattern))
+
+    def remove(self, path: Path) -> None:
+        """Delete a file or a folder, if it is there."""
+        if self._is_shared(path):
+            self._remote.remove(path)
+        remove(path)
+
+    def _is_shared(self, path: Path) -> bool:
+        return self.remote is not None and self.remote.holds(path)
+
+    @property
+    def _remote(self) -> Remote:
+        assert self.remote is not None
+        return self.remote
+
     def place(self, path: Path, fill: Callable[[Path], object]) -> Path:
-        """Let `fill` make a file or folder under a temporary name, then rename it into place."""
+        """Let `fill` make a file or folder under a temporary name, then rename it into place.
+
+        What object storage shares is uploaded before, so that nothing is here alone.
+        """
         self._lay_out()
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")  # as `unfinished` finds them
         try:
             fill(temporary)
+            if self._is_shared(path):
+                self._remote.put(temporary, path)
             temporary.replace(path)
         finally:
             remove(temporary)
@@ -68,7 +102,7 @@ class Files:
     def _check_layout(self) -> None:
         if self.root.exists() and not self.root.is_dir():
             raise StorageError(f"{self.root} is no folder: set FASHION_PIPELINE_DATA to one")
-        mark = self.root / "layout.json"
+        mark = self.now(self.root / "layout.json")
         layout = read_json(mark, "")["layout"] if mark.exists() else LAYOUT
         before = ("catalog/*.json", "tables/*/style=*")
         older = not mark.exists() and any(any(self.root.glob(pattern)) for pattern in before)
@@ -84,6 +118,8 @@ class Files:
             self.root.mkdir(parents=True, exist_ok=True)
             fresh = mark.with_name(f".layout.{uuid.uuid4().hex[:8]}")
             fresh.write_text(f'{{"layout": {LAYOUT}}}\n', encoding="utf-8")
+            if self._is_shared(mark):
+                self._remote.put(fresh, mark)
             fresh.replace(mark)
 
 

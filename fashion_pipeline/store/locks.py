@@ -10,13 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import LockedError
 
 POLL_SECONDS = 0.2
-
-
-class LockedError(StorageError):
-    """Somebody else holds a lock; the message says who, and since when."""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fashion_pipeline.core import tables
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 
 
 def write_parquet(table: str, rows: pa.Table | list[dict[str, Any]], path: Path) -> pa.Table:

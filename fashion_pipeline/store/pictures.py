@@ -17,12 +17,12 @@ class Pictures:
     def put(self, kind: str, style: str, key: str, name: str, data: bytes) -> str:
         """Keep a PNG or JPEG; returns its name with the suffix."""
         full = f"{name}{SUFFIXES[data[:2]]}"
-        self._files.place(self.path(kind, style, key, full), lambda temporary: temporary.write_bytes(data))
+        self._files.place(self._place(kind, style, key, full), lambda temporary: temporary.write_bytes(data))
         return full
 
     def path(self, kind: str, style: str, key: str, name: str) -> Path:
         """Where one lies. Raises StorageError for what is no name."""
-        return self.folder(kind, style, key) / self._files.inside(name).name
+        return self._files.here(self._place(kind, style, key, name))
 
     def folder(self, kind: str, style: str, key: str) -> Path:
         """Where those of a record lie."""
@@ -30,4 +30,7 @@ class Pictures:
 
     def all(self) -> list[Path]:
         """The folders of all records that have any."""
-        return sorted(self._files.inside("pictures").glob("*/style=*/record=*"))
+        return self._files.glob(self._files.inside("pictures"), "*/style=*/record=*")
+
+    def _place(self, kind: str, style: str, key: str, name: str) -> Path:
+        return self.folder(kind, style, key) / self._files.inside(name).name

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from fashion_pipeline.core.automation.preferences import Alerts, Preferences, Retraining, StyleRule, Tracking
 from fashion_pipeline.core.training.recipe import explained
-from fashion_pipeline.store.files import Files, StorageError, slug
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import Files, slug
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -26,11 +27,12 @@ class PreferencesFile:
     @property
     def path(self) -> Path:
         """Where it lies, whether it is there or not."""
-        return self._files.inside("settings.toml")
+        return self._files.now(self._files.inside("settings.toml"))
 
     def read(self) -> Preferences:
         """What it says; the defaults where there is none. Raises StorageError that names file, section and field."""
-        return self._checked(self.path.read_text(encoding="utf-8")) if self.path.exists() else Preferences()
+        path = self.path
+        return self._checked(path.read_text(encoding="utf-8")) if path.exists() else Preferences()
 
     def change(self, section: str, style: str | None = None, **values: Any) -> Preferences:
         """Set fields of a section, or of that of a style instead; returns what the file says then.

@@ -8,8 +8,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from fashion_pipeline.core.rows import Origin
-from fashion_pipeline.store.files import freed, remove
-from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.files import freed
 from fashion_pipeline.store.parquet import read_parquet
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
@@ -47,9 +46,9 @@ def remove_leftovers(store: Store, found: list[Leftover]) -> None:
     """Remove them. Raises LockedError, before anything is removed, while a style is being run."""
     with ExitStack() as locks:
         for style in store.sources.styles():
-            locks.enter_context(holding(store.style_lock(style), f"style {style!r}", "a command that prunes"))
+            locks.enter_context(store.working_on(style, "a command that prunes"))
         for each in found:
-            remove(each.path)
+            store.files.remove(each.path)
 
 
 def _kept(store: Store) -> set[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ import pyarrow.dataset as ds
 
 from fashion_pipeline.core import tables
 from fashion_pipeline.store.embeddings import Embeddings
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.parquet import read_parquet
 from fashion_pipeline.store.records import KINDS, Records
 

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from typing import Any
 import pyarrow as pa
 
 from fashion_pipeline.core.linking import link_or_copy
-from fashion_pipeline.store.files import Files, StorageError, read_json, remove, slug
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import Files, read_json, slug
 from fashion_pipeline.store.parquet import in_schema, read_parquet, write_parquet
 
 
@@ -73,21 +74,22 @@ class Record:
     created: str
     """Date and time, ISO 8601, UTC."""
     folder: Path = field(compare=False)
+    files: Files = field(compare=False, repr=False)
     checksums: Mapping[str, str] = field(default_factory=dict, compare=False)
     """Path below the folder → SHA-256, of all files but the tables, whose pages have checksums of their own. Empty in
     records of earlier versions of the program."""
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of one of its tables, of all columns or some. Raises StorageError for a damaged file."""
-        return read_parquet(name, self.folder / f"{name}.parquet", self._mend, columns)
+        return read_parquet(name, self.path(f"{name}.parquet"), self._mend, columns)
 
     def json(self, name: str) -> dict[str, Any]:
         """The values of one of its JSON files. Raises StorageError."""
         return read_json(self.path(name), f"{self.path(name)} is missing: {self._mend}")
 
     def path(self, name: str) -> Path:
-        """One of its files."""
-        return self.folder / name
+        """One of its files or folders."""
+        return self.files.here(self.folder / name)
 
     @property
     def _mend(self) -> str:
@@ -122,9 +124,10 @@ class Records:
         key = key or _key(kind, style, keys, made_of or {}, ready)
         found = self.whole(kind, style, key)
         if found is None or not all(found.path(name).exists() for name in files or {}):
-            remove(self._folder(kind, style, key))
+            folder = self._folder(kind, style, key)
+            self._files.remove(folder)
             created = datetime.now(UTC).isoformat(timespec="seconds")
-            found = Record(kind, style, key, keys, dict(made_of or {}), run, created, self._folder(kind, style, key))
+            found = Record(kind, style, key, keys, dict(made_of or {}), run, created, folder, self._files)
             self._place(found, ready, files or {})
             found = self.find(kind, style, key) or found
         self.point(found)
@@ -144,7 +147,7 @@ class Records:
             if found is not None:
                 for table in KINDS[kind].tables:
                     found.table(table)
-                require_same_files(found.folder, found.checksums)
+                require_same_files(self._files.here(found.folder), found.checksums)
         except StorageError:
             return None
         return found
@@ -152,16 +155,16 @@ class Records:
     def find(self, kind: str, style: str, key: str) -> Record | None:
         """The record with a key, if it is there. Raises StorageError for a damaged one."""
         folder = self._folder(kind, style, key)
-        if not (folder / "record.json").exists():
+        if not self._files.here(folder / "record.json").exists():
             return None
         try:
-            return Record(**read_json(folder / "record.json", ""), folder=folder)
+            return Record(**read_json(folder / "record.json", ""), folder=folder, files=self._files)
         except (StorageError, TypeError) as error:
             raise StorageError(f"{folder / 'record.json'} is damaged: {_again(kind, style)}") from error
 
     def newest(self, kind: str, style: str) -> Record | None:
         """The latest record of a kind, if there is one. Raises StorageError where the pointer leads nowhere."""
-        pointer = self._pointer(kind, style)
+        pointer = self._files.now(self._pointer(kind, style))
         if not pointer.exists():
             return None
         try:
@@ -182,7 +185,7 @@ class Records:
 
     def pointed_at(self, kind: str, style: str) -> int:
         """When the pointer to the latest record was last moved, in nanoseconds; 0 where there is none."""
-        pointer = self._pointer(kind, style)
+        pointer = self._files.now(self._pointer(kind, style))
         return int(read_json(pointer, "")["at"]) if pointer.exists() else 0
 
     def input(self, record: Record, kind: str) -> Record:
@@ -217,9 +220,8 @@ class Records:
 
     def all(self, kind: str, style: str) -> list[Record]:
         """Every record of a kind that can be read, oldest first."""
-        folders = self._files.inside("records", kind, f"style={slug(style)}").glob("record=*")
         found = []
-        for folder in folders:
+        for folder in self._files.glob(self._files.inside("records", kind, f"style={slug(style)}"), "record=*"):
             with suppress(StorageError):
                 found += [record] if (record := self.find(kind, style, folder.name.removeprefix("record="))) else []
         return sorted(found, key=lambda record: (record.created, record.key))
@@ -234,18 +236,21 @@ class Records:
 
     def styles(self, kind: str) -> list[str]:
         """The styles that have a latest record of a kind."""
-        pointers = self._files.inside("records", kind).glob("style=*/latest.json")
+        pointers = self._files.glob(self._files.inside("records", kind), "style=*/latest.json")
         return sorted(path.parent.name.removeprefix("style=") for path in pointers)
 
     def everything(self) -> Iterator[Record]:
         """All records of all kinds and styles."""
         for kind in KINDS:
-            for folder in sorted(self._files.inside("records", kind).glob("style=*")):
+            for folder in self._files.glob(self._files.inside("records", kind), "style=*"):
                 yield from self.all(kind, folder.name.removeprefix("style="))
 
     def point(self, record: Record) -> None:
         """Make a record the latest of its kind and style."""
-        self._files.write_json(self._pointer(record.kind, record.style), {"key": record.key, "at": time.time_ns()})
+        at = time.time_ns()
+        with suppress(StorageError, KeyError):  # a damaged pointer is written anew
+            at = max(at, self.pointed_at(record.kind, record.style) + 1)  # clocks of machines differ
+        self._files.write_json(self._pointer(record.kind, record.style), {"key": record.key, "at": at})
 
     def _pointer(self, kind: str, style: str) -> Path:
         return self._files.inside("records", kind, f"style={slug(style)}", "latest.json")
@@ -283,7 +288,8 @@ def _fill(folder: Path, record: Record, tables: Mapping[str, pa.Table], files: M
         write_parquet(name, table, folder / f"{name}.parquet")
     for name, content in files.items():
         write_content(content, folder / name)
-    values = {name: value for name, value in asdict(record).items() if name != "folder"}
+    values = asdict(replace(record, files=None))  # type: ignore[arg-type]
+    values = {name: value for name, value in values.items() if name not in ("folder", "files")}
     values["checksums"] = checksums(folder)
     (folder / "record.json").write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

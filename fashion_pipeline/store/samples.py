@@ -14,8 +14,8 @@ class SampleImages:
         self._files = files
 
     def path(self, sample: str) -> Path:
-        """Where the PNG of a sample lies, or will lie."""
-        return self._files.inside("images", sample[:2], f"{sample}.png")
+        """Where the PNG of a sample lies, if it was drawn."""
+        return self._files.here(self._place(sample))
 
     def location(self, sample: str) -> str:
         """The same as text, as `open_photo` takes it."""
@@ -23,7 +23,7 @@ class SampleImages:
 
     def write(self, sample: str, image: Image.Image) -> None:
         """Store a sample's PNG, atomically."""
-        self._files.place(self.path(sample), lambda temporary: image.save(temporary, format="PNG"))
+        self._files.place(self._place(sample), lambda temporary: image.save(temporary, format="PNG"))
 
     def readable(self, sample: str) -> bool:
         """Whether the PNG is there and whole, by its own checksums."""
@@ -36,4 +36,7 @@ class SampleImages:
 
     def all(self) -> list[Path]:
         """Every sample's file."""
-        return sorted(self._files.inside("images").glob("??/*.png"))
+        return self._files.glob(self._files.inside("images"), "??/*.png")
+
+    def _place(self, sample: str) -> Path:
+        return self._files.inside("images", sample[:2], f"{sample}.png")

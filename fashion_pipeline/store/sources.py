@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.store.files import Files, StorageError, read_json, slug
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import Files, read_json, slug
 
 Step = Literal["catalog", "features", "evaluation"]
 """What is remembered of a style: the state of the photos (`listing_state`) that its catalog and its description were
@@ -35,7 +36,7 @@ class Sources:
 
     def styles(self) -> list[str]:
         """Every style that has a source."""
-        return sorted(path.stem for path in self._files.inside("sources").glob("*.json"))
+        return sorted(path.stem for path in self._files.glob(self._files.inside("sources"), "*.json"))
 
     def source(self, style: str) -> SourceSpec:
         """Where a style's photos come from. Raises StorageError for a style nobody registered."""
@@ -70,19 +71,19 @@ class Sources:
     def forget(self, style: str) -> None:
         """Remove a style. Raises StorageError for one that nobody registered."""
         self._known(style)
-        self._state_path(style).unlink(missing_ok=True)
-        self.path(style).unlink()
+        self._files.remove(self._state_path(style))
+        self._files.remove(self.path(style))
 
     def path(self, style: str) -> Path:
         """The file that registers a style."""
-        return self._files.inside("sources", f"{slug(style)}.json")
+        return self._files.now(self._files.inside("sources", f"{slug(style)}.json"))
 
     def _state(self, style: str) -> dict[str, str]:
         path = self._state_path(style)
         return read_json(path, "") if path.exists() else {}
 
     def _state_path(self, style: str) -> Path:
-        return self._files.inside("sources", "state", f"{slug(style)}.json")
+        return self._files.now(self._files.inside("sources", "state", f"{slug(style)}.json"))
 
     def _portable(self, source: SourceSpec) -> SourceSpec:
         path = Path(source.path)

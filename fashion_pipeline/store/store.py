@@ -14,14 +14,15 @@ withdrawn.json                       photos that are never taken in again
 weights/<style>/<hash>/<hash>/       evaluations of LoRA files that were trained elsewhere
 machine/                             how this machine computes fastest
 locks/                               who is at work on what
+remote.json                          only of a copy: the root in object storage that it is a copy of
 raw/<style>/                         optional: a folder for photos that the sensor watches
 dagster_home/                        the Dagster instance (SQLite)
 ```
 """
 
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +34,8 @@ from fashion_pipeline.core.catalog.fingerprints import Fingerprints, Gallery
 from fashion_pipeline.core.catalog.photos import located
 from fashion_pipeline.core.rows import Photo
 from fashion_pipeline.store.embeddings import PHOTOS, Embeddings
-from fashion_pipeline.store.files import Files, StorageError, remove, slug
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import Files, slug
 from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.pictures import Pictures
 from fashion_pipeline.store.preferences import PreferencesFile
@@ -105,7 +107,7 @@ class Store:
 
         Raises LockedError. Its images go with the next `pruning`.
         """
-        with holding(self.style_lock(style), f"style {style!r}", "a command that removes it"):
+        with self.working_on(style, "a command that removes it"):
             folders = [self.files.inside("records", kind, f"style={slug(style)}") for kind in KINDS]
             folders += [
                 self.files.inside("embeddings", table.table, f"style={slug(style)}")
@@ -116,7 +118,7 @@ class Store:
             folders += [self.files.inside(name, slug(style)) for name in ("weights", "pages")]
             self.sources.forget(style)
             for folder in folders:
-                remove(folder)
+                self.files.remove(folder)
 
     # --- folders
 
@@ -160,9 +162,23 @@ class Store:
         """The file that the run which has a graphics card holds, where there are several."""
         return self.files.inside("locks", "cards", str(card))
 
+    def working_on(self, style: str, who: str, wait: float | None = 0.0) -> AbstractContextManager[None]:
+        """Held by whoever works on a style, on this machine or another one that shares the root.
+
+        `who` and `wait` as in `locks.holding`. Raises LockedError.
+        """
+        return self._alone(self.style_lock(style), f"styles/{slug(style)}", f"style {style!r}", who, wait)
+
     def one_catalog_at_a_time(self) -> AbstractContextManager[None]:
         """Held while a catalog is built: two at once would put near-duplicates into two splits."""
-        return holding(self.files.inside("locks", "catalog"), "the catalog", " ".join(sys.argv)[:200], wait=None)
+        lock = self.files.inside("locks", "catalog")
+        return self._alone(lock, "catalog", "the catalog", " ".join(sys.argv)[:200], None)
+
+    @contextmanager
+    def _alone(self, lock: Path, lease: str, what: str, who: str, wait: float | None) -> Iterator[None]:
+        remote = self.files.remote
+        with holding(lock, what, who, wait), remote.lease(lease, what, who, wait) if remote else nullcontext():
+            yield
 
     # --- questions
 

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fashion_pipeline.store.files import Files, StorageError, freed, read_json, remove, slug
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import Files, freed, read_json, remove, slug
 from fashion_pipeline.store.records import Content, Record, write_content
 
 TRAIL = "trail"
@@ -57,7 +58,7 @@ class Versions:
         Nothing is in use by that. A version that is there is left as it is.
         """
         folder = self.folder(style, version)
-        if not folder.exists():
+        if not self._is_there(folder):
             about = {"style": style, "version": version, "created": datetime.now(UTC).isoformat(timespec="seconds")}
             self._files.place(folder, lambda fresh: _assemble(fresh, model, {**extras, "version.json": about}, trail))
         return folder
@@ -87,7 +88,7 @@ class Versions:
         there is none before it.
         """
         known = self.pointer(style)
-        before = [each for each in known.line[:-1] if self.folder(style, each).is_dir()]
+        before = [each for each in known.line[:-1] if self._is_there(self.folder(style, each))]
         if known.version is None or not before:
             raise StorageError(f"style {style!r} has no version before the one in use: there is nothing to go back to")
         rolled_back = (*known.rolled_back, known.version)
@@ -104,6 +105,7 @@ class Versions:
         size = freed(folder)
         gone = folder.with_name(f".{folder.name}.removed")
         folder.rename(gone)  # half a version must never be found
+        self._files.remove(folder)
         remove(gone)
         return size
 
@@ -112,7 +114,7 @@ class Versions:
         version = self.pointer(style).version
         if version is None:
             return None
-        folder = self.folder(style, version)
+        folder = self._files.here(self.folder(style, version))
         if not folder.is_dir():
             raise StorageError(
                 f"version {version} of {style!r} is in use, but {folder} is missing: go back with "
@@ -142,16 +144,17 @@ class Versions:
 
     def all(self, style: str) -> list[Path]:
         """The folders of all versions of a style, oldest first."""
-        folders = self._files.inside("published", slug(style)).glob("[!.]*")
-        return sorted((path for path in folders if path.is_dir()), key=lambda path: (self.created(path), path.name))
+        found = self._files.glob(self._files.inside("published", slug(style)), "[!.]*")
+        folders = [path for path in found if path.suffix != ".json"]
+        return sorted(folders, key=lambda path: (self.created(path), path.name))
 
     def styles(self) -> list[str]:
         """The styles that have versions."""
-        return sorted(path.name for path in self._files.inside("published").glob("*") if path.is_dir())
+        return [path.name for path in self._files.glob(self._files.inside("published"), "*")]
 
     def created(self, folder: Path) -> str:
         """When a version was put together, ISO 8601; empty for one that an earlier program made."""
-        about = folder / "version.json"
+        about = self._files.here(folder / "version.json")
         return str(read_json(about, "").get("created", "")) if about.exists() else ""
 
     def folder(self, style: str, version: str) -> Path:
@@ -159,18 +162,22 @@ class Versions:
         return self._files.inside("published", slug(style), version)
 
     def _there(self, style: str, version: str) -> Path:
-        folder = self.folder(style, version)
+        folder = self._files.here(self.folder(style, version))
         if not folder.is_dir():
             known = ", ".join(each.name for each in self.all(style)) or "none"
             raise StorageError(f"style {style!r} has no version {version!r}; its versions: {known}")
         return folder
+
+    def _is_there(self, folder: Path) -> bool:
+        """Whether a version is there, without fetching it."""
+        return folder.is_dir() if self._files.remote is None else self._files.here(folder / "version.json").exists()
 
     def _point(self, style: str, pointer: Pointer) -> None:
         content = {"version": pointer.version, **asdict(pointer)}
         self._files.write_json(self._champion(style), content)
 
     def _champion(self, style: str) -> Path:
-        return self._files.inside("published", slug(style), "champion.json")
+        return self._files.now(self._files.inside("published", slug(style), "champion.json"))
 
 
 def _assemble(folder: Path, model: Path, extras: Mapping[str, Content], trail: Mapping[str, Record]) -> None:
@@ -180,6 +187,6 @@ def _assemble(folder: Path, model: Path, extras: Mapping[str, Content], trail: M
     for kind, record in trail.items():
         copied = folder / TRAIL / kind
         copied.mkdir(parents=True)
-        for file in record.folder.iterdir():
+        for file in record.files.here(record.folder).iterdir():
             if file.suffix in (".parquet", ".json"):
                 write_content(file, copied / file.name)

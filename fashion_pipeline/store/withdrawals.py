@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from fashion_pipeline.core.catalog.fingerprints import Fingerprints
-from fashion_pipeline.store.files import Files, StorageError, read_json
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import Files, read_json
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Withdrawals:
 
     def all(self) -> list[Withdrawn]:
         """Every withdrawn photo, in the order of withdrawal. Raises StorageError for a damaged file."""
-        path = self._files.inside("withdrawn.json")
+        path = self._files.now(self._files.inside("withdrawn.json"))
         if not path.exists():
             return []
         try:

@@ -21,7 +21,7 @@ from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.pages import index_text
 from fashion_pipeline.stages.reports import PAGE
 from fashion_pipeline.stages.trails import version_photo, version_trail
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
 

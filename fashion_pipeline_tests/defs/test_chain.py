@@ -36,7 +36,7 @@ from fashion_pipeline.stages.features import style_attributes
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.similarity import style_anchors
 from fashion_pipeline.stages.training import train
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import SAMPLES, STYLES, Chain, errors, make_chain

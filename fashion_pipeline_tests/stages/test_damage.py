@@ -14,7 +14,8 @@ from fashion_pipeline.settings import Settings
 from fashion_pipeline.stages.catalog import catalogue
 from fashion_pipeline.stages.models import WEIGHTS
 from fashion_pipeline.stages.training import MODEL, TRAINED
-from fashion_pipeline.store.files import StorageError, remove
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import remove
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import SMALL, Chain, errors
 
@@ -160,7 +161,7 @@ def error_of(message: str, cause: SimpleNamespace | None = None) -> SimpleNamesp
 
 def test_the_sentence_that_names_file_and_mend_is_told_not_what_caused_it() -> None:
     library = error_of("pyarrow.lib.ArrowInvalid: Parquet magic bytes not found in footer.\n")
-    ours = error_of("fashion_pipeline.store.files.StorageError: a.parquet is damaged: write it again\n", library)
+    ours = error_of("fashion_pipeline.store.errors.StorageError: a.parquet is damaged: write it again\n", library)
     wrapped = error_of("dagster._core.errors.DagsterExecutionStepExecutionError: Error occurred:\n", ours)
     assert failure(wrapped) == "a.parquet is damaged: write it again"
 

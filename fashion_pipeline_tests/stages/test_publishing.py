@@ -10,7 +10,7 @@ from fashion_pipeline.stages.cards import base_name, card
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.publishing import approve, leaderboard_row, publish
 from fashion_pipeline.stages.versions import version_rows
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 

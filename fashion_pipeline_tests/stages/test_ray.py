@@ -1,7 +1,6 @@
 """On a Ray cluster of two nodes, which are processes here, everything comes out as in one process, bit for bit."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,31 +19,24 @@ from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
 from fashion_pipeline.core.catalog.photos import PhotoError  # noqa: E402
 from fashion_pipeline.core.prompts.requests import Request  # noqa: E402
-from fashion_pipeline.defs.jobs import CATALOG, FINETUNING, PROMPTS  # noqa: E402
-from fashion_pipeline.resources.gpu import Gpu  # noqa: E402
-from fashion_pipeline.resources.ray import Cluster, RayModelsResource  # noqa: E402
 from fashion_pipeline.stages import on_ray  # noqa: E402
 from fashion_pipeline.stages.drawing import Embedder  # noqa: E402
 from fashion_pipeline.stages.models import Models  # noqa: E402
 from fashion_pipeline.stages.on_ray import OnRay  # noqa: E402
 from fashion_pipeline.stages.spread import Picture, Pipeline, embed_here  # noqa: E402
 from fashion_pipeline.store.store import Store  # noqa: E402
-from fashion_pipeline_tests.conftest import QUICK, SAMPLES, SMALL, Chain, errors, make_chain, quick_profile  # noqa: E402
+from fashion_pipeline_tests.conftest import QUICK, SAMPLES, quick_profile  # noqa: E402
 from fashion_pipeline_tests.stages.counted import Counted, log_of  # noqa: E402
+from fashion_pipeline_tests.stages.nodes import MEMORY, two_nodes  # noqa: E402
 
-MEMORY = 150 << 20
 REQUESTS = [Request("a coat", seed=seed, steps=5, guidance=3.0, width=64, height=64) for seed in range(44)]
 PHOTOS = sorted((SAMPLES / "coat").glob("*.png"))[:48]
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    """Two nodes of one processor each."""
-    own = {"num_cpus": 1, "object_store_memory": MEMORY}
-    cluster = Nodes(initialize_head=True, head_node_args={**own, "include_dashboard": False})
-    cluster.add_node(**own)
-    yield cluster
-    cluster.shutdown()
+    with two_nodes() as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -164,41 +156,6 @@ def test_a_photo_that_has_gone_is_named(connected: Nodes, machine: Path) -> None
     gone = [Picture("x", "/nowhere/coat.png", 224, photo=True)]
     with pytest.raises(PhotoError, match=r"/nowhere/coat\.png: .*materialise raw_images again"):
         dict(OnRay(quick_profile(), machine=machine).embed("judge", [*pieces()[:1], gone]))
-
-
-def test_all_records_and_the_weights_are_those_of_a_run_in_one_process(
-    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spread: list[int] = []
-    stream = OnRay.stream
-    monkeypatch.setattr(
-        OnRay, "stream", lambda self, ask, pieces: spread.append(len(pieces)) or stream(self, ask, pieces)
-    )
-    shutil.copytree(SAMPLES / "coat", tmp_path / "photos" / "coat", ignore=lambda _, names: sorted(names)[20:])
-    assets = [*CATALOG, *PROMPTS, *FINETUNING]
-    alone = make_chain(tmp_path / "alone", tmp_path / "photos")
-    result = alone.materialize(assets, "coat", SMALL)
-    assert result.success and not spread, errors(result)
-
-    class Spread(Chain):
-        def models_resource(self) -> RayModelsResource:
-            cluster = Cluster.at(nodes.address)
-            return RayModelsResource(
-                profile=self.models.profile_name, gpu=Gpu(), root=str(self.store.root), cluster=cluster
-            )
-
-    chain = make_chain(tmp_path / "spread", tmp_path / "photos")
-    chain = Spread(chain.store, chain.models, chain.instance)
-    result = chain.materialize(assets, "coat", SMALL)
-    assert result.success, errors(result)
-    assert sum(spread) > 20 and not ray.is_initialized()
-    for kind in ("catalog", "features", "candidates", "search", "similarity", "curation", "training", "evaluation"):
-        one, other = (each.store.records.latest(kind, "coat") for each in (alone, chain))
-        assert one.key == other.key, kind
-    weights = [each.store.records.latest("training", "coat").checksums for each in (alone, chain)]
-    assert weights[0] == {**weights[1], "result.json": weights[0]["result.json"]}  # which tells how long it took
-    images = [{path.name: path.read_bytes() for path in each.store.samples.all()} for each in (alone, chain)]
-    assert images[0] == images[1] and len(images[0]) > 60
 
 
 def test_nothing_of_ray_is_imported_where_no_cluster_is_named(tmp_path: Path) -> None:

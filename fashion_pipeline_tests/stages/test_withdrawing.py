@@ -16,7 +16,7 @@ from fashion_pipeline.cli import app
 from fashion_pipeline.core.rows import Pair
 from fashion_pipeline.defs.jobs import BY_HAND, CATALOG
 from fashion_pipeline.stages.tracing import find_photos, stale, trace_version, uses
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import Record
 from fashion_pipeline_tests.conftest import Chain, errors
 

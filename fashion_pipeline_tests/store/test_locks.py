@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fashion_pipeline.store.locks import LockedError, holding, is_held
+from fashion_pipeline.store.errors import LockedError
+from fashion_pipeline.store.locks import holding, is_held
 
 
 def hold_for_ever(path: Path) -> None:

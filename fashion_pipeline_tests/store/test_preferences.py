@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fashion_pipeline.core.automation.preferences import Preferences
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.store import Store
 
 WRITTEN = """# ours

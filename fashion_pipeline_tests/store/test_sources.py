@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.store.planting import SOURCE
 

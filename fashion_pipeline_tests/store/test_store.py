@@ -11,7 +11,7 @@ from PIL import Image
 
 from fashion_pipeline.core import tables
 from fashion_pipeline.core.catalog.listing import CatalogError
-from fashion_pipeline.store.files import StorageError
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import KINDS, MissingRecordError
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.store.planting import SOURCE, catalog, files, reject

@@ -1,0 +1,222 @@
+"""A data root in object storage (S3, Google Cloud Storage, Azure): what this machine has of it is a copy.
+
+Nearly all that a data root holds is named by its content and never changes. That is uploaded before it appears here, a
+folder's `record.json` or `version.json` last, and fetched where it is missing; so a machine sees all of something or
+nothing, although object storage has no rename. What does change is small and replaced whole (`latest.json`,
+`champion.json`, sources, settings): it is read there each time, so nothing is ever listed to find what is current.
+Checkpoints, caches, locks and the Dagster instance stay on the machine.
+
+What several machines must not do at once is guarded by a lease: a numbered object that only one of them can create.
+"""
+
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from socket import gethostname
+from typing import Any
+
+from fashion_pipeline.settings import MARK
+from fashion_pipeline.store.errors import LockedError, StorageError
+
+SHARED = frozenset(
+    {"layout.json", "records", "embeddings", "images", "pictures", "published", "sources", "weights"}
+    | {"settings.toml", "withdrawn.json"}
+)
+"""What of a data root lies in object storage."""
+
+LEASE_SECONDS = 90.0
+"""A lease that was not renewed for so long is over: its machine is gone."""
+
+RENEW_SECONDS = 20.0
+LOOK_SECONDS = 1.0
+
+_LAST = ("record.json", "version.json", "report.json")
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
+
+
+class RemoteError(StorageError, ConnectionError):
+    """Object storage did not answer; it may a minute later."""
+
+
+class Remote:
+    """The root at a URL, such as `s3://bucket/fashion`, of which a folder is the copy."""
+
+    def __init__(self, url: str, root: Path) -> None:
+        """Raises StorageError where the URL's kind of storage is not known or not installed."""
+        import fsspec
+
+        self.url, self._root = url.rstrip("/"), root
+        kind = url.partition("://")[0]
+        try:
+            self._fs, self._prefix = fsspec.url_to_fs(self.url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            extra = _EXTRAS.get(kind)
+            mend = f"install the extra {extra!r}" if extra else "use s3://, gs:// or az://"
+            raise StorageError(f"{url} cannot be opened ({error}): {mend}") from error
+
+    @classmethod
+    def of(cls, root: Path) -> "Remote | None":
+        """The root that a folder is a copy of; None for a data root of its own."""
+        mark = root / MARK
+        return cls(json.loads(mark.read_text(encoding="utf-8"))["url"], root) if mark.exists() else None
+
+    def holds(self, path: Path) -> bool:
+        """Whether what lies at a path of the copy belongs to object storage."""
+        return path.relative_to(self._root).parts[0] in SHARED
+
+    def put(self, source: Path, path: Path) -> None:
+        """Upload a local file or folder as what lies at a path; what tells that a folder is complete comes last."""
+        files = [source] if source.is_file() else [each for each in source.rglob("*") if each.is_file()]
+        for file in sorted(files, key=lambda each: (each.name in _LAST, each)):
+            with self._told():
+                self._fs.put_file(str(file), self._key(path / file.relative_to(source)))
+
+    def fetch(self, path: Path) -> None:
+        """Bring what is missing here of a file or folder. Nothing where there is no such thing."""
+        with self._told():
+            keys = self._fs.find(self._key(path))
+        for key in keys:
+            local = self._local(key)
+            if not local.exists():
+                local.parent.mkdir(parents=True, exist_ok=True)
+                fresh = _beside(local)
+                try:
+                    with self._told():
+                        self._fs.get_file(key, str(fresh))
+                    fresh.replace(local)
+                finally:
+                    fresh.unlink(missing_ok=True)
+
+    def refresh(self, path: Path) -> None:
+        """Make a small file here what it is there, or remove it.
+
+        An answer that is older than what was seen before is not believed: its writer counts upwards (`at`).
+        """
+        found = self._read(self._key(path))
+        if found is None:
+            path.unlink(missing_ok=True)
+        elif not path.exists() or (path.read_bytes() != found and _count(found) >= _count(path.read_bytes())):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = _beside(path)
+            fresh.write_bytes(found)
+            fresh.replace(path)
+
+    def glob(self, folder: Path, pattern: str) -> list[Path]:
+        """Where the files and folders below a folder that fit a pattern lie here, or would lie."""
+        with self._told():
+            return [self._local(key) for key in self._fs.glob(f"{self._key(folder)}/{pattern}")]
+
+    def remove(self, path: Path) -> None:
+        """Delete a file or folder there; of a folder first what tells that it is complete."""
+        with self._told():
+            keys = self._fs.find(self._key(path))
+        for key in sorted(keys, key=lambda each: each.rpartition("/")[2] not in _LAST):
+            with self._told(), suppress(FileNotFoundError):
+                self._fs.rm_file(key)
+
+    @contextmanager
+    def lease(self, name: str, what: str, who: str, wait: float | None = 0.0) -> Iterator[None]:
+        """Hold a lease of all machines while the block runs; `what`, `who` and `wait` as in `locks.holding`.
+
+        Raises LockedError. A machine that is gone loses its lease after LEASE_SECONDS.
+        """
+        number = self._take(name, what, who, wait)
+        ended = threading.Event()
+
+        def renew() -> None:
+            while not ended.wait(RENEW_SECONDS):
+                with suppress(StorageError):  # the next one may arrive
+                    self._write(name, number, who, time.time() + LEASE_SECONDS)
+
+        renewing = threading.Thread(target=renew, daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            renewing.join()
+            self._write(name, number, who, 0.0)
+
+    def _take(self, name: str, what: str, who: str, wait: float | None) -> int:
+        until = float("inf") if wait is None else time.monotonic() + wait
+        while True:
+            number, held = self._newest(name)
+            if held and held["until"] > time.time():
+                if time.monotonic() >= until:
+                    since = f"{held['who']} on {held['host']}"
+                    raise LockedError(f"{what} is in use by {since}: wait for it, or cancel it")
+                time.sleep(LOOK_SECONDS)
+            elif self._write(name, number + 1, who, time.time() + LEASE_SECONDS, create=True):
+                for old in range(max(0, number - 1), number + 1):
+                    with suppress(FileNotFoundError), self._told():
+                        self._fs.rm_file(self._lease(name, old))
+                return number + 1
+
+    def _newest(self, name: str) -> tuple[int, dict[str, Any] | None]:
+        with self._told():
+            keys = self._fs.find(self._lease(name))
+        numbers = [int(stem) for key in keys if (stem := Path(key).stem).isdecimal()]
+        if not numbers:
+            return 0, None
+        found = self._read(self._lease(name, max(numbers)))
+        return max(numbers), json.loads(found) if found else None
+
+    def _write(self, name: str, number: int, who: str, until: float, create: bool = False) -> bool:
+        content = json.dumps({"who": who, "host": gethostname(), "pid": os.getpid(), "until": until}).encode()
+        try:
+            with self._told():
+                self._fs.pipe_file(self._lease(name, number), content, mode="create" if create else "overwrite")
+        except FileExistsError:
+            return False
+        return True
+
+    def _lease(self, name: str, number: int | None = None) -> str:
+        folder = f"{self._prefix}/leases/{name}"
+        return folder if number is None else f"{folder}/{number:09}.json"
+
+    def _read(self, key: str) -> bytes | None:
+        try:
+            with self._told():
+                return bytes(self._fs.cat_file(key))
+        except FileNotFoundError:
+            return None
+
+    def _key(self, path: Path) -> str:
+        return f"{self._prefix}/{path.relative_to(self._root).as_posix()}"
+
+    def _local(self, key: str) -> Path:
+        return self._root / str(key).removeprefix(f"{self._prefix}/").strip("/")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the libraries behind a URL become ones that say what to do; that something is not there passes."""
+        try:
+            yield
+        except (StorageError, FileExistsError):
+            raise
+        except FileNotFoundError as error:
+            if "bucket" in str(error).lower():
+                raise StorageError(f"{self.url}: {error}: create it, or correct FASHION_PIPELINE_DATA") from error
+            raise
+        except Exception as error:  # botocore, aiohttp and their like raise whatever happened to them
+            told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            if isinstance(error, PermissionError) or "credential" in type(error).__name__.lower():
+                mend = "give credentials as the storage's own tools take them (for S3 AWS_ACCESS_KEY_ID or a profile)"
+                raise StorageError(f"{self.url} lets nobody in ({told}): {mend}") from error
+            raise RemoteError(f"{self.url} does not answer ({type(error).__name__}: {told}): try again") from error
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+
+
+def _count(content: bytes) -> int:
+    try:
+        return int(json.loads(content)["at"])
+    except (ValueError, KeyError, TypeError):
+        return 0

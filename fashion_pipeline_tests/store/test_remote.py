@@ -1,0 +1,233 @@
+"""A data root in object storage: what one machine makes, another one has, whole or not at all."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pytest
+from PIL import Image
+
+from fashion_pipeline.resources.steps import may_pass
+from fashion_pipeline.settings import SettingsError
+from fashion_pipeline.store import remote
+from fashion_pipeline.store.errors import LockedError, StorageError
+from fashion_pipeline.store.remote import RemoteError
+from fashion_pipeline.store.store import Store
+from fashion_pipeline_tests.store.buckets import bucket, keys, machine, settings_of
+
+ROWS = {"training_log": [{"step": 0, "loss": None, "held_out_loss": 1.0, "learning_rate": 0.1, "gradient_norm": None}]}
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    with bucket() as given:
+        yield given
+
+
+@pytest.fixture
+def pair(environment: dict[str, str], tmp_path: Path) -> tuple[Store, Store]:
+    """Two machines with copies of one root."""
+    return machine(tmp_path / "a"), machine(tmp_path / "b")
+
+
+def add(store: Store, content: bytes = b"weights", **made_of: object):
+    files = {"weights.bin": content, "model": lambda path: (path.mkdir(), (path / "unet.bin").write_bytes(content))}
+    return store.records.add("training", "coat", made_of=made_of, tables=ROWS, files=files)
+
+
+def test_what_one_machine_makes_the_other_one_has(pair: tuple[Store, Store]) -> None:
+    one, other = pair
+    made = add(one)
+    found = other.records.latest("training", "coat")
+    assert (found, found.table("training_log")) == (made, made.table("training_log"))
+    assert not (found.folder / "weights.bin").exists(), "large files come when they are asked for"
+    assert found.path("weights.bin").read_bytes() == b"weights"
+    assert (found.path("model") / "unet.bin").read_bytes() == b"weights"
+    assert other.records.whole("training", "coat", made.key) == made
+    assert other.records.styles("training") == ["coat"] and other.records.all("training", "coat") == [made]
+
+    newer = add(other, b"more", steps=2)
+    assert one.records.latest("training", "coat") == newer
+    assert one.records.pointed_at("training", "coat") == other.records.pointed_at("training", "coat")
+
+
+def test_embeddings_images_sources_settings_and_versions_are_shared(pair: tuple[Store, Store], tmp_path: Path) -> None:
+    one, other = pair
+    rows = np.eye(2, dtype=np.float32)
+    one.features.add("coat", "encoder", "m", ["a", "b"], rows)
+    assert other.features.index("coat", "encoder", "m").rows(["b", "a"]).tolist() == rows[::-1].tolist()
+    assert other.features.styles() == ["coat"] and len(other.features.paths(["coat"])) == 1
+
+    one.samples.write("ab12", Image.new("RGB", (8, 8), "red"))
+    assert other.samples.readable("ab12") and not other.samples.readable("cd34")
+    assert [path.stem for path in other.samples.all()] == ["ab12"]
+
+    one.preferences.change("retraining", new_photos=5)
+    assert other.preferences.read().retraining.new_photos == 5
+
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "unet.bin").write_bytes(b"x")
+    one.versions.publish("coat", "v1", model, {"card.md": "# Coat"}, {"training": add(one)})
+    assert other.versions.styles() == ["coat"] and other.versions.pointer("coat").version == "v1"
+    assert [folder.name for folder in other.versions.all("coat")] == ["v1"]
+    assert not (tmp_path / "b" / "published" / "coat" / "v1" / "unet.bin").exists()
+    champion = other.versions.champion("coat")
+    assert champion is not None and (champion / "unet.bin").read_bytes() == b"x"
+    assert (champion / "trail" / "training" / "training_log.parquet").exists()
+    one.versions.publish("coat", "v2", model, {}, {})
+    assert other.versions.roll_back("coat") == ("v1", "v2")
+    other.versions.delete("coat", "v2")
+    assert [folder.name for folder in one.versions.all("coat")] == ["v1"]
+
+
+def test_a_style_that_is_forgotten_is_forgotten_everywhere(pair: tuple[Store, Store], tmp_path: Path) -> None:
+    from fashion_pipeline.core.catalog.listing import SourceSpec
+
+    one, other = pair
+    one.sources.register("coat", "coat", SourceSpec("/photos"))
+    add(one)
+    assert other.sources.subject("coat") == "coat"
+    other.forget("coat")
+    assert other.sources.styles() == one.sources.styles() == []
+    assert not keys("records") and not keys("sources")
+    assert one.records.newest("training", "coat") is None
+
+
+def test_an_upload_that_stops_half_way_leaves_nothing_to_be_seen(
+    pair: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pair
+    assert one.files.remote is not None
+    put = one.files.remote._fs.put_file
+
+    def stop(source: str, key: str, **options: object) -> None:
+        if key.endswith("record.json"):
+            raise OSError("Please reduce your request rate. (SlowDown, 503)")
+        put(source, key, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one.files.remote._fs, "put_file", stop)
+        with pytest.raises(RemoteError, match=r"s3://fashion/root does not answer .*SlowDown.*: try again") as caught:
+            add(one)
+    assert may_pass(caught.value)
+    assert keys("records") and not any(key.endswith("record.json") for key in keys("records"))
+    for store in pair:
+        assert store.records.newest("training", "coat") is None and store.records.all("training", "coat") == []
+        assert not list(store.root.glob("records/*/*/record=*"))
+    made = add(one)
+    assert other.records.whole("training", "coat", made.key) == made
+
+
+def test_an_answer_from_the_past_is_not_believed(pair: tuple[Store, Store]) -> None:
+    one, other = pair
+    client = boto3.client("s3")
+    place = {"Bucket": "fashion", "Key": "root/records/training/style=coat/latest.json"}
+    add(one)
+    old = client.get_object(**place)["Body"].read()
+    newer = add(one, steps=2)
+    assert other.records.latest("training", "coat") == newer
+    client.put_object(**place, Body=old)
+    assert other.records.latest("training", "coat") == newer == one.records.latest("training", "coat")
+
+
+def test_two_machines_do_not_work_on_one_style(pair: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = pair
+    with one.working_on("coat", "run 1"), other.working_on("bag", "run 2"):
+        with (
+            pytest.raises(LockedError, match=r"style 'coat' is in use by run 1 on .*: wait for it"),
+            other.working_on("coat", "run 2"),
+        ):
+            pytest.fail("two at once")
+        entered = threading.Event()
+
+        def wait() -> None:
+            with other.working_on("coat", "run 3", wait=20.0):
+                entered.set()
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert not entered.wait(1.5)
+    waiting.join(timeout=20)
+    assert entered.is_set()
+    assert len(keys("leases/styles/coat")) <= 2
+
+    # a machine that is gone
+    monkeypatch.setattr(remote, "LEASE_SECONDS", 1.0)
+    assert one.files.remote is not None
+    one.files.remote._take("styles/coat", "style 'coat'", "run 4", 0.0)
+    with pytest.raises(LockedError), other.working_on("coat", "run 5"):
+        pytest.fail("two at once")
+    time.sleep(1.2)
+    with other.working_on("coat", "run 6"):
+        content = json.loads(boto3.client("s3").get_object(Bucket="fashion", Key=_newest())["Body"].read())
+    assert content["who"] == "run 6" and content["until"] > time.time() - 1
+
+
+def _newest() -> str:
+    return f"root/{max(keys('leases/styles/coat'))}"
+
+
+def test_only_one_of_many_takes_a_free_lease(environment: dict[str, str], tmp_path: Path) -> None:
+    stores = [machine(tmp_path / str(number)) for number in range(6)]
+    began, taken, ended = threading.Barrier(6), [], threading.Barrier(6)
+
+    def take(store: Store) -> None:
+        began.wait()
+        try:
+            with store.working_on("coat", "somebody"):
+                taken.append(store)
+                ended.wait()
+        except LockedError:
+            ended.wait()
+
+    threads = [threading.Thread(target=take, args=(store,)) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(taken) == 1
+
+
+@pytest.mark.parametrize(
+    ("root", "without", "message"),
+    [
+        ("s3://nowhere/root", (), r"s3://nowhere/root: .*bucket does not exist.*: create it, or correct FASHION"),
+        (
+            "s3://fashion/root",
+            ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+            r"s3://fashion/root lets nobody in .*: give credentials",
+        ),
+        ("ftp4://x/y", (), r"ftp4://x/y cannot be opened .*: use s3://, gs:// or az://"),
+        ("gs://x/y", (), r"gs://x/y cannot be opened .*: install the extra 'gs'"),
+    ],
+)
+def test_what_is_wrong_with_a_root_is_said_with_the_way_out(
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    root: str,
+    without: tuple[str, ...],
+    message: str,
+) -> None:
+    for name in without:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(StorageError, match=message):
+        add(machine(tmp_path / "copy", root))
+
+
+def test_a_copy_belongs_to_one_root(tmp_path: Path) -> None:
+    assert settings_of(tmp_path / "a", "s3://x/y").url == settings_of(tmp_path / "a", "s3://x/y/").url == "s3://x/y"
+    with pytest.raises(SettingsError, match=r"a copy of another root than s3://x/z: set FASHION_PIPELINE_COPY"):
+        settings_of(tmp_path / "a", "s3://x/z")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="is not empty, and no copy of s3://x/y"):
+        settings_of(tmp_path / "b", "s3://x/y")
+    told = settings_of(tmp_path / "a", "s3://x/y").environment()
+    assert (told["FASHION_PIPELINE_DATA"], told["FASHION_PIPELINE_COPY"]) == ("s3://x/y", str(tmp_path / "a"))
