@@ -154,7 +154,7 @@ def _style_row(store: "Store", style: str, tell: Tell) -> dict[str, Any]:
     )
     row["best prompt"] = read(lambda: _reported(store, "prompt_report", style, "optimized_prompt"))
     row["verdict"] = read(lambda: _reported(store, "evaluation", style, "verdict"))
-    champion = read(lambda: store.versions.champion(style))
+    champion = read(lambda: store.versions.in_use(style))
     row["published"] = champion.name if champion else None
     return row
 

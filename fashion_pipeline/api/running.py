@@ -14,6 +14,7 @@ from fashion_pipeline.core.catalog.listing import (
     listing_state,
     style_slug,
 )
+from fashion_pipeline.core.objects import is_url
 from fashion_pipeline.settings import enter, read_settings
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _choose(store: "Store", style: str, config: Config, forget: bool) -> Config:
 def source_spec(source: str | Path | SourceSpec) -> SourceSpec:
     """A source as it is kept: the same path however it was spelt."""
     spec = source if isinstance(source, SourceSpec) else SourceSpec(str(source))
-    return replace(spec, path=str(Path(spec.path).expanduser().resolve()))
+    return spec if is_url(spec.path) else replace(spec, path=str(Path(spec.path).expanduser().resolve()))
 
 
 def _cost(instance: "DagsterInstance", store: "Store", style: str, mode: Mode, chosen: Config, photos: int) -> str:

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from fashion_pipeline import api
+from fashion_pipeline.api.running import source_spec
 from fashion_pipeline.cli.console import (
     Style,
     cell,
@@ -193,7 +194,7 @@ def move(
     """Let all styles of a source come from there, wherever their photos came from before."""
     with errors():
         moved = api.move(source)
-    out.print(f"{', '.join(moved)}: photos are now taken from {Path(source).expanduser().resolve()}", soft_wrap=True)
+    out.print(f"{', '.join(moved)}: photos are now taken from {source_spec(source).path}", soft_wrap=True)
 
 
 @app.command()

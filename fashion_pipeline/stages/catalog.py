@@ -55,7 +55,7 @@ def catalogue(
             listing.entries,
             known,
             rejects=listing.rejects,
-            base=source.folder,
+            base=source.base,
             withdrawn=_withdrawn(store),
             progress=progress,
         )

@@ -58,7 +58,8 @@ def evaluate_weights(
             evaluation_page(store, models, page, inputs, found.tables, content, found.verdict, found.sight, "")
 
         place = store.files.inside("weights", slug(style), key, content_key(content))
-        return Judged(place if store.files.here(place).exists() else store.files.place(place, fill), content)
+        done = store.files.here(place / REPORT).exists()
+        return Judged(store.files.here(place) if done else store.files.place(place, fill), content)
 
 
 def content_key(content: dict[str, Any]) -> str:

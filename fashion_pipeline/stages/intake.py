@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fashion_pipeline.core.catalog.listing import CatalogError, Listing, SourceSpec
+from fashion_pipeline.core.objects import is_url
 from fashion_pipeline.store.store import Store
 
 
@@ -25,8 +26,8 @@ def take_in(store: Store, spec: SourceSpec, listing: Listing, *, move: bool = Fa
     for style in listing.styles():
         if style not in registered or move:
             continue
-        other = Path(store.sources.source(style).path)
-        if other.resolve() != Path(spec.path).resolve() and other.exists():
+        other = store.sources.source(style).path
+        if not _is_same(other, spec.path) and (is_url(other) or Path(other).exists()):
             raise CatalogError(
                 f"style {style!r} of {spec.path} already comes from {other}: rename the style in one of them, or move "
                 f"all styles there with fashion-pipeline move {spec.path}"
@@ -34,3 +35,10 @@ def take_in(store: Store, spec: SourceSpec, listing: Listing, *, move: bool = Fa
     for style in listing.styles():
         store.sources.register(style, wordings[style], spec)
     return listing.styles()
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two sources are one place."""
+    if is_url(one) or is_url(other):
+        return one.rstrip("/") == other.rstrip("/")
+    return Path(one).resolve() == Path(other).resolve()

@@ -57,7 +57,8 @@ def approve(store: Store, style: str) -> Published:
     if pointer.waiting is None:
         raise StorageError(f"no version of {style!r} waits for approval")
     folder = store.versions.folder(style, pointer.waiting)
-    report = read_json(folder / EVALUATION, f"{folder / EVALUATION} is missing: evaluate {style!r} again")
+    evaluation = store.versions.part(style, pointer.waiting, EVALUATION)
+    report = read_json(evaluation, f"{evaluation} is missing: evaluate {style!r} again")
     if pointer.version is not None and report["champion"] != pointer.version:
         raise StorageError(
             f"version {pointer.waiting} of {style!r} was compared with {report['champion'] or 'no other'}, but "

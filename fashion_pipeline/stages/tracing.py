@@ -66,9 +66,10 @@ class Made:
         return bool(self.record()["made_of"].get("control", False))
 
 
-def trail_of(folder: Path) -> dict[str, Made]:
+def trail_of(store: Store, style: str, version: str) -> dict[str, Made]:
     """Kind → what is behind a version, in the order of the chain, from the version's own folder."""
-    parts = {part.name: Made(part.name, part) for part in (folder / TRAIL).glob("*") if part.is_dir()}
+    folder = store.versions.part(style, version, TRAIL)
+    parts = {part.name: Made(part.name, part) for part in folder.glob("*") if part.is_dir()}
     return {kind: parts[kind] for kind in KINDS if kind in parts}
 
 
@@ -108,7 +109,7 @@ def uses(store: Store, style: str, ids: set[str]) -> list[Use]:
             if use := _use(style, kind, record.key, record.created, _ancestry(store, record), ids):
                 found.append(use)
     for folder in store.versions.all(style):
-        trail = trail_of(folder)
+        trail = trail_of(store, style, folder.name)
         if use := _use(style, "version", folder.name, store.versions.created(folder), trail, ids):
             found.append(use)
     return found
@@ -125,8 +126,8 @@ def stale(store: Store) -> list[Use]:
 def trace_version(store: Store, style: str, version: str) -> dict[str, Any]:
     """What is behind a version, from its own trail: photos, prompts, seeds, scores and verdict. JSON types only."""
     folder = store.versions.folder(style, version)
-    report = read_json(folder / EVALUATION, f"style {style!r} has no version {version!r}")
-    trail = trail_of(folder)
+    report = read_json(store.versions.part(style, version, EVALUATION), f"style {style!r} has no version {version!r}")
+    trail = trail_of(store, style, version)
     images = {row["id"]: row for row in trail["catalog"].table("images").to_pylist()} if "catalog" in trail else {}
     pairs = trained_pairs(trail)
     searched = trail.get("search")

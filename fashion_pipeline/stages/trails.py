@@ -30,8 +30,8 @@ ORDER = [Model.ORIGINAL, Model.CHAMPION, Model.SPECIALISED]
 def version_trail(store: Store, style: str, version: str, part: int = 1) -> Trail:
     """One part of the page of a version, the first being 1. Raises StorageError for a version that is not there."""
     folder = store.versions.folder(style, version)
-    report = read_json(folder / EVALUATION, f"style {style!r} has no version {version!r}")
-    made, withdrawn = trail_of(folder), store.withdrawals.ids()
+    report = read_json(store.versions.part(style, version, EVALUATION), f"style {style!r} has no version {version!r}")
+    made, withdrawn = trail_of(store, style, version), store.withdrawals.ids()
     pairs = _by_image(trained_pairs(made))
     products = _products(made)
     parts = max(1, *(-(-len(rows) // PART) for rows in (pairs, products)))
@@ -87,12 +87,12 @@ def version_photo(store: Store, style: str, version: str, photo: str, side: int)
     Where the file is gone or another one now, what the version itself keeps of it: 16 x 16 pixels. Raises StorageError
     for a photo that did not go into it, or that was withdrawn.
     """
-    made = trail_of(store.versions.folder(style, version))
+    made = trail_of(store, style, version)
     rows = {row["id"]: row for row in made["catalog"].table("images").to_pylist()} if "catalog" in made else {}
     if photo not in rows or photo in store.withdrawals.ids():
         raise StorageError(f"photo {photo} did not go into version {version} of {style!r}, or was withdrawn")
     try:
-        place = located(rows[photo]["path"], store.sources.source(style).folder)
+        place = located(rows[photo]["path"], store.sources.source(style).base)
         image = open_photo(place, content=photo)
     except Exception:  # whatever a file that is gone, moved or broken raises
         small = Image.frombytes("RGB", (16, 16), rows[photo]["thumbnail"])

@@ -24,7 +24,8 @@ def version_rows(store: Store, style: str) -> list[dict[str, Any]]:
     old = {use.key: use.photos for use in stale(store) if (use.style, use.kind) == (style, "version")}
     rows = []
     for folder in store.versions.all(style):
-        report = read_json(folder / EVALUATION, f"{folder / EVALUATION} is missing: the version is not whole")
+        evaluation = store.versions.part(style, folder.name, EVALUATION)
+        report = read_json(evaluation, f"{evaluation} is missing: the version is not whole")
         gains = [g for g in report.get("gains", ()) if g["against"] == _OVER and _PLAIN.items() <= g.items()]
         rows.append(
             {

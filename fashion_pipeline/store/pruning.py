@@ -128,7 +128,7 @@ def _published_samples(store: Store) -> set[str]:
                 ("evaluation", "evaluation_samples"),
                 ("curation", "training_pairs"),
             ):
-                path = folder / TRAIL / kind / f"{table}.parquet"
+                path = store.versions.part(style, folder.name, f"{TRAIL}/{kind}/{table}.parquet")
                 named |= set(read_parquet(table, path, "").column("id").to_pylist()) if path.exists() else set()
     return named
 

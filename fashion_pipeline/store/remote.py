@@ -20,6 +20,7 @@ from pathlib import Path
 from socket import gethostname
 from typing import Any
 
+from fashion_pipeline.core.objects import opened, refusal, silence
 from fashion_pipeline.settings import MARK
 from fashion_pipeline.store.errors import LockedError, StorageError
 
@@ -36,7 +37,6 @@ RENEW_SECONDS = 20.0
 LOOK_SECONDS = 1.0
 
 _LAST = ("record.json", "version.json", "report.json")
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 
 
 class RemoteError(StorageError, ConnectionError):
@@ -48,16 +48,11 @@ class Remote:
 
     def __init__(self, url: str, root: Path) -> None:
         """Raises StorageError where the URL's kind of storage is not known or not installed."""
-        import fsspec
-
         self.url, self._root = url.rstrip("/"), root
-        kind = url.partition("://")[0]
         try:
-            self._fs, self._prefix = fsspec.url_to_fs(self.url, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            extra = _EXTRAS.get(kind)
-            mend = f"install the extra {extra!r}" if extra else "use s3://, gs:// or az://"
-            raise StorageError(f"{url} cannot be opened ({error}): {mend}") from error
+            self._fs, self._prefix = opened(self.url)
+        except ValueError as error:
+            raise StorageError(str(error)) from error
 
     @classmethod
     def of(cls, root: Path) -> "Remote | None":
@@ -199,16 +194,12 @@ class Remote:
             yield
         except (StorageError, FileExistsError):
             raise
-        except FileNotFoundError as error:
-            if "bucket" in str(error).lower():
-                raise StorageError(f"{self.url}: {error}: create it, or correct FASHION_PIPELINE_DATA") from error
-            raise
         except Exception as error:  # botocore, aiohttp and their like raise whatever happened to them
-            told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-            if isinstance(error, PermissionError) or "credential" in type(error).__name__.lower():
-                mend = "give credentials as the storage's own tools take them (for S3 AWS_ACCESS_KEY_ID or a profile)"
-                raise StorageError(f"{self.url} lets nobody in ({told}): {mend}") from error
-            raise RemoteError(f"{self.url} does not answer ({type(error).__name__}: {told}): try again") from error
+            if refused := refusal(self.url, error):
+                raise StorageError(refused) from error
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise RemoteError(silence(self.url, error)) from error
 
 
 def _beside(path: Path) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
+from fashion_pipeline.core.objects import is_url
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.files import Files, read_json, slug
 
@@ -41,7 +42,7 @@ class Sources:
     def source(self, style: str) -> SourceSpec:
         """Where a style's photos come from. Raises StorageError for a style nobody registered."""
         spec = SourceSpec.from_json(self._known(style)["source"])
-        return replace(spec, path=str(self._files.root / spec.path))
+        return spec if is_url(spec.path) else replace(spec, path=str(self._files.root / spec.path))
 
     def subject(self, style: str) -> str:
         """What prompts call a style, for example "ethnic wear"."""
@@ -93,9 +94,11 @@ class Sources:
             return source
 
     def _known(self, style: str) -> dict[str, Any]:
-        known = ", ".join(self.styles()) or "none yet"
-        missing = f"style {style!r} is not in the catalog (known: {known}): run it once with --source"
-        found = read_json(self.path(style), missing)
+        path = self.path(style)
+        if not path.exists():
+            known = ", ".join(self.styles()) or "none yet"
+            raise StorageError(f"style {style!r} is not in the catalog (known: {known}): run it once with --source")
+        found = read_json(path, f"{path} has just been removed: run {style!r} once with --source")
         if not {"subject", "source", "config"} <= found.keys() or not isinstance(json.loads(found["source"]), dict):
-            raise StorageError(f"{self.path(style)} is damaged: delete it and run {style!r} once with --source")
+            raise StorageError(f"{path} is damaged: delete it and run {style!r} once with --source")
         return found

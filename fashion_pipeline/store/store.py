@@ -69,7 +69,7 @@ class Store:
 
     def photos(self, catalog: Record) -> list[Photo]:
         """The photos of a catalog, where they lie now."""
-        base = self.sources.source(catalog.style).folder
+        base = self.sources.source(catalog.style).base
         return [
             Photo(
                 row["id"],

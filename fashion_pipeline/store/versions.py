@@ -111,11 +111,20 @@ class Versions:
 
     def champion(self, style: str) -> Path | None:
         """The folder of the published model; None if nothing was published yet. Raises StorageError if it is gone."""
+        folder = self.in_use(style)
+        return folder and self._files.here(folder)
+
+    def part(self, style: str, version: str, name: str) -> Path:
+        """One of the files and folders of a version, without fetching the others. It may be missing."""
+        return self._files.here(self.folder(style, version) / name)
+
+    def in_use(self, style: str) -> Path | None:
+        """The same as `champion`, without fetching the model."""
         version = self.pointer(style).version
         if version is None:
             return None
-        folder = self._files.here(self.folder(style, version))
-        if not folder.is_dir():
+        folder = self.folder(style, version)
+        if not self._is_there(folder):
             raise StorageError(
                 f"version {version} of {style!r} is in use, but {folder} is missing: go back with "
                 f"fashion-pipeline rollback --style {style}, or name another with publish --version"
@@ -144,8 +153,11 @@ class Versions:
 
     def all(self, style: str) -> list[Path]:
         """The folders of all versions of a style, oldest first."""
-        found = self._files.glob(self._files.inside("published", slug(style)), "[!.]*")
-        folders = [path for path in found if path.suffix != ".json"]
+        own = self._files.inside("published", slug(style))
+        if self._files.remote is None:
+            folders = [path for path in own.glob("[!.]*") if path.is_dir()]
+        else:
+            folders = [path.parent for path in self._files.glob(own, "*/version.json")]
         return sorted(folders, key=lambda path: (self.created(path), path.name))
 
     def styles(self) -> list[str]:
@@ -162,11 +174,11 @@ class Versions:
         return self._files.inside("published", slug(style), version)
 
     def _there(self, style: str, version: str) -> Path:
-        folder = self._files.here(self.folder(style, version))
-        if not folder.is_dir():
+        folder = self.folder(style, version)
+        if not self._is_there(folder):
             known = ", ".join(each.name for each in self.all(style)) or "none"
             raise StorageError(f"style {style!r} has no version {version!r}; its versions: {known}")
-        return folder
+        return self._files.here(folder)
 
     def _is_there(self, folder: Path) -> bool:
         """Whether a version is there, without fetching it."""

@@ -93,8 +93,7 @@ class Pages:
 
     def version_report(self, request: Request) -> Response:
         """The report of a version."""
-        folder = self._store.versions.folder(request.path_params["style"], request.path_params["version"])
-        return _file(folder / PAGE)
+        return _file(self._store.versions.part(request.path_params["style"], request.path_params["version"], PAGE))
 
     def version_photo(self, request: Request) -> Response:
         """A photo that went into a version."""

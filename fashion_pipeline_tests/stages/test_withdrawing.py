@@ -57,7 +57,7 @@ def publish_version(chain: Chain, training: Record) -> Path:
 
 def photo(chain: Chain, place: int) -> tuple[str, Path]:
     row = chain.store.records.latest("catalog", "coat").table("images").to_pylist()[place]
-    return row["id"], chain.store.sources.source("coat").folder / row["path"]
+    return row["id"], Path(chain.store.sources.source("coat").base) / row["path"]
 
 
 def withdraw(chain: Chain, name: str) -> None:

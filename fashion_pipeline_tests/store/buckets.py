@@ -5,6 +5,7 @@ seconds for large files; what it says in case of trouble is planted by the tests
 """
 
 import os
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,8 @@ def bucket() -> Iterator[dict[str, str]]:
     os.environ.update(given)
     S3FileSystem.clear_instance_cache()  # of a server before
     try:
+        request = urllib.request.Request(f"{given['AWS_ENDPOINT_URL']}/moto-api/reset", method="POST")
+        urllib.request.urlopen(request).close()  # what a server before left in this process
         boto3.client("s3").create_bucket(Bucket="fashion")
         yield given
     finally:

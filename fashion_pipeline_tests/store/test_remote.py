@@ -196,7 +196,7 @@ def test_only_one_of_many_takes_a_free_lease(environment: dict[str, str], tmp_pa
 @pytest.mark.parametrize(
     ("root", "without", "message"),
     [
-        ("s3://nowhere/root", (), r"s3://nowhere/root: .*bucket does not exist.*: create it, or correct FASHION"),
+        ("s3://nowhere/root", (), r"s3://nowhere/root: .*bucket does not exist.*: create it, or correct the URL"),
         (
             "s3://fashion/root",
             ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),

@@ -115,7 +115,7 @@ def test_a_photo_that_is_gone_is_shown_as_the_version_keeps_it_and_a_withdrawn_o
 ) -> None:
     ids = publish(chain, "v1", "a coat", seed=7)
     rows = {row["id"]: row for row in chain.store.records.latest("catalog", "coat").table("images").to_pylist()}
-    folder = chain.store.sources.source("coat").folder
+    folder = Path(chain.store.sources.source("coat").base)
     (folder / rows[ids[0]]["path"]).unlink()
     Image.new("RGB", (8, 8), "red").save(folder / rows[ids[2]]["path"])
     for gone in (ids[0], ids[2]):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from fashion_pipeline.core.catalog.decoding import AT_ONCE, decoders
 from fashion_pipeline.core.catalog.fingerprints import Fingerprints, Gallery
 from fashion_pipeline.core.catalog.listing import CatalogError, Entry, Reject, first_reasons
-from fashion_pipeline.core.catalog.photos import PhotoError, below, content_id, read_bytes
+from fashion_pipeline.core.catalog.photos import PhotoError, below, content_id, on_disk, read_bytes
 from fashion_pipeline.core.catalog.splits import Assignment, assign_splits, split_of
 from fashion_pipeline.core.tables import rows_to_table
 
@@ -92,14 +91,14 @@ def build_catalog(
     known: Known,
     *,
     rejects: Sequence[Reject] = (),
-    base: Path = Path(),
+    base: str = "",
     withdrawn: Withdrawn | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Catalog:
     """The catalog of `style` from all its entries.
 
     Photos that are known keep their group and split, and those of this style are not decoded again. `rejects` are the
-    source's own, `base` is the folder of the source, below which photos are listed; `withdrawn` photos and their
+    source's own, `base` is the folder or URL of the source, below which photos are listed; `withdrawn` photos and their
     near-duplicates are refused; `progress` is called with (done, all). Raises CatalogError with fewer than MIN_PHOTOS
     usable photos.
     """
@@ -136,10 +135,12 @@ def _inspect_all(
 def _inspect(entry: Entry, stored: set[str]) -> _Found:
     """Read one photo, and have it decoded unless its content is stored."""
     try:
-        identity = content_id(read_bytes(entry.location))
+        data = read_bytes(entry.location)
+        identity = content_id(data)
         if identity in stored:
             return _Found(entry, identity)
-        photo = decoders().inspect(entry.location)
+        with on_disk(entry.location, data) as place:
+            photo = decoders().inspect(place)
     except PhotoError as error:
         return _Found(entry, fault=str(error))
     row: Row = {"width": photo.width, "height": photo.height, "bytes": photo.bytes}
@@ -186,7 +187,7 @@ def _reject(photo: _Found, reason: str) -> Reject:
     return Reject(photo.entry.location, reason, photo.entry.style)
 
 
-def _from_source(entry: Entry, base: Path) -> Row:
+def _from_source(entry: Entry, base: str) -> Row:
     """What may change while the photo stays the same."""
     path = below(entry.location, base)
     return {"path": path, "attributes": dict(entry.attributes), "caption": entry.caption}

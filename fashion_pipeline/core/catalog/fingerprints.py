@@ -8,6 +8,7 @@ fourteen of them (Bentley 1975, as in scipy) names the few pairs that are looked
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import imagehash
 import numpy as np
@@ -25,8 +26,10 @@ re-encoded and retouched copies lie below 0.08, colourways of one product and ot
 
 _THUMBNAIL = 16
 _VALUES = _THUMBNAIL * _THUMBNAIL * 3
-_WAVES = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (1, 2), (2, 1), (2, 2), (0, 3), (3, 0), (0, 4))
-"""(vertical, horizontal) frequencies of the brightness that the tree looks at, beside two mean colours."""
+_WAVES = 18
+"""Lowest frequencies of the brightness that the tree looks at, beside two mean colours."""
+_LEAF = 40
+"""Photos of a leaf of the tree. On 70,000 photos these two numbers took the least time."""
 _AT_A_TIME = 512
 
 
@@ -67,7 +70,7 @@ def colours(image: Image.Image) -> NDArray[np.uint8]:
 
 
 class Gallery:
-    """Photos among which near-duplicates are looked for, at some 200 bytes of memory a photo.
+    """Photos among which near-duplicates are looked for, at some 300 bytes of memory a photo.
 
     Thumbnails are not kept: a part that holds photos which come into question is read again for them.
     """
@@ -125,7 +128,7 @@ class Gallery:
 
     @cached_property
     def _index(self) -> tuple[KDTree, NDArray[np.uint64]]:
-        return KDTree(np.concatenate(self._where)), np.concatenate(self._hashes)
+        return KDTree(np.concatenate(self._where), leafsize=_LEAF), np.concatenate(self._hashes)
 
 
 def near_duplicates(prints: Fingerprints) -> Iterator[tuple[int, int, float]]:
@@ -154,15 +157,16 @@ def _reach(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _coordinates(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(n, 16, 16, 3) → (n, 14): along orthonormal directions, so that no distance grows."""
+    """(n, 16, 16, 3) → (n, 20): along orthonormal directions, so that no distance grows."""
     return np.asarray(thumbnails.reshape(-1, _VALUES).astype(np.float32) @ _DIRECTIONS, np.float32)
 
 
 def _directions() -> NDArray[np.float32]:
-    """(768, 14) orthonormal columns: low frequencies of the brightness, and the mean of two colour differences."""
+    """(768, 20) orthonormal columns: low frequencies of the brightness, and the mean of two colour differences."""
     waves = dct(np.eye(_THUMBNAIL), norm="ortho", axis=0)
     grey, red_green, blue = ([1, 1, 1] / np.sqrt(3), [1, -1, 0] / np.sqrt(2), [1, 1, -2] / np.sqrt(6))
-    patterns = [(v, h, grey) for v, h in _WAVES] + [(0, 0, colour) for colour in (red_green, blue)]
+    lowest = sorted(product(range(_THUMBNAIL), repeat=2), key=lambda wave: (wave[0] ** 2 + wave[1] ** 2, wave))
+    patterns = [(v, h, grey) for v, h in lowest[:_WAVES]] + [(0, 0, colour) for colour in (red_green, blue)]
     columns = [np.einsum("v,h,c->vhc", waves[v], waves[h], colour).ravel() for v, h, colour in patterns]
     return np.stack(columns, axis=1).astype(np.float32)
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fashion_pipeline.core.catalog.photos import file_of
 
@@ -15,8 +15,16 @@ MAX_STYLE_LENGTH = 60
 MANIFESTS = (".csv", ".parquet")
 """Suffixes of manifests."""
 
+IMAGES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm"}
+)
+"""Suffixes of files that are taken for photos."""
+
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """Values, in lower case, that stand for no value."""
+
+
+_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 class CatalogError(Exception):
@@ -68,17 +76,19 @@ class SourceSpec:
     """Where photos come from."""
 
     path: str
-    """A folder with a folder per style, a folder with one manifest, a manifest, or a folder with IDX files."""
+    """A folder with a folder per style, a folder with one manifest, a manifest, or a folder with IDX files; or the URL
+    of one of the first three in object storage."""
     columns: ColumnMapping | None = None
     """None recognises product photos, and manifests with the columns `style` and `path`."""
     style_name: str = ""
     """How a style is worded in the plain prompt; empty for "{style}", for product photos "{style} wear"."""
 
     @property
-    def folder(self) -> Path:
-        """The folder that all its photos lie below."""
-        path = Path(self.path)
-        return path.parent if path.suffix.lower() in MANIFESTS else path
+    def base(self) -> str:
+        """The folder, or URL, that all its photos lie below."""
+        if PurePosixPath(self.path).suffix.lower() in MANIFESTS:
+            return self.path.rpartition("/")[0]
+        return self.path.rstrip("/") or "/"
 
     def to_json(self) -> str:
         """JSON from which `from_json` makes an equal spec."""
@@ -112,6 +122,8 @@ class Entry:
     """What `core.photos` opens."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     caption: str | None = None
+    state: str = ""
+    """What changes with the photo, where the source tells it; empty for a file, which is looked at."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +184,11 @@ def listing_state(entries: Iterable[Entry]) -> str:
     found: dict[Path, str] = {}
     digest = hashlib.sha256()
     for entry in sorted(entries, key=lambda entry: (entry.location, entry.key)):
-        path = file_of(entry.location)
-        if path not in found:
-            found[path] = _file_state(path)
-        parts = (entry.location, found[path], entry.key, entry.caption, sorted(entry.attributes.items()))
+        state = entry.state
+        if not state:
+            path = file_of(entry.location)
+            state = found[path] if path in found else found.setdefault(path, _file_state(path))
+        parts = (entry.location, state, entry.key, entry.caption, sorted(entry.attributes.items()))
         digest.update(repr(parts).encode())
     return digest.hexdigest()[:16]
 
@@ -194,3 +207,17 @@ def first_reasons(rejects: Sequence[Reject], count: int = 3) -> str:
         return ""
     reasons = "; ".join(f"{reject.path}: {reject.reason}" for reject in rejects[:count])
     return f"; {len(rejects)} rejected, first {reasons}"
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that systems leave behind."""
+    return name.startswith(".") or name.lower() in _CLUTTER
+
+
+def why_no_photo(path: Path) -> str:
+    """What is wrong with a file among photos that is none."""
+    if path.suffix.lower() in (".heic", ".heif"):
+        return "HEIC photos cannot be read: export it as JPEG"
+    if path.suffix.lower() == ".txt":
+        return "a text with no photo of the same name beside it: name it after its photo, or remove it"
+    return f"{path.suffix or 'a file without a suffix'} is no image: replace it by a JPEG or PNG, or remove it"

@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from fashion_pipeline.core.catalog.listing import (
     style_slug,
     worded,
 )
+from fashion_pipeline.core.objects import is_url
 
 _FACETS = ("garment", "colour", "pattern", "material", "fit", "mood", "audience", "season", "usage")
 
@@ -32,17 +34,24 @@ class _Row:
     fault: str = ""
 
 
-def read_manifest(manifest: Path, spec: SourceSpec) -> Listing:
-    """The photos that a manifest lists. Raises CatalogError if it cannot be read or lacks a column."""
+Locate = Callable[[str], str]
+"""The path of a photo as a manifest names it → its location. Raises CatalogError."""
+
+
+def read_manifest(manifest: Path, spec: SourceSpec, locate: Locate | None = None) -> Listing:
+    """The photos that a manifest lists. Raises CatalogError if it cannot be read or lacks a column.
+
+    Without `locate` they are files below the manifest's folder. The spec's path is what messages call it.
+    """
     read = _read_parquet if manifest.suffix.lower() == ".parquet" else _read_csv
     header, rows = read(manifest)
     mapping = spec.columns or _recognised(header, manifest)
     _check_columns(mapping, header, manifest)
     template = spec.style_name or ("{style} wear" if mapping == PRODUCT_PHOTOS else "{style}")
     listing = Listing([], [])
-    root = manifest.parent.resolve()
+    locate = locate or partial(_inside, manifest.parent, manifest.parent.resolve())
     for row in rows:
-        taken = _taken(row, mapping, manifest, root, template)
+        taken = _taken(row, mapping, spec.path if is_url(spec.path) else str(manifest), locate, template)
         if isinstance(taken, Entry):
             listing.entries.append(taken)
         else:
@@ -50,7 +59,7 @@ def read_manifest(manifest: Path, spec: SourceSpec) -> Listing:
     return listing
 
 
-def _taken(row: _Row, mapping: ColumnMapping, manifest: Path, root: Path, template: str) -> Entry | Reject:
+def _taken(row: _Row, mapping: ColumnMapping, manifest: str, locate: Locate, template: str) -> Entry | Reject:
     """The entry of a row, or why there is none."""
     where = f"{manifest}:{row.number}"
     style = ""
@@ -59,7 +68,7 @@ def _taken(row: _Row, mapping: ColumnMapping, manifest: Path, root: Path, templa
             raise CatalogError(row.fault)
         name = row.values[mapping.style]
         style = style_slug(name)
-        location = _inside(manifest.parent, root, _path_of(row.values, mapping))
+        location = locate(_path_of(row.values, mapping))
     except CatalogError as error:
         return Reject(where, str(error), style)
     return Entry(

@@ -1,13 +1,16 @@
 """Photos as people have them, decoded to what the rest of the program expects: upright RGB of bounded size.
 
-A location is a file, or item n of a Fashion-MNIST images file: `train-images-idx3-ubyte.gz#n`.
+A location is a file, item n of a Fashion-MNIST images file (`train-images-idx3-ubyte.gz#n`), or the URL of an object.
 """
 
 import hashlib
 import io
 import re
 import stat
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fashion_pipeline.core.catalog.idx import IdxError, read_idx
+from fashion_pipeline.core.objects import is_url, opened, refusal, silence
 
 MAX_PIXELS = 150_000_000
 """Images that declare more pixels are refused before a pixel is decoded."""
@@ -84,17 +88,49 @@ def read_bytes(location: str) -> bytes:
     """The bytes of the file, or of the item of an IDX file. Raises PhotoError."""
     if item := _idx_item(location):
         return _idx_pixels(*item).tobytes()
+    if is_url(location):
+        return _object_bytes(location)
     path = Path(location)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise PhotoError("no regular file but a folder, pipe or device: put a photo there, or remove it")
-        size = status.st_size
-        if size > MAX_BYTES:
-            raise PhotoError(f"the file has {size >> 20} MiB, more than {MAX_BYTES >> 20}: export it smaller")
+        _check_bytes(status.st_size)
         return path.read_bytes()
     except OSError as error:
         raise PhotoError(f"the file cannot be read ({error.strerror}): check that it exists and may be read") from error
+
+
+def _object_bytes(url: str) -> bytes:
+    try:
+        fs, path = opened(url)
+        _check_bytes(int(fs.info(path)["size"] or 0))
+        return bytes(fs.cat_file(path))
+    except PhotoError:
+        raise
+    except Exception as error:  # the clients of object storage raise whatever happened to them
+        if refused := refusal(url, error):
+            raise PhotoError(refused) from error
+        if isinstance(error, FileNotFoundError):
+            raise PhotoError("there is no such object: check that it exists and may be read") from error
+        raise ConnectionError(silence(url, error)) from error
+
+
+def _check_bytes(size: int) -> None:
+    if size > MAX_BYTES:
+        raise PhotoError(f"the file has {size >> 20} MiB, more than {MAX_BYTES >> 20}: export it smaller")
+
+
+@contextmanager
+def on_disk(location: str, data: bytes) -> Iterator[str]:
+    """Where `data`, which `read_bytes(location)` returned, lies for a process that has no access to its source."""
+    if not is_url(location):
+        yield location
+        return
+    with tempfile.NamedTemporaryFile(prefix="photo-") as file:
+        file.write(data)
+        file.flush()
+        yield file.name
 
 
 def require_content(image: Image.Image) -> None:
@@ -103,12 +139,12 @@ def require_content(image: Image.Image) -> None:
         raise PhotoError("it shows nothing, being one colour all over or fully transparent: replace or remove it")
 
 
-def located(path: str, base: Path) -> str:
-    """The location of a photo that a catalog lists below the folder of its source."""
-    return str(base / path)
+def located(path: str, base: str) -> str:
+    """The location of a photo that a catalog lists below the folder or URL of its source."""
+    return path if is_url(path) or path.startswith("/") else f"{base}/{path}"
 
 
-def below(location: str, base: Path) -> str:
+def below(location: str, base: str) -> str:
     """A location as a catalog lists it: below the folder of its source, wherever that lies; whole where it is not."""
     return location.removeprefix(f"{base}/")
 

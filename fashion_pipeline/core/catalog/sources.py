@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fashion_pipeline.core.catalog.buckets import read_bucket
 from fashion_pipeline.core.catalog.idx import IdxError, read_idx
 from fashion_pipeline.core.catalog.listing import (
+    IMAGES,
     MANIFESTS,
     CatalogError,
     Entry,
@@ -16,15 +18,13 @@ from fashion_pipeline.core.catalog.listing import (
     Reject,
     SourceSpec,
     first_reasons,
+    is_ignored,
     style_slug,
+    why_no_photo,
     worded,
 )
 from fashion_pipeline.core.catalog.manifests import read_manifest
-
-IMAGES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm"}
-)
-"""Suffixes of files that are taken for photos."""
+from fashion_pipeline.core.objects import is_url
 
 FASHION_MNIST = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot",
@@ -32,18 +32,23 @@ FASHION_MNIST = (
 """The label names of Fashion-MNIST, by label."""
 
 _LEADS_OUT = "a link that leads out of the source: copy the photos, or name a folder that holds both as the source"
-_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
 def read_source(spec: SourceSpec) -> Listing:
     """All photos of a source, unopened, and what was not taken. Raises CatalogError if there is none."""
+    if is_url(spec.path):
+        mend = "add rows" if spec.base != spec.path.rstrip("/") else f"put photos into {spec.path}/<style>/"
+        return _require_photos(read_bucket(spec), spec.path, mend)
     root = Path(spec.path).expanduser().absolute()
     if not root.exists():
         raise CatalogError(f"there is no {root}: name a folder with a folder per style, or a manifest")
     listing = _read_file(root, spec) if root.is_file() else _read_folder(root, spec)
+    return _require_photos(listing, str(root), "add rows" if root.is_file() else f"put photos into {root}/<style>/")
+
+
+def _require_photos(listing: Listing, source: str, mend: str) -> Listing:
     if not listing.entries:
-        mend = "add rows" if root.is_file() else f"put photos into {root}/<style>/"
-        raise CatalogError(f"no photos in {root}{first_reasons(listing.rejects)}: {mend}")
+        raise CatalogError(f"no photos in {source}{first_reasons(listing.rejects)}: {mend}")
     return listing
 
 
@@ -55,7 +60,7 @@ def _read_file(path: Path, spec: SourceSpec) -> Listing:
 
 def _read_folder(root: Path, spec: SourceSpec) -> Listing:
     try:
-        children = sorted(path for path in root.iterdir() if not _ignored(path.name))
+        children = sorted(path for path in root.iterdir() if not is_ignored(path.name))
     except OSError as error:
         raise CatalogError(f"{root} cannot be read ({error.strerror}): allow reading it") from error
     idx = [path for path in children if path.name.removesuffix(".gz").endswith("idx3-ubyte")]
@@ -107,7 +112,7 @@ def _read_style(root: Path, folder: Path, spec: SourceSpec, listing: Listing) ->
         listing.entries.append(Entry(style, folder.name, wording, "", str(path), caption=caption))
     for path in files:
         if path.suffix.lower() not in IMAGES and path not in captioned:
-            listing.rejects.append(Reject(str(path), _why_no_photo(path), style))
+            listing.rejects.append(Reject(str(path), why_no_photo(path), style))
 
 
 def _files_below(root: Path, folder: Path, style: str, rejects: list[Reject]) -> Iterator[Path]:
@@ -115,8 +120,8 @@ def _files_below(root: Path, folder: Path, style: str, rejects: list[Reject]) ->
         rejects.append(Reject(str(error.filename), f"cannot be read ({error.strerror}): allow reading it", style))
 
     for where, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(name for name in folders if not _ignored(name))
-        for path in (Path(where) / name for name in sorted(names) if not _ignored(name)):
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
+        for path in (Path(where) / name for name in sorted(names) if not is_ignored(name)):
             if not _is_utf8(path.name):
                 rejects.append(Reject(printable(path), "its name is not UTF-8: rename it", style))
             elif _leads_out(path, root):
@@ -136,18 +141,6 @@ def _is_utf8(name: str) -> bool:
 def printable(path: Path) -> str:
     """A path for people and tables, whatever bytes its name is made of."""
     return str(path).encode("utf-8", "replace").decode()
-
-
-def _ignored(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _CLUTTER
-
-
-def _why_no_photo(path: Path) -> str:
-    if path.suffix.lower() in (".heic", ".heif"):
-        return "HEIC photos cannot be read: export it as JPEG"
-    if path.suffix.lower() == ".txt":
-        return "a text with no photo of the same name beside it: name it after its photo, or remove it"
-    return f"{path.suffix or 'a file without a suffix'} is no image: replace it by a JPEG or PNG, or remove it"
 
 
 def _caption(path: Path, style: str, rejects: list[Reject]) -> str | None:

@@ -52,7 +52,7 @@ NOTHING_KNOWN = known()
 
 def built(root: Path, style: str, known: Known = NOTHING_KNOWN) -> Catalog:
     part = listed(root).of(style)
-    return build_catalog(style, part.entries, known, rejects=part.rejects, base=root)
+    return build_catalog(style, part.entries, known, rejects=part.rejects, base=str(root))
 
 
 def reasons(listing: Listing) -> dict[str, str]:

@@ -32,7 +32,7 @@ def rejects(source: Path) -> tuple[int, dict[str, str]]:
     """Photos taken, and for each other file why it was not."""
     listing: Listing = read_source(SourceSpec(str(source)))
     part = listing.of("coat")
-    made = build_catalog("coat", part.entries, NOTHING_KNOWN, rejects=part.rejects, base=source)
+    made = build_catalog("coat", part.entries, NOTHING_KNOWN, rejects=part.rejects, base=str(source))
     return made.images.num_rows, {Path(r["path"]).name: r["reason"] for r in made.rejects.to_pylist()}
 
 

@@ -1,0 +1,132 @@
+"""Photos in object storage: a folder per style, or a manifest, as on a disk."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fashion_pipeline.core.catalog.listing import (
+    IMAGES,
+    MANIFESTS,
+    CatalogError,
+    Entry,
+    Listing,
+    Reject,
+    SourceSpec,
+    is_ignored,
+    style_slug,
+    why_no_photo,
+    worded,
+)
+from fashion_pipeline.core.catalog.manifests import read_manifest
+from fashion_pipeline.core.objects import is_url, opened, refusal, silence
+
+
+def read_bucket(spec: SourceSpec) -> Listing:
+    """The photos below a URL. Raises CatalogError that says what is wrong with it and how to mend it."""
+    bucket = _Bucket(spec.base)
+    try:
+        if PurePosixPath(spec.path).suffix.lower() in MANIFESTS:
+            return bucket.manifest(PurePosixPath(spec.path).name, spec)
+        names = bucket.names()
+        manifests = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in MANIFESTS]
+        if len(manifests) > 1:
+            told = ", ".join(manifests)
+            raise CatalogError(
+                f"{spec.path} has {len(manifests)} manifests ({told}): name the one to read as the source"
+            )
+        return bucket.manifest(manifests[0], spec) if manifests else bucket.styles(names, spec)
+    except CatalogError:
+        raise
+    except Exception as error:  # the clients of object storage raise whatever happened to them
+        told = refusal(spec.path, error) or silence(spec.path, error)
+        if isinstance(error, FileNotFoundError) and not refusal(spec.path, error):
+            told = f"there is no {spec.path}: name a folder with a folder per style, or a manifest"
+        raise CatalogError(told) from error
+
+
+_LISTED = "listed"
+"""The state of a photo that a manifest names: asking for each would take as many requests. One that is replaced under
+its name is noticed when its style is catalogued."""
+
+
+class _Bucket:
+    """What lies below a URL."""
+
+    def __init__(self, base: str) -> None:
+        try:
+            self._fs, self._path = opened(base)
+        except ValueError as error:
+            raise CatalogError(str(error)) from error
+        self._base = base
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def names(self) -> list[str]:
+        """What lies below it, sorted, without hidden files and clutter."""
+        found = self._fs.find(self._path, detail=True)
+        self._known = {key.removeprefix(f"{self._path}/"): about for key, about in found.items()}
+        return sorted(name for name in self._known if not any(is_ignored(part) for part in name.split("/")))
+
+    def manifest(self, name: str, spec: SourceSpec) -> Listing:
+        """The photos that a manifest lists; whether they are there shows when they are read."""
+        data = bytes(self._fs.cat_file(f"{self._path}/{name}"))
+        with tempfile.TemporaryDirectory(prefix="manifest-") as folder:
+            file = Path(folder) / name
+            file.write_bytes(data)
+            try:
+                listing = read_manifest(file, spec, self._inside)
+            except CatalogError as error:
+                raise CatalogError(str(error).replace(str(file), spec.path)) from error
+        return Listing([replace(entry, state=_LISTED) for entry in listing.entries], listing.rejects)
+
+    def styles(self, names: list[str], spec: SourceSpec) -> Listing:
+        """The photos of each folder, and the texts beside them as captions."""
+        listing = Listing([], [])
+        captions = {name for name in names if name.endswith(".txt")}
+        captioned = set()
+        for name in names:
+            location, suffix = f"{self._base}/{name}", PurePosixPath(name).suffix.lower()
+            folder, _, rest = name.partition("/")
+            if not rest:
+                if suffix in IMAGES:
+                    reason = f"lies in no style's folder: move it into {self._base}/<style>/"
+                    listing.rejects.append(Reject(location, reason))
+                continue
+            try:
+                style = style_slug(folder)
+            except CatalogError as error:
+                listing.rejects.append(Reject(location, str(error)))
+                continue
+            if suffix in IMAGES:
+                text = f"{name.removesuffix(PurePosixPath(name).suffix)}.txt"
+                caption = self._caption(text, style, listing.rejects) if text in captions else None
+                captioned.add(text)
+                wording = worded(spec.style_name, folder)
+                state = self._state(name)
+                listing.entries.append(Entry(style, folder, wording, "", location, caption=caption, state=state))
+            elif suffix != ".txt":
+                listing.rejects.append(Reject(location, why_no_photo(Path(name)), style))
+        for name in sorted(captions - captioned):
+            if "/" in name:
+                listing.rejects.append(Reject(f"{self._base}/{name}", why_no_photo(Path(name))))
+        return listing
+
+    def _state(self, name: str) -> str:
+        about = self._known[name]
+        changed = about.get("ETag") or about.get("etag") or about.get("LastModified") or about.get("mtime")
+        return f"{about.get('size')} {changed}"
+
+    def _caption(self, name: str, style: str, rejects: list[Reject]) -> str | None:
+        try:
+            return " ".join(self._fs.cat_file(f"{self._path}/{name}").decode("utf-8-sig").split()) or None
+        except UnicodeDecodeError as error:
+            reason = f"the caption is not UTF-8 text ({error.reason}): save it as UTF-8"
+            rejects.append(Reject(f"{self._base}/{name}", reason, style))
+            return None
+
+    def _inside(self, path: str) -> str:
+        """A photo's URL; refused if it leads out of the manifest's folder."""
+        relative = path.removeprefix(f"{self._base}/")
+        if is_url(relative) or relative.startswith("/") or ".." in PurePosixPath(relative).parts:
+            raise CatalogError(f"{path!r} lies outside {self._base}: move the photo below it and correct the row")
+        return f"{self._base}/{relative}"
