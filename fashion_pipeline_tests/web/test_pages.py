@@ -1,6 +1,7 @@
 """What the web server of the UI serves of the data root: of which version, and nothing outside of it."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from PIL import Image
