@@ -21,6 +21,9 @@ from fashion_pipeline.store.store import Store
 YOUNG_SECONDS = 120.0
 """A run without a lock is taken to be starting for this long."""
 
+YOUNG_ELSEWHERE_SECONDS = 600.0
+"""The same where several machines share a root: a machine may have to fetch an image of the program first."""
+
 SETTLE_SECONDS = 2.0
 """Between two looks at a run that seems dead."""
 
@@ -72,7 +75,7 @@ def _free_slots_of_ended_runs(instance: DagsterInstance, store: Store) -> None:
     info = instance.event_log_storage.get_concurrency_info(POOL)
     for run_id in {*info.active_run_ids, *info.pending_run_ids, *info.assigned_run_ids}:
         run = instance.get_run_by_id(run_id)
-        if (run is None or run.is_finished) and not is_held(store.run_lock(run_id)):
+        if (run is None or run.is_finished) and not store.lives(run_id):
             instance.event_log_storage.free_concurrency_slots_for_run(run_id)
 
 
@@ -129,12 +132,13 @@ def watching(instance: DagsterInstance, store: Store, run: DagsterRun) -> Iterat
 def _without_process(instance: DagsterInstance, store: Store, among: RunsFilter) -> Iterator[DagsterRun]:
     for record in instance.get_run_records(among):
         run, lock = record.dagster_run, store.run_lock(record.dagster_run.run_id)
-        if is_held(lock):
+        if store.lives(run.run_id):
             continue
         try:
             left = lock.stat()
-        except FileNotFoundError:  # it starts, or is an old one
-            gone = time.time() - record.update_timestamp.timestamp() >= YOUNG_SECONDS
+        except FileNotFoundError:  # it starts, is an old one, or was on another machine
+            patience = YOUNG_SECONDS if store.files.remote is None else YOUNG_ELSEWHERE_SECONDS
+            gone = time.time() - record.update_timestamp.timestamp() >= patience
         else:  # a process that was killed left its name in the file, one that ended has emptied it
             gone = left.st_size > 0 or time.time() - left.st_mtime >= ENDING_SECONDS
         if gone:

@@ -14,7 +14,7 @@ from dagster import get_dagster_logger
 from fashion_pipeline.resources.liveness import watching
 from fashion_pipeline.resources.runs import PARTITION, missing_tags, origin
 from fashion_pipeline.settings import read_settings
-from fashion_pipeline.store.locks import holder, holding, is_held
+from fashion_pipeline.store.locks import holder, is_held
 from fashion_pipeline.store.store import Store
 
 PATIENCE = 6 * 3600.0
@@ -47,8 +47,7 @@ def _held(store: Store, run: dg.DagsterRun | None, log: logging.Logger) -> Itera
         yield
         return
     who = _described(run)
-    own = store.run_lock(run.run_id)
-    with holding(own, f"run {run.run_id}", who):
+    with store.running(run.run_id, who):
         style = run.tags.get(PARTITION)
         if style is None:
             yield

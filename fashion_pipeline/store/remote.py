@@ -114,11 +114,17 @@ class Remote:
             with self._told(), suppress(FileNotFoundError):
                 self._fs.rm_file(key)
 
+    def is_held(self, name: str) -> bool:
+        """Whether some machine holds a lease."""
+        _, held = self._newest(name)
+        return held is not None and held["until"] > time.time()
+
     @contextmanager
-    def lease(self, name: str, what: str, who: str, wait: float | None = 0.0) -> Iterator[None]:
+    def lease(self, name: str, what: str, who: str, wait: float | None = 0.0, *, once: bool = False) -> Iterator[None]:
         """Hold a lease of all machines while the block runs; `what`, `who` and `wait` as in `locks.holding`.
 
-        Raises LockedError. A machine that is gone loses its lease after LEASE_SECONDS.
+        Raises LockedError. A machine that is gone loses its lease after LEASE_SECONDS. One that is held `once` leaves
+        nothing behind.
         """
         number = self._take(name, what, who, wait)
         ended = threading.Event()
@@ -135,7 +141,11 @@ class Remote:
         finally:
             ended.set()
             renewing.join()
-            self._write(name, number, who, 0.0)
+            if once:
+                with self._told(), suppress(FileNotFoundError):
+                    self._fs.rm_file(self._lease(name, number))
+            else:
+                self._write(name, number, who, 0.0)
 
     def _take(self, name: str, what: str, who: str, wait: float | None) -> int:
         until = float("inf") if wait is None else time.monotonic() + wait

@@ -36,7 +36,7 @@ from fashion_pipeline.core.rows import Photo
 from fashion_pipeline.store.embeddings import PHOTOS, Embeddings
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.files import Files, slug
-from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.locks import holding, is_held
 from fashion_pipeline.store.pictures import Pictures
 from fashion_pipeline.store.preferences import PreferencesFile
 from fashion_pipeline.store.queries import query
@@ -174,10 +174,24 @@ class Store:
         lock = self.files.inside("locks", "catalog")
         return self._alone(lock, "catalog", "the catalog", " ".join(sys.argv)[:200], None)
 
+    def running(self, run: str, who: str) -> AbstractContextManager[None]:
+        """Held by the process of a run while it lives."""
+        return self._alone(self.run_lock(run), f"runs/{run}", f"run {run}", who, once=True)
+
+    def lives(self, run: str) -> bool:
+        """Whether the process of a run lives, on this machine or another one that shares the root."""
+        lock, remote = self.run_lock(run), self.files.remote
+        if lock.exists() or remote is None:
+            return is_held(lock)
+        return remote.is_held(f"runs/{run}")
+
     @contextmanager
-    def _alone(self, lock: Path, lease: str, what: str, who: str, wait: float | None) -> Iterator[None]:
+    def _alone(
+        self, lock: Path, lease: str, what: str, who: str, wait: float | None = 0.0, once: bool = False
+    ) -> Iterator[None]:
         remote = self.files.remote
-        with holding(lock, what, who, wait), remote.lease(lease, what, who, wait) if remote else nullcontext():
+        everywhere = remote.lease(lease, what, who, wait, once=once) if remote else nullcontext()
+        with holding(lock, what, who, wait), everywhere:
             yield
 
     # --- questions

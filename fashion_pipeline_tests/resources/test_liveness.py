@@ -16,6 +16,7 @@ from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_ite
 from fashion_pipeline.resources import liveness
 from fashion_pipeline.resources.liveness import COMMAND, bury_dead_runs, watching
 from fashion_pipeline.settings import Settings, enter
+from fashion_pipeline.store import remote
 from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.store import Store
 
@@ -181,3 +182,26 @@ def test_the_daemon_notices_a_killed_run_by_the_launcher_that_ships(
             assert instance.run_launcher.check_run_worker_health(get(instance, lives)).status == WorkerStatus.RUNNING
         assert status_of(instance, killed) == dg.DagsterRunStatus.FAILURE
         assert status_of(instance, lives) == dg.DagsterRunStatus.STARTED
+
+
+def test_a_run_of_another_machine_lives_as_long_as_it_says_so(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("moto", reason="moto is not installed")
+    from fashion_pipeline_tests.store.buckets import bucket, keys, machine
+
+    monkeypatch.setattr(liveness, "YOUNG_ELSEWHERE_SECONDS", 0.0)
+    with bucket():
+        here, there = machine(tmp_path / "here"), machine(tmp_path / "there")
+        run = begun(instance)
+        with there.running(run, "run"):
+            assert here.lives(run) and there.lives(run)
+            assert bury_dead_runs(instance, here) == []
+        assert not here.lives(run) and not keys("leases/runs")
+        run = begun(instance)
+        monkeypatch.setattr(remote, "LEASE_SECONDS", 0.5)
+        assert there.files.remote is not None
+        there.files.remote._take(f"runs/{run}", "run", "run", 0.0)  # a machine that is switched off
+        assert here.lives(run)
+        time.sleep(0.6)
+        assert run in bury_dead_runs(instance, here)
