@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -9,12 +10,16 @@ from pathlib import Path
 
 from fashion_pipeline.core.weights import is_whole
 from fashion_pipeline.settings import Settings, SettingsError, read_profile
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import Files
 
 PACKAGES = ("dagster", "dagster-webserver", "torch", "diffusers", "transformers", "peft", "pyarrow", "duckdb")
 SPARE = 1e9
 """Bytes for images, embeddings, caches and checkpoints of one style, beside its model."""
 LARGE_UNET = 3.5e9
 """Bytes of a UNet that is not here yet: that of Stable Diffusion v1.5 in single precision."""
+
+ANSWER_SECONDS = 5.0
 
 Finding = tuple[str, bool, str, str]
 """Name, whether it is well, what was found, how to mend it."""
@@ -27,6 +32,10 @@ def examine(settings: Settings, profile: str) -> Iterator[Finding]:
     for package in PACKAGES:
         yield _package(package)
     yield from _storage(settings, profile)
+    if settings.url:
+        yield _object_storage(settings)
+    if settings.ray:
+        yield _cluster(settings)
     yield _device(settings)
     yield from _models(profile)
 
@@ -53,6 +62,41 @@ def _storage(settings: Settings, profile: str) -> Iterator[Finding]:
         f"{free / 1e9:.0f} GB free; a style takes about {style / 1e9:.1f} GB, each retraining as much again until clean"
     )
     yield "disk", free > style, told, f"free {style / 1e9:.1f} GB or more"
+
+
+def _object_storage(settings: Settings) -> Finding:
+    try:
+        files = Files(settings.data)
+        if files.remote is not None:
+            with files.remote.lease("doctor", "the doctor", "a doctor", once=True):
+                pass
+    except StorageError as error:
+        return "object storage", False, str(error), "correct FASHION_PIPELINE_DATA or its credentials"
+    return "object storage", True, f"{settings.url} can be read and written, {settings.data} is the copy", ""
+
+
+def _cluster(settings: Settings) -> Finding:
+    """Whether the Ray cluster answers; one of this machine is started by the run that wants it."""
+    try:
+        import ray
+
+        from fashion_pipeline.resources.ray import LOCAL
+    except ImportError as error:
+        return "Ray cluster", False, str(error), "pip install 'fashion-pipeline[ray]', or unset FASHION_PIPELINE_RAY"
+    if settings.ray == LOCAL:
+        return "Ray cluster", True, "of this machine alone", ""
+    try:
+        host, colon, port = settings.ray.removeprefix("ray://").rpartition(":")
+        if colon and port.isdecimal():  # Ray itself would wait for minutes
+            socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+        ray.init(settings.ray, logging_level="ERROR", log_to_driver=False)
+        found = ray.cluster_resources()
+        ray.shutdown()
+    except Exception as error:  # Ray raises whatever its connection trips over
+        told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        return "Ray cluster", False, f"{settings.ray}: {told}", "start it, or correct FASHION_PIPELINE_RAY"
+    told = f"{settings.ray}: {found.get('CPU', 0):.0f} processors, {found.get('GPU', 0):.0f} cards"
+    return "Ray cluster", True, told, ""
 
 
 def _style_cost(name: str) -> float:

@@ -34,6 +34,11 @@ LIVENESS = "fashion_pipeline_tests/resources/test_liveness.py"
 DAMAGE = "fashion_pipeline_tests/stages/test_damage.py"
 HOSTILE = "fashion_pipeline_tests/core/catalog/test_hostile.py"
 SECURITY = "fashion_pipeline_tests/security"
+FINGERPRINTS = "fashion_pipeline_tests/core/catalog/test_fingerprints.py"
+ASSEMBLING = "fashion_pipeline_tests/core/catalog/test_assembling.py"
+BUCKETS = "fashion_pipeline_tests/core/catalog/test_buckets.py"
+REMOTE = "fashion_pipeline_tests/store/test_remote.py"
+RAY = "fashion_pipeline_tests/stages/test_ray.py"
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ MUTATIONS = (
     Mutation(
         "a version's page is made of the newest records",
         "stages/trails.py",
-        "    made, withdrawn = trail_of(folder), store.withdrawals.ids()\n",
+        "    made, withdrawn = trail_of(store, style, version), store.withdrawals.ids()\n",
         '    newest = store.records.ancestry(store.records.latest("evaluation", style))\n'
         "    made, withdrawn = {k: Made(k, r.folder) for k, r in newest.items()}, store.withdrawals.ids()\n",
         (PAGES,),
@@ -187,9 +192,9 @@ MUTATIONS = (
     ),
     Mutation(
         "anchors from dev photos of other styles",
-        "stages/similarity.py",
-        "ids = [photo.id for photo in there if photo.split == Split.SEARCH]",
-        "ids = [photo.id for photo in there]",
+        "stages/features.py",
+        "search = [at for at, photo in enumerate(photos) if photo.split == Split.SEARCH]",
+        "search = list(range(len(photos)))",
         (CHAIN,),
     ),
     Mutation(
@@ -266,9 +271,9 @@ MUTATIONS = (
     ),
     Mutation(
         "near-duplicates of held-out photos are trained on",
-        "stages/curation.py",
-        "if ids[one] in trained and held_out[other]:",
-        "if False:",
+        "core/catalog/assembling.py",
+        "return sorted({there[i] for i, j, _ in known.near(known_prints(own)) if out[j]})",
+        "return []",
         (FAULTS,),
     ),
     Mutation(
@@ -330,7 +335,7 @@ MUTATIONS = (
     Mutation(
         "damaged weights are found and used",
         "store/records.py",
-        "                require_same_files(found.folder, found.checksums)\n",
+        "                require_same_files(self._files.here(found.folder), found.checksums)\n",
         "",
         (DAMAGE,),
     ),
@@ -361,6 +366,73 @@ MUTATIONS = (
         "SET python_enable_replacements = false",
         "SET python_enable_replacements = true",
         (f"{SECURITY}/test_sql.py",),
+    ),
+    Mutation(
+        "the index of near-duplicates looks less far than it must",
+        "core/catalog/fingerprints.py",
+        "np.sqrt(_VALUES) * _contrast(thumbnails) + 0.1)",
+        "np.sqrt(_VALUES) * _contrast(thumbnails) / 2)",
+        (FINGERPRINTS,),
+    ),
+    Mutation(
+        "near-duplicates in two splits of two styles are not seen",
+        "core/catalog/assembling.py",
+        "if i < j or j >= own]",
+        "if i < j < own]",
+        (ASSEMBLING,),
+    ),
+    Mutation(
+        "the pieces of a worker that died are forgotten",
+        "stages/on_ray.py",
+        "left.extendleft([given] if given is not None else [])",
+        "left.extendleft([])",
+        (RAY,),
+    ),
+    Mutation(
+        "a record in object storage is seen before it is complete",
+        "store/remote.py",
+        "key=lambda each: (each.name in _LAST, each)",
+        "key=lambda each: (each.name not in _LAST, each)",
+        (REMOTE,),
+    ),
+    Mutation(
+        "what is uploaded is seen here before it is there",
+        "store/files.py",
+        "            if self._is_shared(path):\n"
+        "                self._remote.put(temporary, path)\n"
+        "            temporary.replace(path)\n",
+        "            temporary.replace(path)\n"
+        "            if self._is_shared(path):\n"
+        "                self._remote.put(path, path)\n",
+        (REMOTE,),
+    ),
+    Mutation(
+        "an answer from the past is believed",
+        "store/remote.py",
+        "_count(found) >= _count(path.read_bytes())",
+        "True",
+        (REMOTE,),
+    ),
+    Mutation(
+        "two machines take one lease",
+        "store/remote.py",
+        'mode="create" if create else "overwrite"',
+        'mode="overwrite"',
+        (REMOTE,),
+    ),
+    Mutation(
+        "runs of other machines are taken for dead",
+        "store/store.py",
+        '        return remote.is_held(f"runs/{run}")\n',
+        "        return False\n",
+        (LIVENESS,),
+    ),
+    Mutation(
+        "a manifest in a bucket may name photos elsewhere",
+        "core/catalog/buckets.py",
+        'if is_url(relative) or relative.startswith("/") or ".." in PurePosixPath(relative).parts:',
+        "if False:",
+        (BUCKETS,),
     ),
     Mutation(
         "processes of a training meet where everybody can",

@@ -19,6 +19,8 @@ from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
 from fashion_pipeline.core.catalog.photos import PhotoError  # noqa: E402
 from fashion_pipeline.core.prompts.requests import Request  # noqa: E402
+from fashion_pipeline.diagnosis import examine  # noqa: E402
+from fashion_pipeline.settings import read_settings  # noqa: E402
 from fashion_pipeline.stages import on_ray  # noqa: E402
 from fashion_pipeline.stages.drawing import Embedder  # noqa: E402
 from fashion_pipeline.stages.models import Models  # noqa: E402
@@ -171,3 +173,14 @@ def test_nothing_of_ray_is_imported_where_no_cluster_is_named(tmp_path: Path) ->
 
     assert told("") == "False ModelsResource"
     assert told("auto").endswith("RayModelsResource")
+
+
+def test_the_doctor_says_whether_the_cluster_answers(nodes: Nodes, tmp_path: Path) -> None:
+    def told(address: str) -> tuple[bool, str]:
+        settings = read_settings({"FASHION_PIPELINE_DATA": str(tmp_path), "FASHION_PIPELINE_RAY": address})
+        return {name: (good, text) for name, good, text, _ in examine(settings, "embedded")}["Ray cluster"]
+
+    assert told(nodes.address) == (True, f"{nodes.address}: 2 processors, 0 cards")
+    good, text = told("127.0.0.1:1")
+    assert not good and "127.0.0.1:1: " in text and "refused" in text
+    assert told("local") == (True, "of this machine alone")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fashion_pipeline import diagnosis
 from fashion_pipeline.resources.steps import may_pass
 from fashion_pipeline.settings import SettingsError
 from fashion_pipeline.store import remote
@@ -219,6 +220,14 @@ def test_what_is_wrong_with_a_root_is_said_with_the_way_out(
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(StorageError, match=message):
         add(machine(tmp_path / "copy", root))
+
+
+def test_the_doctor_says_whether_a_root_can_be_written(environment: dict[str, str], tmp_path: Path) -> None:
+    for root, fine in (("s3://fashion/root", True), ("s3://nowhere/root", False)):
+        settings = settings_of(tmp_path / root.replace("/", "-"), root)
+        findings = {name: (good, told) for name, good, told, _ in diagnosis.examine(settings, "embedded")}
+        assert findings["object storage"][0] == fine and root in findings["object storage"][1]
+    assert not keys("leases")
 
 
 def test_a_copy_belongs_to_one_root(tmp_path: Path) -> None:
