@@ -1,5 +1,6 @@
 """DuckDB over all tables: in memory, without any access to files."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,19 @@ _FOLDERS = pa.schema([("style", pa.string()), ("record", pa.string())])
 Tell = Callable[[str], None]
 
 
-def query(root: Path, records: Records, growing: Sequence[Embeddings], sql: str, tell: Tell) -> pa.Table:
+def query(
+    root: Path, records: Records, growing: Sequence[Embeddings], sql: str, tell: Tell, *, fetched: bool = False
+) -> pa.Table:
     """The answer to a query; files that are damaged are left out of it, and `tell` is called for each.
 
     A table holds the rows of each style's latest record, with the columns `style` and `record`; `<table>_history` those
     of all records. The tables are handed over as Arrow, and DuckDB itself may touch no file and load no extension.
-    Raises duckdb.Error.
+    Where files are `fetched` from elsewhere, there are only the tables that the query names. Raises duckdb.Error.
     """
     import duckdb
 
-    files = _files(records, growing, tell)
+    named = set(re.findall(r"\w+", sql.lower()))
+    files = _files(records, growing, (lambda name: name in named) if fetched else (lambda name: True), tell)
     try:
         return _answer(root, files, sql)
     except duckdb.Error:
@@ -49,23 +53,28 @@ def query(root: Path, records: Records, growing: Sequence[Embeddings], sql: str,
         return _answer(root, whole, sql)
 
 
-def _files(records: Records, growing: Sequence[Embeddings], tell: Tell) -> dict[str, list[Path]]:
-    """The files of every table."""
+def _files(
+    records: Records, growing: Sequence[Embeddings], wanted: Callable[[str], bool], tell: Tell
+) -> dict[str, list[Path]]:
+    """The files of every table that is wanted."""
     found: dict[str, list[Path]] = {}
     for kind, made in KINDS.items():
+        tables = [table for table in made.tables if wanted(table)]
+        histories = [table for table in made.tables if wanted(f"{table}{HISTORY}")]
         latest = []
-        for style in records.styles(kind) if made.tables else ():
+        for style in records.styles(kind) if tables else ():
             try:
                 latest.append(records.latest(kind, style))
             except StorageError as error:
                 tell(f"left out: {error}")
-        whole = [record for style in records.styles(kind) for record in records.all(kind, style)]
-        for table in made.tables:
+        styles = records.styles(kind) if histories else ()
+        whole = [record for style in styles for record in records.all(kind, style)]
+        for table in tables:
             found[table] = _there([record.path(f"{table}.parquet") for record in latest], tell)
-            found[f"{table}{HISTORY}"] = _there(
-                [record.path(f"{table}.parquet") for record in whole], lambda text: None
-            )
-    return found | {each.table: each.paths(each.styles()) for each in growing}
+        for table in histories:
+            paths = [record.path(f"{table}.parquet") for record in whole]
+            found[f"{table}{HISTORY}"] = _there(paths, lambda text: None)
+    return found | {each.table: each.paths(each.styles()) for each in growing if wanted(each.table)}
 
 
 def _there(paths: Sequence[Path], tell: Tell) -> list[Path]:

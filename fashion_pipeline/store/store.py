@@ -198,7 +198,8 @@ class Store:
 
     def sql(self, text: str, tell: Callable[[str], None] = lambda text: None) -> pa.Table:
         """A DuckDB query over all tables, see `queries.query`. Raises duckdb.Error."""
-        return query(self.root, self.records, [self.features, self.sample_features], text, tell)
+        growing, fetched = [self.features, self.sample_features], self.files.remote is not None
+        return query(self.root, self.records, growing, text, tell, fetched=fetched)
 
 
 def _prints(catalog: Record) -> Fingerprints:

@@ -86,6 +86,16 @@ def test_embeddings_images_sources_settings_and_versions_are_shared(pair: tuple[
     assert [folder.name for folder in one.versions.all("coat")] == ["v1"]
 
 
+def test_a_query_fetches_the_tables_that_it_names(pair: tuple[Store, Store]) -> None:
+    one, other = pair
+    add(one)
+    one.features.add("coat", "encoder", "m", ["a"], np.eye(1, dtype=np.float32))
+    assert other.sql("select count(*) n from training_log").to_pylist() == [{"n": 1}]
+    assert not list(other.root.glob("embeddings/**/*.parquet"))
+    assert other.sql("select count(*) n from training_log_history").to_pylist() == [{"n": 1}]
+    assert other.sql("SELECT id FROM Features").to_pylist() == [{"id": "a"}]
+
+
 def test_a_style_that_is_forgotten_is_forgotten_everywhere(pair: tuple[Store, Store], tmp_path: Path) -> None:
     from fashion_pipeline.core.catalog.listing import SourceSpec
 
