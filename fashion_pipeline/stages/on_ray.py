@@ -94,10 +94,11 @@ class OnRay:
             except RayTaskError as error:
                 raise error.cause from error
             except (RayActorError, ObjectLostError) as error:  # its process or node died: others do what it had
-                deaths += 1
+                others = [each for each in self._workers if each is not worker]
+                deaths += given is None or len(others) < len(self._workers)  # and not once more for each of its pieces
                 if deaths > MOST_DEATHS:
                     raise WorkersError(f"{deaths} workers died: see what Ray tells of them ({error})") from error
-                self._workers = [each for each in self._workers if each is not worker]
+                self._workers = others
                 left.extendleft([given] if given is not None else [])
                 continue
             if given is None:
