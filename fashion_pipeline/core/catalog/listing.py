@@ -106,7 +106,7 @@ class SourceSpec:
             raise CatalogError(f"not a photo source: {text[:200]!r} ({error})") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One photo that a source lists; it has not been opened yet."""
 
