@@ -63,4 +63,5 @@ class RayModelsResource(ModelsResource):
                     self.cluster.on_connect(context)
 
             spread = OnRay(models.profile_name, models.device, models.precision, models.machine, connect=connect)
-            yield replace(models, spread=spread)
+            # several processes of this machine need no cluster to train together
+            yield replace(models, spread=spread, cluster="" if self.cluster.address == LOCAL else self.cluster.address)

@@ -33,13 +33,15 @@ def trainer(context: dg.AssetExecutionContext, models: Models, store: Store) -> 
     """
 
     def train(job: "TrainingJob", title: str) -> None:
+        if models.spread:
+            models.spread.release()  # a training wants the devices for itself
         order = Order.write(models, job, title, pipes=True)
         client = dg.PipesSubprocessClient(termination_timeout_seconds=_STOPPING)
         with _shown(context, store, job.output / SAMPLES):
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", dg.PreviewWarning)  # of how Pipes counts the processes that write
-                    client.run(context=context, command=command(order, job.recipe.processes))
+                    client.run(context=context, command=command(order, job.recipe.processes, models.cluster))
             except DagsterPipesExecutionError as error:
                 raise _failure(job.output, error) from None
 

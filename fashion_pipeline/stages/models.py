@@ -72,6 +72,8 @@ class Models:
     """Where it is kept how this machine computes fastest."""
     spread: Spread | None = None
     """Processes elsewhere that embed and draw; None: this one does."""
+    cluster: str = ""
+    """Address of the Ray cluster on which several processes train together; empty: on this machine."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Models":

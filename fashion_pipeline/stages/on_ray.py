@@ -70,6 +70,14 @@ class OnRay:
         """See `spread.Spread`."""
         return RayPainter(self, pipeline, self._models().profile.generation.batch_size)
 
+    def release(self) -> None:
+        """See `spread.Spread`."""
+        import ray
+
+        for worker in (*self._workers, *self._coming.values()):
+            ray.kill(worker)
+        self._workers, self._coming = [], {}
+
     def _models(self) -> Models:
         return Models(self.profile, self.device, self.precision, self.machine)
 

@@ -102,6 +102,10 @@ class Spread(Protocol):
         """What draws there."""
         ...
 
+    def release(self) -> None:
+        """Give up devices and memory; whoever asks again gets new processes."""
+        ...
+
 
 def embed_here(encoder: ImageEncoder, pieces: Sequence[Sequence[Picture]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """(number of a piece, the rows of its pictures) in order, by an encoder of this process."""

@@ -74,8 +74,10 @@ class Order:
         return Models(self.profile, self.device, self.precision, Path(self.machine) if self.machine else None)
 
 
-def command(order: Path, processes: int = 1) -> list[str]:
-    """What starts a training: one process, or several that find each other on this machine."""
+def command(order: Path, processes: int = 1, cluster: str = "") -> list[str]:
+    """What starts a training: one process, or several of this machine, or of the Ray cluster at an address."""
+    if processes > 1 and cluster:
+        return [sys.executable, "-m", "fashion_pipeline.stages.together_on_ray", str(order), str(processes), cluster]
     if processes > 1:
         return [sys.executable, "-m", "fashion_pipeline.stages.together", str(order), str(processes)]
     return [sys.executable, "-m", "fashion_pipeline.stages.trainer", str(order)]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
@@ -20,16 +21,20 @@ from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 from fashion_pipeline.core.catalog.photos import PhotoError  # noqa: E402
 from fashion_pipeline.core.prompts.requests import Request  # noqa: E402
 from fashion_pipeline.diagnosis import examine  # noqa: E402
+from fashion_pipeline.ml.training.results import TrainingResult  # noqa: E402
 from fashion_pipeline.settings import read_settings  # noqa: E402
 from fashion_pipeline.stages import on_ray  # noqa: E402
 from fashion_pipeline.stages.drawing import Embedder  # noqa: E402
 from fashion_pipeline.stages.models import Models  # noqa: E402
 from fashion_pipeline.stages.on_ray import OnRay  # noqa: E402
 from fashion_pipeline.stages.spread import Picture, Pipeline, embed_here  # noqa: E402
+from fashion_pipeline.stages.trainer import command  # noqa: E402
+from fashion_pipeline.stages.training import OUTCOME  # noqa: E402
 from fashion_pipeline.store.store import Store  # noqa: E402
 from fashion_pipeline_tests.conftest import QUICK, SAMPLES, quick_profile  # noqa: E402
 from fashion_pipeline_tests.stages.counted import Counted, log_of  # noqa: E402
 from fashion_pipeline_tests.stages.nodes import MEMORY, two_nodes  # noqa: E402
+from fashion_pipeline_tests.stages.test_trainer import order  # noqa: E402
 
 REQUESTS = [Request("a coat", seed=seed, steps=5, guidance=3.0, width=64, height=64) for seed in range(44)]
 PHOTOS = sorted((SAMPLES / "coat").glob("*.png"))[:48]
@@ -76,6 +81,16 @@ def test_images_and_embeddings_are_those_of_this_process(connected: Nodes, machi
     assert sorted(drawn) == list(range(len(REQUESTS)))
     for index, each in drawn.items():
         assert each.id == own[index].id and each.image.tobytes() == own[index].image.tobytes()
+
+
+def test_workers_that_were_released_come_again(connected: Nodes, machine: Path) -> None:
+    spread = OnRay(quick_profile(), machine=machine)
+    first = dict(spread.embed("judge", pieces()[:2]))
+    spread.release()
+    while ray.available_resources().get("CPU", 0) < 2:
+        time.sleep(0.1)
+    again = dict(spread.embed("judge", pieces()[:2]))
+    assert all((first[number] == again[number]).all() for number in first)
 
 
 def killing(log: Path, after: int) -> threading.Thread:
@@ -184,3 +199,20 @@ def test_the_doctor_says_whether_the_cluster_answers(nodes: Nodes, tmp_path: Pat
     good, text = told("127.0.0.1:1")
     assert not good and "127.0.0.1:1: " in text and "refused" in text
     assert told("local") == (True, "of this machine alone")
+
+
+def test_a_training_of_two_nodes_learns_what_one_process_learns(nodes: Nodes, tmp_path: Path) -> None:
+    learnt, logs = [], []
+    for name, processes in (("one", 1), ("two", 2)):
+        job, file = order(tmp_path / name, batch_size=4, processes=processes, steps=3, learning_rate=1e-3)
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        started = command(file, processes, nodes.address)
+        assert ("together_on_ray" in " ".join(started)) == (processes == 2)
+        told = subprocess.run(started, env=environment, timeout=200, capture_output=True, text=True)
+        assert told.returncode == 0, told.stderr[-2000:]
+        assert told.stdout.count("training: step 3 of 3") == 1
+        learnt.append(load_file(job.output / "trained.safetensors"))
+        logs.append(TrainingResult.load(job.output / OUTCOME).log)
+    for ours, theirs in zip(logs[1][1:], logs[0][1:], strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
+    assert max(float((learnt[0][name] - learnt[1][name]).abs().max()) for name in learnt[0]) < 1e-4
