@@ -82,6 +82,6 @@ def test_the_image_brings_all_that_it_copies_and_starts() -> None:
     for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
         for source in line.split()[:-1]:
             assert (ROOT / source).exists(), source
-    assert "USER 10001" in text and "[postgres]" in text
+    assert "USER 10001" in text and "[postgres,ray,s3]" in text
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     assert {"data", ".git", ".venv", "**/.env"} <= set(ignored)
