@@ -18,7 +18,7 @@ from fashion_pipeline_tests.core.catalog.planting import brighter, photo
 @pytest.fixture(scope="module")
 def prints() -> Fingerprints:
     """The sample photos, which are much alike, and copies of each: smaller, paler, of another contrast."""
-    originals = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.rglob("*.png"))]
+    originals = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.rglob("*.png"))[::4]]
     changed = [image.resize((40, 40)) for image in originals]
     changed += [ImageEnhance.Contrast(image).enhance(0.95) for image in originals]
     changed += [ImageEnhance.Brightness(image).enhance(1.04) for image in originals]
@@ -39,15 +39,23 @@ def all_pairs(prints: Fingerprints) -> dict[tuple[int, int], float]:
     return found
 
 
-def test_the_index_finds_exactly_what_comparing_all_pairs_finds(prints: Fingerprints) -> None:
+@pytest.fixture(scope="module")
+def expected(prints: Fingerprints) -> dict[tuple[int, int], float]:
+    return all_pairs(prints)
+
+
+def test_the_index_finds_exactly_what_comparing_all_pairs_finds(
+    prints: Fingerprints, expected: dict[tuple[int, int], float]
+) -> None:
     found = {(i, j): distance for i, j, distance in near_duplicates(prints)}
-    expected = all_pairs(prints)
     assert len(expected) > len(prints) / 2
     assert found == {pair: pytest.approx(distance, abs=1e-5) for pair, distance in expected.items()}
     assert list(found) == sorted(found)
 
 
-def test_photos_hang_in_parts_and_each_is_read_again_only_where_it_is_needed(prints: Fingerprints) -> None:
+def test_photos_hang_in_parts_and_each_is_read_again_only_where_it_is_needed(
+    prints: Fingerprints, expected: dict[tuple[int, int], float]
+) -> None:
     read: list[int] = []
 
     def part(number: int):
@@ -63,7 +71,7 @@ def test_photos_hang_in_parts_and_each_is_read_again_only_where_it_is_needed(pri
     sizes = [len(prints.hashes[number::3]) for number in range(3)]
     places = [(number, at) for number in range(3) for at in range(sizes[number])]
     found = {(i, 3 * places[j][1] + places[j][0]) for i, j, _ in gallery.near(prints)}
-    both_ways = {pair for i, j in all_pairs(prints) for pair in ((i, j), (j, i))}
+    both_ways = {pair for i, j in expected for pair in ((i, j), (j, i))}
     assert found == both_ways | {(i, i) for i in range(len(prints))}
     assert read == [0, 1, 2, 0, 1, 2]
 
