@@ -54,7 +54,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another style."""
+    """A style as others see it."""
 
     features: Record
     summary: Summary
@@ -241,9 +241,15 @@ def style_attributes(store: Store, models: Models, features: Record) -> list[Att
 
 def style_values(store: Store, models: Models, features: Record) -> list[Attribute]:
     """Every value found in a style's search photos with its mean probability, likeliest first; likewise."""
+    return values_in(store, models, Neighbour(features, summary_of(store, features)))
+
+
+def values_in(store: Store, models: Models, style: Neighbour) -> list[Attribute]:
+    """The same of a style whose summary was read already."""
+    features = style.features
     if not attributes_believed(features):
         return []
-    values, vocabulary = pa.table(dict(summary_of(store, features).values)), models.vocabulary()
+    values, vocabulary = pa.table(dict(style.summary.values)), models.vocabulary()
     return phrased(without_other_garments(values, store.sources.subject(features.style), vocabulary), vocabulary)
 
 

@@ -23,6 +23,7 @@ from fashion_pipeline.stages.features import (
     neighbours,
     style_attributes,
     style_values,
+    values_in,
 )
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.records import Record
@@ -148,7 +149,7 @@ def _view(
         models.prompt_fits(),
         values=style_values(store, models, features),
         others={
-            other.features.style: style_values(store, models, other.features)
+            other.features.style: values_in(store, models, other)
             for other in others
             if attributes_believed(other.features)
         },

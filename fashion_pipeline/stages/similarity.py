@@ -118,8 +118,8 @@ def style_anchors(store: Store, catalog: Record, role: str, model: str) -> Ancho
             left_out.append(other.features.style)
             continue
         on[other.features.style] = other.features.key
-        if other.summary.photos:
-            centres.append(other.summary.centres[role])
+        if centre := other.summary.centres[role]:
+            centres.append(centre)
             photos.append(other.summary.photos)
     elsewhere = np.average(np.array(centres), axis=0, weights=photos) if centres else None
     found = anchors(embeddings.rows([photo.id for photo in own]), [photo.product_group for photo in own], elsewhere)

@@ -195,7 +195,10 @@ class Remote:
         return f"{self._prefix}/{path.relative_to(self._root).as_posix()}"
 
     def _local(self, key: str) -> Path:
-        return self._root / str(key).removeprefix(f"{self._prefix}/").strip("/")
+        parts = str(key).removeprefix(f"{self._prefix}/").strip("/").split("/")
+        if ".." in parts or "." in parts or "" in parts or "\0" in str(key):
+            raise StorageError(f"{key!r} would lie outside of the copy {self._root}: remove the object")
+        return self._root.joinpath(*parts)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

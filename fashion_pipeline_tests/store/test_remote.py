@@ -240,6 +240,15 @@ def test_the_doctor_says_whether_a_root_can_be_written(environment: dict[str, st
     assert not keys("leases")
 
 
+def test_no_object_is_fetched_to_a_place_outside_of_the_copy(pair: tuple[Store, Store], tmp_path: Path) -> None:
+    place = "root/embeddings/features/style=coat/model=m/../../../../../stolen.parquet"
+    boto3.client("s3").put_object(Bucket="fashion", Key=place, Body=b"x")
+    _, other = pair
+    with pytest.raises(StorageError, match="outside of the copy"):
+        other.files.here(other.files.inside("embeddings", "features"))
+    assert not list(tmp_path.rglob("stolen.parquet"))
+
+
 def test_a_copy_belongs_to_one_root(tmp_path: Path) -> None:
     assert settings_of(tmp_path / "a", "s3://x/y").url == settings_of(tmp_path / "a", "s3://x/y/").url == "s3://x/y"
     with pytest.raises(SettingsError, match=r"a copy of another root than s3://x/z: set FASHION_PIPELINE_COPY"):

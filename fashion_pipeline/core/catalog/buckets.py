@@ -13,8 +13,11 @@ from fashion_pipeline.core.catalog.listing import (
     Listing,
     Reject,
     SourceSpec,
+    caption_of,
     is_ignored,
+    misplaced,
     style_slug,
+    the_manifest,
     why_no_photo,
     worded,
 )
@@ -30,12 +33,8 @@ def read_bucket(spec: SourceSpec) -> Listing:
             return bucket.manifest(PurePosixPath(spec.path).name, spec)
         names = bucket.names()
         manifests = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in MANIFESTS]
-        if len(manifests) > 1:
-            told = ", ".join(manifests)
-            raise CatalogError(
-                f"{spec.path} has {len(manifests)} manifests ({told}): name the one to read as the source"
-            )
-        return bucket.manifest(manifests[0], spec) if manifests else bucket.styles(names, spec)
+        manifest = the_manifest(manifests, spec.path)
+        return bucket.manifest(manifest, spec) if manifest else bucket.styles(names, spec)
     except CatalogError:
         raise
     except Exception as error:  # the clients of object storage raise whatever happened to them
@@ -82,33 +81,26 @@ class _Bucket:
     def styles(self, names: list[str], spec: SourceSpec) -> Listing:
         """The photos of each folder, and the texts beside them as captions."""
         listing = Listing([], [])
-        captions = {name for name in names if name.endswith(".txt")}
-        captioned = set()
+        photos = {name for name in names if PurePosixPath(name).suffix.lower() in IMAGES}
+        captions = {_text_of(name) for name in photos} & set(names)
         for name in names:
-            location, suffix = f"{self._base}/{name}", PurePosixPath(name).suffix.lower()
+            location = f"{self._base}/{name}"
             folder, _, rest = name.partition("/")
             if not rest:
-                if suffix in IMAGES:
-                    reason = f"lies in no style's folder: move it into {self._base}/<style>/"
-                    listing.rejects.append(Reject(location, reason))
+                if name in photos:
+                    listing.rejects.append(Reject(location, misplaced(self._base)))
                 continue
             try:
                 style = style_slug(folder)
             except CatalogError as error:
                 listing.rejects.append(Reject(location, str(error)))
                 continue
-            if suffix in IMAGES:
-                text = f"{name.removesuffix(PurePosixPath(name).suffix)}.txt"
-                caption = self._caption(text, style, listing.rejects) if text in captions else None
-                captioned.add(text)
-                wording = worded(spec.style_name, folder)
-                state = self._state(name)
+            if name in photos:
+                caption = self._caption(_text_of(name), style, listing.rejects) if _text_of(name) in captions else None
+                wording, state = worded(spec.style_name, folder), self._state(name)
                 listing.entries.append(Entry(style, folder, wording, "", location, caption=caption, state=state))
-            elif suffix != ".txt":
+            elif name not in captions:
                 listing.rejects.append(Reject(location, why_no_photo(Path(name)), style))
-        for name in sorted(captions - captioned):
-            if "/" in name:
-                listing.rejects.append(Reject(f"{self._base}/{name}", why_no_photo(Path(name))))
         return listing
 
     def _state(self, name: str) -> str:
@@ -118,10 +110,9 @@ class _Bucket:
 
     def _caption(self, name: str, style: str, rejects: list[Reject]) -> str | None:
         try:
-            return " ".join(self._fs.cat_file(f"{self._path}/{name}").decode("utf-8-sig").split()) or None
-        except UnicodeDecodeError as error:
-            reason = f"the caption is not UTF-8 text ({error.reason}): save it as UTF-8"
-            rejects.append(Reject(f"{self._base}/{name}", reason, style))
+            return caption_of(self._fs.cat_file(f"{self._path}/{name}"))
+        except CatalogError as error:
+            rejects.append(Reject(f"{self._base}/{name}", str(error), style))
             return None
 
     def _inside(self, path: str) -> str:
@@ -130,3 +121,8 @@ class _Bucket:
         if is_url(relative) or relative.startswith("/") or ".." in PurePosixPath(relative).parts:
             raise CatalogError(f"{path!r} lies outside {self._base}: move the photo below it and correct the row")
         return f"{self._base}/{relative}"
+
+
+def _text_of(photo: str) -> str:
+    """Where the caption of a photo would lie."""
+    return str(PurePosixPath(photo).with_suffix(".txt"))

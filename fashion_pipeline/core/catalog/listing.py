@@ -221,3 +221,24 @@ def why_no_photo(path: Path) -> str:
     if path.suffix.lower() == ".txt":
         return "a text with no photo of the same name beside it: name it after its photo, or remove it"
     return f"{path.suffix or 'a file without a suffix'} is no image: replace it by a JPEG or PNG, or remove it"
+
+
+def the_manifest(names: Sequence[str], source: str) -> str | None:
+    """The one manifest of a source, if there is any. Raises CatalogError where there are several."""
+    if len(names) > 1:
+        told = ", ".join(names)
+        raise CatalogError(f"{source} has {len(names)} manifests ({told}): name the one to read as the source")
+    return names[0] if names else None
+
+
+def misplaced(source: str) -> str:
+    """What is wrong with a photo that lies beside the folders of the styles."""
+    return f"lies in no style's folder: move it into {source}/<style>/"
+
+
+def caption_of(data: bytes) -> str | None:
+    """The caption in the bytes of a text, on one line; None for an empty one. Raises CatalogError for other bytes."""
+    try:
+        return " ".join(data.decode("utf-8-sig").split()) or None
+    except UnicodeDecodeError as error:
+        raise CatalogError(f"the caption is not UTF-8 text ({error.reason}): save it as UTF-8") from error

@@ -17,9 +17,12 @@ from fashion_pipeline.core.catalog.listing import (
     Listing,
     Reject,
     SourceSpec,
+    caption_of,
     first_reasons,
     is_ignored,
+    misplaced,
     style_slug,
+    the_manifest,
     why_no_photo,
     worded,
 )
@@ -66,11 +69,9 @@ def _read_folder(root: Path, spec: SourceSpec) -> Listing:
     idx = [path for path in children if path.name.removesuffix(".gz").endswith("idx3-ubyte")]
     if idx:
         return _read_idx_files(idx, spec)
-    manifests = [path for path in children if path.suffix.lower() in MANIFESTS and path.is_file()]
-    if len(manifests) > 1:
-        names = ", ".join(path.name for path in manifests)
-        raise CatalogError(f"{root} has {len(manifests)} manifests ({names}): name the one to read as the source")
-    return read_manifest(manifests[0], spec) if manifests else _read_styles(root, children, spec)
+    manifests = [path.name for path in children if path.suffix.lower() in MANIFESTS and path.is_file()]
+    manifest = the_manifest(manifests, str(root))
+    return read_manifest(root / manifest, spec) if manifest else _read_styles(root, children, spec)
 
 
 def _read_styles(root: Path, children: list[Path], spec: SourceSpec) -> Listing:
@@ -81,8 +82,7 @@ def _read_styles(root: Path, children: list[Path], spec: SourceSpec) -> Listing:
         elif child.is_dir():
             _read_style(root, child, spec, listing)
         elif child.suffix.lower() in IMAGES:
-            reason = f"lies in no style's folder: move it into {root}/<style>/"
-            listing.rejects.append(Reject(printable(child), reason))
+            listing.rejects.append(Reject(printable(child), misplaced(str(root))))
     return listing
 
 
@@ -147,9 +147,9 @@ def _caption(path: Path, style: str, rejects: list[Reject]) -> str | None:
     if not path.is_file():
         return None
     try:
-        return " ".join(path.read_text(encoding="utf-8-sig").split()) or None
-    except UnicodeDecodeError as error:
-        rejects.append(Reject(str(path), f"the caption is not UTF-8 text ({error.reason}): save it as UTF-8", style))
+        return caption_of(path.read_bytes())
+    except CatalogError as error:
+        rejects.append(Reject(str(path), str(error), style))
     except OSError as error:
         rejects.append(Reject(str(path), f"the caption cannot be read ({error.strerror}): allow reading it", style))
     return None

@@ -45,6 +45,7 @@ def put_photos(seeds: range, style: str = "Rain Coat") -> None:
 def test_a_folder_per_style_with_captions_and_what_is_no_photo(tmp_path: Path) -> None:
     put_photos(range(10))
     put("Rain Coat/03.txt", "a blue coat")
+    put("Rain Coat/04.txt", b"\xff\xfe\x00")
     put("Rain Coat/alone.txt", "nobody's")
     put("Rain Coat/list.pdf", "x")
     put("Rain Coat/.hidden.png", "x")
@@ -54,7 +55,8 @@ def test_a_folder_per_style_with_captions_and_what_is_no_photo(tmp_path: Path) -
     listing = read_source(spec)
     assert take_in(store, spec, listing) == ["rain-coat"]
     reasons = {reject.path.rpartition("/")[2]: reject.reason for reject in listing.rejects}
-    assert set(reasons) == {"alone.txt", "list.pdf", "loose.png"}
+    assert set(reasons) == {"04.txt", "alone.txt", "list.pdf", "loose.png"}
+    assert "not UTF-8" in reasons["04.txt"]
     assert f"move it into {PHOTOS}/<style>/" in reasons["loose.png"]
     made = catalogue(store, "rain-coat")
     rows = {row["path"]: row for row in made.images.to_pylist()}
