@@ -1,4 +1,4 @@
-"""Embeddings of photos and samples: tables that grow by a file a chunk, so that nothing done is lost or rewritten.
+"""Embeddings of photos and samples: tables that grow by a file every few seconds of work; what was kept stays.
 
 ```
 embeddings/<table>/style=<style>/model=<fingerprint>/<hash>.parquet
