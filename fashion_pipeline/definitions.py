@@ -1,10 +1,12 @@
 """The one entry point that Dagster loads. It only assembles."""
 
+from pathlib import Path
+
 import dagster as dg
 
 from fashion_pipeline.defs.alerts import ALERTS
 from fashion_pipeline.defs.automation import stale_assets
-from fashion_pipeline.defs.jobs import ASSETS, BY_HAND, CHECKS, JOBS, preset_jobs
+from fashion_pipeline.defs.jobs import ASSETS, BY_HAND, CHECKS, JOBS, POOLS, preset_jobs
 from fashion_pipeline.defs.lineage import with_source
 from fashion_pipeline.defs.schedules import retraining
 from fashion_pipeline.defs.sensors import new_photos
@@ -29,6 +31,15 @@ def _models(settings: Settings) -> ModelsResource:
     return RayModelsResource(profile=profile, gpu=_gpu, root=root, cluster=Cluster.at(settings.ray))
 
 
+def _executor(settings: Settings) -> dg.ExecutorDefinition:
+    """One process a run, or a pod a step where the settings say what those ask for."""
+    if not settings.kubernetes:
+        return one_process
+    from fashion_pipeline.resources.kubernetes import read_pods, step_pods
+
+    return step_pods(read_pods(Path(settings.kubernetes), POOLS), settings.data)
+
+
 defs = dg.Definitions(
     assets=[with_source(asset) for asset in (*ASSETS, *BY_HAND)],
     asset_checks=CHECKS,
@@ -36,9 +47,9 @@ defs = dg.Definitions(
     schedules=retraining(Store(_settings.data).preferences.read()),
     sensors=[new_photos, stale_assets, *ALERTS],
     resources={
-        "store": StoreResource(root=str(_settings.data)),
+        "store": StoreResource(root=str(_settings.data), apart=bool(_settings.kubernetes)),
         "gpu": _gpu,
         "models": _models(_settings),
     },
-    executor=one_process,
+    executor=_executor(_settings),
 )

@@ -103,11 +103,11 @@ class Launcher:
         """Give a run of the style that is being cancelled, or whose command is gone, the time to end."""
         from dagster import DagsterRunStatus, RunsFilter
 
-        from fashion_pipeline.resources.liveness import command_lock
+        from fashion_pipeline.resources.liveness import command_of
 
         def ending(run: "DagsterRun") -> bool:
-            lock = command_lock(self._store, run)
-            return run.status == DagsterRunStatus.CANCELING or (lock is not None and not is_held(lock))
+            command = command_of(run)
+            return run.status == DagsterRunStatus.CANCELING or (command != "" and not self._store.follows(command))
 
         under_way = RunsFilter(
             statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING], tags={"dagster/partition": style}
@@ -214,13 +214,11 @@ def launcher(store: "Store") -> Iterator[Launcher]:
     ):
         bury_dead_runs(instance, store)
         command = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        lock = store.command_lock(command)
-        with holding(lock, "this command", "a command"):
-            try:
+        try:
+            with store.following(command):
                 yield Launcher(instance, process.create_request_context(), store, command)
-            finally:
-                lock.unlink(missing_ok=True)
-                bury_dead_runs(instance, store)
+        finally:
+            bury_dead_runs(instance, store)
 
 
 @contextmanager

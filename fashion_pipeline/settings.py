@@ -8,6 +8,7 @@
 | `FASHION_PIPELINE_DEVICE` | `auto`, `cpu`, `cuda`, `cuda:1`, `mps` | `auto` |
 | `FASHION_PIPELINE_PRECISION` | `auto`, `fp32`, `bf16`, `fp16` | `auto` |
 | `FASHION_PIPELINE_RAY` | a Ray cluster that embeds and draws: `local`, `auto` or an address; extra `ray` | none |
+| `FASHION_PIPELINE_KUBERNETES` | each step is a pod; this file says what they ask for; extra `kubernetes` | none |
 | `FASHION_PIPELINE_HOSTS` | names of a proxy in front of the UI, with commas | none |
 | `FASHION_PIPELINE_DATABASE` | secret: PostgreSQL for Dagster's runs, events and schedules | SQLite |
 | `FASHION_PIPELINE_WEBHOOK` | secret: where alerts are posted | none |
@@ -39,6 +40,8 @@ _SHIPPED = frozenset({"e426ba4db3653a1f", "222e52363907e0ea"})
 DATABASE = "FASHION_PIPELINE_DATABASE"
 MARK = "remote.json"
 """The file of a local copy that says which root in object storage it is a copy of."""
+HOME = "dagster_home"
+"""The folder of the Dagster instance, in the data root or the copy of one."""
 _DRIVER = "postgresql+psycopg2://"
 _POSTGRES = f"""
 storage:
@@ -86,6 +89,8 @@ class Settings:
     precision: str
     ray: str = ""
     """Address of the Ray cluster that embeds and draws; empty: the run does."""
+    kubernetes: str = ""
+    """File of what the pods of steps ask for; empty: a run is one process."""
     url: str = ""
     """Of the data root, where it is in object storage."""
     hosts: tuple[str, ...] = ()
@@ -94,7 +99,7 @@ class Settings:
     @property
     def dagster_home(self) -> Path:
         """Folder of the Dagster instance."""
-        return self.data / "dagster_home"
+        return self.data / HOME
 
     def _root(self) -> dict[str, str]:
         if not self.url:
@@ -109,6 +114,7 @@ class Settings:
             "FASHION_PIPELINE_DEVICE": self.device,
             "FASHION_PIPELINE_PRECISION": self.precision,
             "FASHION_PIPELINE_RAY": self.ray,
+            "FASHION_PIPELINE_KUBERNETES": self.kubernetes,
             "FASHION_PIPELINE_HOSTS": ",".join(self.hosts),
             "DAGSTER_HOME": str(self.dagster_home),
             "DAGSTER_DISABLE_TELEMETRY": "1",
@@ -150,6 +156,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         device=given.get("FASHION_PIPELINE_DEVICE") or "auto",
         precision=given.get("FASHION_PIPELINE_PRECISION") or "auto",
         ray=given.get("FASHION_PIPELINE_RAY", "").strip(),
+        kubernetes=given.get("FASHION_PIPELINE_KUBERNETES", "").strip(),
         hosts=tuple(name.strip() for name in given.get("FASHION_PIPELINE_HOSTS", "").split(",") if name.strip()),
     )
 
@@ -164,7 +171,7 @@ def _data_root(given: Mapping[str, str]) -> tuple[Path, str]:
     copy = Path(given.get("FASHION_PIPELINE_COPY") or Path.home() / ".cache" / "fashion-pipeline" / name).absolute()
     mark, text = copy / MARK, json.dumps({"url": url}) + "\n"
     if not mark.exists():
-        if copy.exists() and any(copy.iterdir()):
+        if copy.exists() and any(each.name != HOME for each in copy.iterdir()):
             raise SettingsError(f"{copy} is not empty, and no copy of {url}: set FASHION_PIPELINE_COPY to another")
         copy.mkdir(parents=True, exist_ok=True)
         fresh = mark.with_name(f".{MARK}.{os.getpid()}")

@@ -14,7 +14,6 @@ from fashion_pipeline.defs.publishing import PublishingConfig, approved_model, p
 from fashion_pipeline.defs.samples import SearchConfig, generated_samples
 from fashion_pipeline.defs.similarity import prompt_report, similarity_table
 from fashion_pipeline.defs.training import TrainingConfig, lora_weights, specialised_model
-from fashion_pipeline.resources.executor import one_process
 from fashion_pipeline.settings import Profile, SettingsError
 
 if TYPE_CHECKING:
@@ -34,6 +33,9 @@ BY_HAND = (approved_model,)
 CHECKS = (up_to_date,)
 """Checks that are steps of their own, in every job."""
 
+POOLS = {step.op.name: step.op.pool for step in (*ASSETS, *BY_HAND, *CHECKS)}
+"""Step → the pool that it takes turns in, if it needs the device."""
+
 
 def _job(
     name: str, assets: tuple[dg.AssetsDefinition, ...], description: str, config: Mapping[str, Any] | None = None
@@ -42,7 +44,6 @@ def _job(
         name,
         dg.AssetSelection.assets(*assets) | dg.AssetSelection.checks(*CHECKS),
         description=description,
-        executor_def=one_process,
         config=dict(config) if config else None,
     )
 

@@ -8,13 +8,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+from dagster._core.launcher import DefaultRunLauncher
 
 from fashion_pipeline.resources.gpu import POOL
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.locks import is_held
 from fashion_pipeline.store.store import Store
 
@@ -37,6 +38,10 @@ COMMAND = "fashion_pipeline/command"
 """Tag of a run that a command started and follows: the name of the lock that the command holds."""
 
 LOOK_SECONDS = 1.0
+
+LOOK_ELSEWHERE_SECONDS = 10.0
+"""The same where it takes a request to a root that several machines share."""
+
 BURY_EVERY = 5
 """Looks between two searches for dead runs, while a run waits for its turn."""
 
@@ -63,7 +68,13 @@ def is_dead(instance: DagsterInstance, store: Store, run: DagsterRun) -> bool:
 
 
 def _dead_runs(instance: DagsterInstance, store: Store, among: RunsFilter) -> list[DagsterRun]:
-    """Runs without a process, looked at twice: between the end of a run's process and its last event lies a moment."""
+    """Runs without a process, looked at twice: between the end of a run's process and its last event lies a moment.
+
+    None where runs are no processes that this program started: who started them, such as Kubernetes, knows of their
+    end, and a run may wait there for an hour before it begins.
+    """
+    if not isinstance(instance.run_launcher, DefaultRunLauncher):
+        return []
     suspects = {run.run_id for run in _without_process(instance, store, among)}
     if not suspects:
         return []
@@ -89,44 +100,68 @@ def _forget_ended_runs(instance: DagsterInstance, store: Store) -> None:
                 lock.unlink()
 
 
-def command_lock(store: Store, run: DagsterRun) -> Path | None:
-    """What the command that follows a run holds; None for a run that no command follows.
+def command_of(run: DagsterRun) -> str:
+    """The command that follows a run; empty for a run that no command follows.
 
     A run that the UI started from another one has inherited its tags, but not its command.
     """
-    followed = COMMAND in run.tags and run.parent_run_id is None
-    return store.command_lock(run.tags[COMMAND]) if followed else None
+    return run.tags.get(COMMAND, "") if run.parent_run_id is None else ""
 
 
 @contextmanager
 def watching(instance: DagsterInstance, store: Store, run: DagsterRun) -> Iterator[None]:
     """While the block runs, cancel the run if its command is gone, and bury the dead that it would wait for."""
-    ended = threading.Event()
-    lock = command_lock(store, run)
+    command = command_of(run)
 
-    def look() -> None:
+    def look(looks: int) -> bool:
+        if command and not store.follows(command):
+            instance.report_run_canceling(run, "The command that started this run is gone.")
+            return True
+        waits = looks % BURY_EVERY == 0 and run.run_id in _waiting(instance)
+        if waits:
+            bury_dead_runs(instance, store)
+        return False
+
+    with _looking(store, look) if not instance.is_ephemeral else nullcontext():
+        yield
+
+
+@contextmanager
+def ending_with_its_run(store: Store, run: DagsterRun) -> Iterator[None]:
+    """Around a step that is a process of its own: interrupt it when the process of its run is gone."""
+    with _looking(store, lambda looks: not store.lives(run.run_id)):
+        yield
+
+
+@contextmanager
+def _looking(store: Store, look: Callable[[int], bool]) -> Iterator[None]:
+    """Look every now and then while the block runs, and interrupt this process once `look` says so."""
+    ended = threading.Event()
+    pause = LOOK_SECONDS if store.files.remote is None else LOOK_ELSEWHERE_SECONDS
+
+    def watch() -> None:
         looks = 0
-        while not ended.wait(LOOK_SECONDS):
+        while not ended.wait(pause):
             looks += 1
-            if lock is not None and not is_held(lock):
-                instance.report_run_canceling(run, "The command that started this run is gone.")
+            try:
+                over = look(looks)
+            except StorageError:  # object storage may answer the next time
+                continue
+            if over:
                 os.kill(os.getpid(), signal.SIGINT)
                 return
-            if (
-                looks % BURY_EVERY == 0
-                and run.run_id in instance.event_log_storage.get_concurrency_info(POOL).pending_run_ids
-            ):
-                bury_dead_runs(instance, store)
 
-    watcher = threading.Thread(target=look, daemon=True)
-    if not instance.is_ephemeral:
-        watcher.start()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
     finally:
         ended.set()
-        if watcher.is_alive():
-            watcher.join()
+        watcher.join()
+
+
+def _waiting(instance: DagsterInstance) -> set[str]:
+    return set(instance.event_log_storage.get_concurrency_info(POOL).pending_run_ids)
 
 
 def _without_process(instance: DagsterInstance, store: Store, among: RunsFilter) -> Iterator[DagsterRun]:

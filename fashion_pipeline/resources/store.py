@@ -5,13 +5,13 @@ Both locks are the operating system's: a killed process holds none, so they tell
 
 import logging
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dagster as dg
 from dagster import get_dagster_logger
 
-from fashion_pipeline.resources.liveness import watching
+from fashion_pipeline.resources.liveness import ending_with_its_run, watching
 from fashion_pipeline.resources.runs import PARTITION, missing_tags, origin
 from fashion_pipeline.settings import read_settings
 from fashion_pipeline.store.locks import holder, is_held
@@ -28,13 +28,21 @@ class StoreResource(dg.ConfigurableResource[Store]):
 
     root: str
     """Absolute path of the data root."""
+    apart: bool = False
+    """Whether a step is a process of its own; then the process of its run holds the locks."""
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Store, None, None]:
         """The data root, while the run holds its locks. Raises LockedError that says who is at work on the style."""
         store = self.create_resource(context)
-        with _held(store, context.run, context.log or get_dagster_logger()), _watched(context, store):
+        if context.run is None:
             yield store
+        elif self.apart:
+            with ending_with_its_run(store, context.run):
+                yield store
+        else:
+            with working(store, context.run, context.instance, context.log or get_dagster_logger()):
+                yield store
 
     def create_resource(self, context: dg.InitResourceContext | None = None) -> Store:
         """The data root. Raises StorageError for one that another version of the program laid out."""
@@ -42,32 +50,25 @@ class StoreResource(dg.ConfigurableResource[Store]):
 
 
 @contextmanager
-def _held(store: Store, run: dg.DagsterRun | None, log: logging.Logger) -> Iterator[None]:
-    if run is None:
-        yield
-        return
-    who = _described(run)
-    with store.running(run.run_id, who):
-        style = run.tags.get(PARTITION)
-        if style is None:
-            yield
-        else:
-            lock = store.style_lock(style)
+def working(
+    store: Store, run: dg.DagsterRun, instance: dg.DagsterInstance | None, log: logging.Logger
+) -> Iterator[None]:
+    """Hold what the process of a run holds while it lives, and watch over it.
+
+    Raises LockedError that says who is at work on the style.
+    """
+    who, style = _described(run), run.tags.get(PARTITION)
+    with ExitStack() as held:
+        held.enter_context(store.running(run.run_id, who))
+        if style is not None:
             patience = PATIENCE if any(tag in run.tags for tag in _AUTOMATIC) else 0.0
-            if patience and is_held(lock):
+            if patience and is_held(lock := store.style_lock(style)):
                 log.info(f"waiting for {holder(lock)}")
-            with store.working_on(style, who, patience):
-                yield
-
-
-@contextmanager
-def _watched(context: dg.InitResourceContext, store: Store) -> Iterator[None]:
-    if context.run is None or context.instance is None:
-        yield
-        return
-    if missing := missing_tags(context.run, read_settings().profile):
-        context.instance.add_run_tags(context.run.run_id, missing)
-    with watching(context.instance, store, context.run):
+            held.enter_context(store.working_on(style, who, patience))
+        if instance is not None:
+            if missing := missing_tags(run, read_settings().profile):
+                instance.add_run_tags(run.run_id, missing)
+            held.enter_context(watching(instance, store, run))
         yield
 
 

@@ -174,16 +174,31 @@ class Store:
         lock = self.files.inside("locks", "catalog")
         return self._alone(lock, "catalog", "the catalog", " ".join(sys.argv)[:200], None)
 
+    @contextmanager
+    def following(self, command: str) -> Iterator[None]:
+        """Held by a command while it follows its runs."""
+        lock = self.command_lock(command)
+        with self._alone(lock, f"commands/{command}", "this command", "a command", once=True):
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+
+    def follows(self, command: str) -> bool:
+        """Whether a command lives, on this machine or another one that shares the root."""
+        return self._is_held(self.command_lock(command), f"commands/{command}")
+
     def running(self, run: str, who: str) -> AbstractContextManager[None]:
         """Held by the process of a run while it lives."""
         return self._alone(self.run_lock(run), f"runs/{run}", f"run {run}", who, once=True)
 
     def lives(self, run: str) -> bool:
         """Whether the process of a run lives, on this machine or another one that shares the root."""
-        lock, remote = self.run_lock(run), self.files.remote
-        if lock.exists() or remote is None:
-            return is_held(lock)
-        return remote.is_held(f"runs/{run}")
+        return self._is_held(self.run_lock(run), f"runs/{run}")
+
+    def _is_held(self, lock: Path, lease: str) -> bool:
+        remote = self.files.remote
+        return is_held(lock) if lock.exists() or remote is None else remote.is_held(lease)
 
     @contextmanager
     def _alone(
