@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
+from fashion_pipeline.settings import read_settings
 from fashion_pipeline.stages.models import device_memory, watch_device_memory
 from fashion_pipeline.stages.training import TrainingCrashedError
 from fashion_pipeline.store.errors import LockedError
@@ -65,12 +66,20 @@ def may_pass(error: BaseException | None) -> bool:
 def _patient(context: dg.AssetExecutionContext) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
+    except (Exception, dg.DagsterExecutionInterruptedError) as error:
         tried = context.retry_number
-        if tried >= len(WAITS) or not may_pass(error):
+        if tried >= len(WAITS) or not (may_pass(error) or _is_evicted(context, error)):
             raise
         context.log.warning(f"{type(error).__name__}: {error}; tried again in {WAITS[tried]:.0f} seconds")
         raise dg.RetryRequested(max_retries=len(WAITS), seconds_to_wait=WAITS[tried]) from error
+
+
+def _is_evicted(context: dg.AssetExecutionContext, error: BaseException) -> bool:
+    """Whether a step that is a pod was told to end, and not because somebody cancels its run: its node is given back."""
+    if not isinstance(error, dg.DagsterExecutionInterruptedError) or not read_settings().kubernetes:
+        return False
+    run = context.instance.get_run_by_id(context.run.run_id)
+    return run is not None and run.status == dg.DagsterRunStatus.STARTED
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def test_every_variable_is_known_and_secrets_have_no_default() -> None:
     named = set(re.findall(r"\{\$?([A-Z_]+)", text))
     example = (DEPLOY / ".env.example").read_text(encoding="utf-8")
     assert named == set(re.findall(r"^([A-Z_]+)=", example, re.MULTILINE))
-    for secret in ("POSTGRES_PASSWORD", "UI_PASSWORD_HASH", "FASHION_PIPELINE_WEBHOOK"):
+    for secret in ("POSTGRES_PASSWORD", "UI_PASSWORD_HASH", "FASHION_PIPELINE_WEBHOOK", "AWS_SECRET_ACCESS_KEY"):
         assert re.search(rf"^{secret}=$", example, re.MULTILINE)
     environment = compose()["x-program"]["environment"] | {"FASHION_PIPELINE_DATA": "/data"}
     assert read_settings(environment).hosts == ("${UI_NAME:-localhost}",)
@@ -82,6 +82,6 @@ def test_the_image_brings_all_that_it_copies_and_starts() -> None:
     for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
         for source in line.split()[:-1]:
             assert (ROOT / source).exists(), source
-    assert "USER 10001" in text and "[postgres,ray,s3]" in text
+    assert "USER 10001" in text and "[kubernetes,postgres,ray,s3]" in text
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     assert {"data", ".git", ".venv", "**/.env"} <= set(ignored)
