@@ -30,13 +30,18 @@ from dagster_k8s.job import (
 from dagster_shared.error import SerializableErrorInfo
 
 from fashion_pipeline.resources.gpu import POOL
-from fashion_pipeline.resources.steps import WAITS
 from fashion_pipeline.resources.store import working
 from fashion_pipeline.settings import SettingsError
 from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from dagster._core.execution.plan.state import KnownExecutionState
+
+HEALTH_SECONDS = 10
+"""Between two looks at whether the pods of a run's steps are well."""
+
+MOST_LOST, AGAIN_SECONDS = 3, 5.0
+"""How often a step is tried again whose pod is gone, and how long after that was seen."""
 
 HEAVY, LIGHT = "heavy", "light"
 """What a file of pods calls the steps that need the device, and all others; a step's own name goes before both."""
@@ -114,7 +119,9 @@ class StepPods(StepDelegatingExecutor):
     """
 
     def __init__(self, handler: K8sStepHandler, retries: RetryMode, store: Store) -> None:
-        super().__init__(handler, retries=retries, should_verify_step=True)
+        super().__init__(
+            handler, retries=retries, should_verify_step=True, check_step_health_interval_seconds=HEALTH_SECONDS
+        )
         self._store = store
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
@@ -126,10 +133,10 @@ class StepPods(StepDelegatingExecutor):
     def log_failure_or_retry_event_after_error(
         self, step_context: IStepContext, err_info: SerializableErrorInfo, known_state: "KnownExecutionState"
     ) -> DagsterEvent:
-        """Of a step that ended without a word: again in another pod, up to three times."""
+        """Of a step that ended without a word: again in another pod."""
         tried = known_state.get_retry_state().get_attempt_count(step_context.step.key)
         lost = err_info.cls_name is None  # what a step raises has a class; that its pod is gone has none
-        if lost and tried < len(WAITS):
-            again = StepRetryData(err_info, seconds_to_wait=WAITS[tried])  # type: ignore[no-untyped-call]
+        if lost and tried < MOST_LOST:
+            again = StepRetryData(err_info, seconds_to_wait=AGAIN_SECONDS)  # type: ignore[no-untyped-call]
             return DagsterEvent.step_retry_event(step_context, again)
         return super().log_failure_or_retry_event_after_error(step_context, err_info, known_state)

@@ -75,7 +75,7 @@ def _patient(context: dg.AssetExecutionContext) -> Iterator[None]:
 
 
 def _is_evicted(context: dg.AssetExecutionContext, error: BaseException) -> bool:
-    """Whether a step that is a pod was told to end, and not because somebody cancels its run: its node is given back."""
+    """Whether a step that is a pod was told to end though nobody cancels its run: its node is given back."""
     if not isinstance(error, dg.DagsterExecutionInterruptedError) or not read_settings().kubernetes:
         return False
     run = context.instance.get_run_by_id(context.run.run_id)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_pipeline.core.catalog.photos import PhotoError
+from fashion_pipeline.core.objects import is_url
 from fashion_pipeline.core.prompts.requests import Hand, Request, alike
 from fashion_pipeline.core.rows import Role
 from fashion_pipeline.settings import read_settings
@@ -176,7 +177,7 @@ class Worker:
             lent = self._models.encoder() if role == Role.ENCODER else self._models.judge()
             self._encoders[role] = self._held.enter_context(lent)
         try:
-            ((_, rows),) = embed_here(self._encoders[role], [piece])
+            ((_, rows),) = embed_here(self._encoders[role], [[_found(picture) for picture in piece]])
         except PhotoError as error:
             return number, str(error)
         return number, rows
@@ -198,6 +199,15 @@ class Worker:
         return self._drawing[1]
 
 
+def _found(picture: Picture) -> Picture:
+    """A picture of which this node has its own copy, where the data root is in object storage: samples lie there."""
+    if not is_url(picture.location):
+        _here(Path(picture.location))
+    return picture
+
+
 def _here(path: Path | None) -> Path | None:
     """A file or folder of the data root, which this node fetches where the root is in object storage."""
-    return path if path is None or path.exists() else Files(read_settings().data).here(path)
+    if path is not None and not path.exists() and path.is_relative_to(root := read_settings().data):
+        Files(root).here(path)
+    return path

@@ -1,5 +1,6 @@
 """The figures of an evaluation and of the training behind it, as a run of MLflow; only where somebody asks for it."""
 
+from datetime import datetime
 from typing import Any
 
 from fashion_pipeline.core.rows import Split
@@ -47,7 +48,7 @@ def track(store: Store, evaluation: Record, address: str) -> str | None:
 
 def _metrics(metric: type[Any], training: Record, report: dict[str, Any]) -> list[Any]:
     """The training log by step, and the means on dev."""
-    now = int(training.folder.stat().st_mtime * 1000)
+    now = int(datetime.fromisoformat(training.created).timestamp() * 1000)
     log = training.table("training_log").to_pylist()
     found = [
         metric(name, float(row[name]), now, row["step"]) for row in log for name in SERIES if row[name] is not None

@@ -179,7 +179,7 @@ def export(store: Store, models: Models, style: str, run: str = "") -> Exported:
     verified: dict[str, float] = {}
 
     def write(folder: Any) -> None:
-        verified["effect"], verified["error"] = models.export(training.folder, folder)
+        verified["effect"], verified["error"] = models.export(training.fetched(), folder)
 
     record = store.records.add(
         "model",

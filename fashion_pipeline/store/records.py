@@ -91,6 +91,10 @@ class Record:
         """One of its files or folders."""
         return self.files.here(self.folder / name)
 
+    def fetched(self) -> Path:
+        """Its folder, with all of its files on this machine."""
+        return self.files.here(self.folder)
+
     @property
     def _mend(self) -> str:
         return _again(self.kind, self.style)
@@ -147,7 +151,7 @@ class Records:
             if found is not None:
                 for table in KINDS[kind].tables:
                     found.table(table)
-                require_same_files(self._files.here(found.folder), found.checksums)
+                require_same_files(found.fetched(), found.checksums)
         except StorageError:
             return None
         return found

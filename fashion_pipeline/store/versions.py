@@ -199,6 +199,6 @@ def _assemble(folder: Path, model: Path, extras: Mapping[str, Content], trail: M
     for kind, record in trail.items():
         copied = folder / TRAIL / kind
         copied.mkdir(parents=True)
-        for file in record.files.here(record.folder).iterdir():
+        for file in record.fetched().iterdir():
             if file.suffix in (".parquet", ".json"):
                 write_content(file, copied / file.name)
