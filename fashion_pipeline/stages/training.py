@@ -113,7 +113,9 @@ def train(
         return _trained(found, recipe, len(job.pairs), result)
     job = replace(job, output=store.training_folder(style, key))
     _forget_damaged(store, style, key, job.output)
-    trainer(job, f"{store.sources.subject(style)} {key}")
+    checkpoints = job.output / "checkpoints"
+    with store.files.mirrored(checkpoints):
+        trainer(job, f"{store.sources.subject(style)} {key}")
     result = TrainingResult.load(job.output / OUTCOME, of_this_call=True)
     log = [{name: getattr(row, name) for name in _COLUMNS} for row in result.log]
     record = store.records.add(
@@ -126,7 +128,7 @@ def train(
         files=_files(job.output, result.weights),
         run=run,
     )
-    remove(job.output / "checkpoints")  # several times as large as the weights, which the record has
+    store.files.remove(checkpoints)  # several times as large as the weights, which the record has
     return _trained(record, recipe, len(job.pairs), result)
 
 

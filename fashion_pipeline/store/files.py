@@ -7,6 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ class Files:
         if self._is_shared(path):
             self._remote.remove(path)
         remove(path)
+
+    def mirrored(self, folder: Path) -> AbstractContextManager[None]:
+        """While the block runs, what others left in a folder is here, and what is written to it is there for others."""
+        return self._remote.mirrored(folder) if self._is_shared(folder) else nullcontext()
 
     def _is_shared(self, path: Path) -> bool:
         return self.remote is not None and self.remote.holds(path)

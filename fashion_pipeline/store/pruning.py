@@ -82,11 +82,11 @@ def _pictures(store: Store, kept: set[tuple[str, str, str]]) -> Iterator[Leftove
 
 def _checkpoints(store: Store) -> Iterator[Leftover]:
     """Of trainings that were finished, or left unfinished before another one of the style was finished."""
-    for folder in sorted(store.files.inside("work", "training").glob("*/*")):
+    for folder in store.files.glob(store.files.inside("work", "training"), "*/*"):
         style, key = folder.parent.name, folder.name
         done = store.records.find("training", style, key) is not None
         finished = store.records.pointed_at("training", style)
-        if done or folder.stat().st_mtime_ns < finished:
+        if done or (folder.exists() and folder.stat().st_mtime_ns < finished):
             why = "the training is finished" if done else "given up for another training"
             yield Leftover(folder, f"{style}: checkpoints of training {key}", why, freed(folder))
 

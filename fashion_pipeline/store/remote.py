@@ -4,7 +4,9 @@ Nearly all that a data root holds is named by its content and never changes. Tha
 folder's `record.json` or `version.json` last, and fetched where it is missing; so a machine sees all of something or
 nothing, although object storage has no rename. What does change is small and replaced whole (`latest.json`,
 `champion.json`, sources, settings): it is read there each time, so nothing is ever listed to find what is current.
-Checkpoints, caches, locks and the Dagster instance stay on the machine.
+Caches, locks and the Dagster instance stay on the machine.
+
+Checkpoints follow while a training runs, so that another machine can go on with them.
 
 What several machines must not do at once is guarded by a lease: a numbered object that only one of them can create.
 """
@@ -28,7 +30,9 @@ SHARED = frozenset(
     {"layout.json", "records", "embeddings", "images", "pictures", "published", "sources", "weights"}
     | {"settings.toml", "withdrawn.json"}
 )
-"""What of a data root lies in object storage."""
+"""What of a data root lies in object storage, with the checkpoints of trainings under way."""
+
+_CHECKPOINTS = ("work", "training")
 
 LEASE_SECONDS = 90.0
 """A lease that was not renewed for so long is over: its machine is gone."""
@@ -36,7 +40,10 @@ LEASE_SECONDS = 90.0
 RENEW_SECONDS = 20.0
 LOOK_SECONDS = 1.0
 
-_LAST = ("record.json", "version.json", "report.json")
+MIRROR_SECONDS = 5.0
+"""Between two looks at a folder that is mirrored."""
+
+_LAST = ("record.json", "version.json", "report.json", "state.json")
 
 
 class RemoteError(StorageError, ConnectionError):
@@ -62,7 +69,8 @@ class Remote:
 
     def holds(self, path: Path) -> bool:
         """Whether what lies at a path of the copy belongs to object storage."""
-        return path.relative_to(self._root).parts[0] in SHARED
+        parts = path.relative_to(self._root).parts
+        return parts[0] in SHARED or parts[:2] == _CHECKPOINTS
 
     def put(self, source: Path, path: Path) -> None:
         """Upload a local file or folder as what lies at a path; what tells that a folder is complete comes last."""
@@ -113,6 +121,42 @@ class Remote:
         for key in sorted(keys, key=lambda each: each.rpartition("/")[2] not in _LAST):
             with self._told(), suppress(FileNotFoundError):
                 self._fs.rm_file(key)
+
+    @contextmanager
+    def mirrored(self, folder: Path) -> Iterator[None]:
+        """Bring what is missing of a folder, and keep it there as it is here while the block runs, and as it ends.
+
+        What is being written has a name that begins with a dot. Where object storage does not answer, the next look
+        sends what this one has not.
+        """
+        self.fetch(folder)
+        sent = {path.name for path in folder.glob("[!.]*")}
+        ended = threading.Event()
+
+        def follow() -> None:
+            while not ended.wait(MIRROR_SECONDS):
+                self._mirror(folder, sent)
+
+        following = threading.Thread(target=follow, daemon=True)
+        following.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            following.join()
+            self._mirror(folder, sent)
+
+    def _mirror(self, folder: Path, sent: set[str]) -> None:
+        """Send what is new of a folder, then remove there what is gone here."""
+        with suppress(StorageError, FileNotFoundError):  # the writer may drop what is being sent
+            here = sorted(path.name for path in folder.glob("[!.]*"))
+            for name in here:
+                if name not in sent:
+                    self.put(folder / name, folder / name)
+                    sent.add(name)
+            for name in sorted(sent.difference(here)):
+                self.remove(folder / name)
+                sent.remove(name)
 
     def is_held(self, name: str) -> bool:
         """Whether some machine holds a lease."""

@@ -259,3 +259,76 @@ def test_a_copy_belongs_to_one_root(tmp_path: Path) -> None:
         settings_of(tmp_path / "b", "s3://x/y")
     told = settings_of(tmp_path / "a", "s3://x/y").environment()
     assert (told["FASHION_PIPELINE_DATA"], told["FASHION_PIPELINE_COPY"]) == ("s3://x/y", str(tmp_path / "a"))
+
+
+def test_a_training_goes_on_with_the_checkpoints_of_another_machine(
+    pair: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "MIRROR_SECONDS", 0.05)
+    one, other = pair
+    here, there = (store.training_folder("coat", "key") / "checkpoints" for store in pair)
+
+    def write(name: str) -> None:
+        (here / f".{name}.fresh").mkdir(parents=True)
+        (here / f".{name}.fresh" / "tensors.safetensors").write_bytes(name.encode())
+        (here / f".{name}.fresh" / "state.json").write_text("{}")
+        (here / f".{name}.fresh").rename(here / name)
+
+    with one.files.mirrored(here):
+        write("step-00000001")
+        (here / "best-00000001.safetensors").write_bytes(b"best")
+        (here / ".step-00000002.fresh").mkdir()
+        (here / ".step-00000002.fresh" / "tensors.safetensors").write_bytes(b"half")
+        until_keys("work", 3)
+        write("step-00000003")  # and the first one goes
+        (here / "step-00000001" / "state.json").unlink()
+        (here / "step-00000001" / "tensors.safetensors").unlink()
+        (here / "step-00000001").rmdir()
+    expected = ["best-00000001.safetensors", "step-00000003/state.json", "step-00000003/tensors.safetensors"]
+    assert [key.partition("checkpoints/")[2] for key in keys("work")] == expected
+
+    with other.files.mirrored(there):
+        assert (there / "step-00000003" / "tensors.safetensors").read_bytes() == b"step-00000003"
+        assert (there / "best-00000001.safetensors").read_bytes() == b"best"
+        (there / "best-00000001.safetensors").unlink()
+    assert not [key for key in keys("work") if "best" in key]
+    other.files.remove(there)
+    assert not keys("work")
+
+
+def test_checkpoints_that_cannot_be_sent_do_not_end_a_training(
+    pair: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = pair
+    folder = one.training_folder("coat", "key") / "checkpoints"
+    assert one.files.remote is not None
+    with one.files.mirrored(folder):
+        folder.mkdir(parents=True)
+        (folder / "best-00000001.safetensors").write_bytes(b"best")
+        with monkeypatch.context() as patched:
+            patched.setattr(one.files.remote, "put", lambda *_: (_ for _ in ()).throw(RemoteError("503")))
+            one.files.remote._mirror(folder, set())
+    assert len(keys("work")) == 1, "it was sent when object storage answered again"
+
+
+def until_keys(prefix: str, count: int) -> None:
+    until = time.monotonic() + 10
+    while len(keys(prefix)) < count:
+        assert time.monotonic() < until, keys(prefix)
+        time.sleep(0.02)
+
+
+def test_a_command_is_followed_by_its_runs_on_other_machines(
+    pair: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pair
+    with one.following("7-abc"):
+        assert one.follows("7-abc") and other.follows("7-abc") and not other.follows("8-abc")
+    assert not one.follows("7-abc") and not other.follows("7-abc") and not keys("leases/commands")
+    assert not one.command_lock("7-abc").exists()
+    monkeypatch.setattr(remote, "LEASE_SECONDS", 0.5)
+    assert one.files.remote is not None
+    one.files.remote._take("commands/9-abc", "this command", "a command", 0.0)  # a machine that is switched off
+    assert other.follows("9-abc")
+    time.sleep(0.6)
+    assert not other.follows("9-abc")
