@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from dagster._core.launcher import WorkerStatus
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 
 from fashion_pipeline.resources import liveness
-from fashion_pipeline.resources.liveness import COMMAND, bury_dead_runs, watching
+from fashion_pipeline.resources.liveness import COMMAND, bury_dead_runs, ending_with_its_run, watching
 from fashion_pipeline.settings import Settings, enter
 from fashion_pipeline.store import remote
 from fashion_pipeline.store.locks import holding
@@ -205,3 +206,26 @@ def test_a_run_of_another_machine_lives_as_long_as_it_says_so(
         assert here.lives(run)
         time.sleep(0.6)
         assert run in bury_dead_runs(instance, here)
+
+
+def test_a_step_in_a_pod_ends_when_the_process_of_its_run_is_gone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.05)
+    run = dg.DagsterRun(job_name="full_pipeline")
+    held = ExitStack()
+    held.enter_context(store.running(run.run_id, "run"))
+    with pytest.raises(KeyboardInterrupt), ending_with_its_run(store, run):
+        time.sleep(0.3)
+        held.close()
+        time.sleep(5.0)
+    with store.running(run.run_id, "run"), ending_with_its_run(store, run):
+        time.sleep(0.3)
+
+
+def test_runs_that_another_launcher_started_are_left_to_it(tmp_path: Path, store: Store) -> None:
+    of_another = {"module": "dagster._core.launcher.sync_in_memory_run_launcher", "class": "SyncInMemoryRunLauncher"}
+    with dg.DagsterInstance.local_temp(str(tmp_path), overrides={"run_launcher": of_another}) as found:
+        run = begun(found)
+        leave_lock(store, run)
+        assert bury_dead_runs(found, store) == [] and status_of(found, run) == dg.DagsterRunStatus.STARTED

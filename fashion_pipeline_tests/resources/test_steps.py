@@ -23,7 +23,7 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "WAITS", (0.01, 0.01, 0.01))
 
 
-def failing(times: int, error: Exception, tried: list[int]) -> dg.AssetsDefinition:
+def failing(times: int, error: BaseException, tried: list[int]) -> dg.AssetsDefinition:
     @dg.asset
     @step
     def made(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -106,3 +106,30 @@ def test_a_step_tells_how_long_it_took_how_fast_it_was_and_how_much_memory_it_he
 def test_every_asset_is_such_a_step() -> None:
     for asset in defs.assets or ():
         assert hasattr(asset.op.compute_fn.decorated_fn, "__wrapped__"), asset.key
+
+
+@pytest.mark.parametrize(("pods", "tries"), [("", 1), ("pods.yaml", 2)])
+def test_a_step_in_a_pod_that_is_told_to_end_goes_on_in_another_unless_its_run_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch, pods: str, tries: int
+) -> None:
+    monkeypatch.setenv("FASHION_PIPELINE_KUBERNETES", pods)
+    tried: list[int] = []
+    evicted = failing(1, dg.DagsterExecutionInterruptedError(), tried)
+    if tries == 1:
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            dg.materialize([evicted])
+    else:
+        assert dg.materialize([evicted]).success
+    assert len(tried) == tries
+
+    @dg.asset
+    @step
+    def cancelled(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        tried.append(context.retry_number)
+        context.instance.report_run_canceling(context.run)
+        raise dg.DagsterExecutionInterruptedError
+
+    tried.clear()
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        dg.materialize([cancelled])
+    assert tried == [0]

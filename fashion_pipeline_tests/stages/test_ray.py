@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
@@ -26,14 +27,14 @@ from fashion_pipeline.settings import read_settings  # noqa: E402
 from fashion_pipeline.stages import on_ray  # noqa: E402
 from fashion_pipeline.stages.drawing import Embedder  # noqa: E402
 from fashion_pipeline.stages.models import Models  # noqa: E402
-from fashion_pipeline.stages.on_ray import OnRay  # noqa: E402
+from fashion_pipeline.stages.on_ray import OnRay, Worker  # noqa: E402
 from fashion_pipeline.stages.spread import Picture, Pipeline, embed_here  # noqa: E402
 from fashion_pipeline.stages.trainer import command  # noqa: E402
 from fashion_pipeline.stages.training import OUTCOME  # noqa: E402
 from fashion_pipeline.store.store import Store  # noqa: E402
 from fashion_pipeline_tests.conftest import QUICK, SAMPLES, quick_profile  # noqa: E402
 from fashion_pipeline_tests.stages.counted import Counted, log_of  # noqa: E402
-from fashion_pipeline_tests.stages.nodes import MEMORY, two_nodes  # noqa: E402
+from fashion_pipeline_tests.stages.nodes import MEMORY, client_address, two_nodes  # noqa: E402
 from fashion_pipeline_tests.stages.test_trainer import order  # noqa: E402
 
 REQUESTS = [Request("a coat", seed=seed, steps=5, guidance=3.0, width=64, height=64) for seed in range(44)]
@@ -81,6 +82,37 @@ def test_images_and_embeddings_are_those_of_this_process(connected: Nodes, machi
     assert sorted(drawn) == list(range(len(REQUESTS)))
     for index, each in drawn.items():
         assert each.id == own[index].id and each.image.tobytes() == own[index].image.tobytes()
+
+
+def test_a_process_that_is_on_no_node_spreads_through_the_clients_door(nodes: Nodes, machine: Path) -> None:
+    models, spread = Models(quick_profile(), machine=machine), OnRay(quick_profile(), machine=machine)
+    with models.encoder() as encoder:
+        here = dict(embed_here(encoder, pieces()[:2]))
+    ray.init(client_address(nodes), log_to_driver=False)
+    try:
+        there = dict(spread.embed("encoder", pieces()[:2]))
+        drawn = {each.index: each for each in spread.painter(Pipeline()).draw(REQUESTS[:4])}
+        spread.release()
+    finally:
+        ray.shutdown()
+    assert sorted(there) == [0, 1] and all((there[number] == here[number]).all() for number in here)
+    assert sorted(drawn) == [0, 1, 2, 3]
+
+
+def test_a_node_fetches_samples_that_are_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("moto", reason="moto is not installed")
+    from fashion_pipeline_tests.store.buckets import ROOT, bucket, settings_of
+
+    with bucket():
+        monkeypatch.setenv("FASHION_PIPELINE_DATA", ROOT)
+        monkeypatch.setenv("FASHION_PIPELINE_COPY", str(tmp_path / "copy"))
+        store = Store(settings_of(tmp_path / "copy").data)
+        store.samples.write("ab12", Image.new("RGB", (64, 64), "red"))
+        location = store.samples.path("ab12")
+        location.unlink()
+        picture = Picture("ab12", str(location), 64, photo=False)
+        number, rows = Worker(Models("embedded")).embed(3, "encoder", [picture])
+    assert number == 3 and not isinstance(rows, str) and rows.shape[0] == 1 and location.exists()
 
 
 def test_workers_that_were_released_come_again(connected: Nodes, machine: Path) -> None:
