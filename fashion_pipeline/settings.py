@@ -8,7 +8,7 @@
 | `FASHION_PIPELINE_DEVICE` | `auto`, `cpu`, `cuda`, `cuda:1`, `mps` | `auto` |
 | `FASHION_PIPELINE_PRECISION` | `auto`, `fp32`, `bf16`, `fp16` | `auto` |
 | `FASHION_PIPELINE_RAY` | a Ray cluster that embeds and draws: `local`, `auto` or an address; extra `ray` | none |
-| `FASHION_PIPELINE_KUBERNETES` | each step is a pod; this file says what they ask for; extra `kubernetes` | none |
+| `FASHION_PIPELINE_KUBERNETES` | a file of what the pods of steps ask for; extra `kubernetes` | a run is one process |
 | `FASHION_PIPELINE_HOSTS` | names of a proxy in front of the UI, with commas | none |
 | `FASHION_PIPELINE_DATABASE` | secret: PostgreSQL for Dagster's runs, events and schedules | SQLite |
 | `FASHION_PIPELINE_WEBHOOK` | secret: where alerts are posted | none |

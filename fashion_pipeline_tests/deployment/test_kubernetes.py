@@ -276,6 +276,19 @@ def states(pods: list[Pod]) -> list[str]:
     return [pod.phase for pod in pods]
 
 
+def test_the_doctor_sees_whether_jobs_can_be_started(cluster: Cluster) -> None:
+    template = cluster.deployments["daemon"]["spec"]["template"]
+    pod = cluster.run("doctor", template, ["fashion-pipeline", "doctor"])
+    pod.process.wait(60)
+    assert "runs are jobs in the namespace fashion" in " ".join(pod.said().split()), pod.said()
+    before = cluster.config_maps["fashion-pipeline-files"].copy()
+    cluster.config_maps["fashion-pipeline-files"]["pods.yaml"] = "heavy: {container_config: {limits: {}}}"
+    pod = cluster.run("doctor-again", template, ["fashion-pipeline", "doctor"])
+    pod.process.wait(60)
+    cluster.config_maps["fashion-pipeline-files"] = before
+    assert pod.process.returncode == 1 and "correct the file" in " ".join(pod.said().split()), pod.said()
+
+
 def test_a_step_whose_pod_is_killed_goes_on_in_another(cluster: Cluster) -> None:
     run = catalog(cluster, "bag")
     until(lambda: "embedded" in run.said() or run.phase != "Running", 120, "nothing was embedded")
