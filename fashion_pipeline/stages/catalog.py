@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from fashion_pipeline.core.catalog.assembling import Withdrawn, build_catalog, torn_near_duplicates
 from fashion_pipeline.core.catalog.listing import CatalogError, listing_state
-from fashion_pipeline.core.catalog.sources import read_source
+from fashion_pipeline.core.catalog.sources import read_style
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -44,7 +44,7 @@ def catalogue(
 ) -> Catalogued:
     """Take in a style's photos; `tell` hears of damaged catalogs. Raises CatalogError for too few photos, or none."""
     source = store.sources.source(style)
-    listing = read_source(source).of(style)
+    listing = read_style(source, style)
     if not listing.entries:
         raise CatalogError(f"no photos of style {style!r} under {source.path}: add some, or remove the style")
     state = listing_state(listing.entries)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fashion_pipeline.core.automation.reasons import Change
 from fashion_pipeline.core.catalog.listing import listing_state
-from fashion_pipeline.core.catalog.sources import read_source
+from fashion_pipeline.core.catalog.sources import read_style
 from fashion_pipeline.core.features.drift import Drift, drift
 from fashion_pipeline.core.rows import Role, Split
 from fashion_pipeline.settings import Profile
@@ -71,7 +71,7 @@ def change_of(store: Store, profile: Profile, style: str, listed: str, baseline:
 
 def change_now(store: Store, profile: Profile, style: str) -> Change:
     """`change_of` by the photos as they lie there at this moment. Raises CatalogError, StorageError."""
-    listing = read_source(store.sources.source(style)).of(style)
+    listing = read_style(store.sources.source(style), style)
     return change_of(store, profile, style, listing_state(listing.entries))
 
 

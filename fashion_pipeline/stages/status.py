@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fashion_pipeline.core.catalog.listing import CatalogError, listing_state
-from fashion_pipeline.core.catalog.sources import read_source
+from fashion_pipeline.core.catalog.sources import read_style
 from fashion_pipeline.settings import Profile
 from fashion_pipeline.stages.reports import REPORT
 from fashion_pipeline.stages.retraining import change_of, evaluated_at
@@ -38,7 +38,7 @@ def _standing(store: Store, profile: Profile, style: str) -> Standing:
     try:
         pointer = store.versions.pointer(style)
         evaluation = store.records.newest("evaluation", style)
-        entries = read_source(store.sources.source(style)).of(style).entries
+        entries = read_style(store.sources.source(style), style).entries
         change = change_of(store, profile, style, listing_state(entries))
     except (CatalogError, StorageError) as error:
         return Standing(style, problem=str(error))

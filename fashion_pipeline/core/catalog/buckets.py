@@ -15,6 +15,7 @@ from fashion_pipeline.core.catalog.listing import (
     SourceSpec,
     caption_of,
     is_ignored,
+    is_of,
     misplaced,
     style_slug,
     the_manifest,
@@ -25,16 +26,16 @@ from fashion_pipeline.core.catalog.manifests import read_manifest
 from fashion_pipeline.core.objects import is_url, opened, refusal, silence
 
 
-def read_bucket(spec: SourceSpec) -> Listing:
-    """The photos below a URL. Raises CatalogError that says what is wrong with it and how to mend it."""
+def read_bucket(spec: SourceSpec, style: str = "") -> Listing:
+    """The photos below a URL, of all styles or one. Raises CatalogError that says what is wrong and how to mend it."""
     bucket = _Bucket(spec.base)
     try:
         if PurePosixPath(spec.path).suffix.lower() in MANIFESTS:
-            return bucket.manifest(PurePosixPath(spec.path).name, spec)
+            return bucket.manifest(PurePosixPath(spec.path).name, spec, style)
         names = bucket.names()
         manifests = [name for name in names if "/" not in name and PurePosixPath(name).suffix.lower() in MANIFESTS]
         manifest = the_manifest(manifests, spec.path)
-        return bucket.manifest(manifest, spec) if manifest else bucket.styles(names, spec)
+        return bucket.manifest(manifest, spec, style) if manifest else bucket.styles(names, spec, style)
     except CatalogError:
         raise
     except Exception as error:  # the clients of object storage raise whatever happened to them
@@ -66,21 +67,24 @@ class _Bucket:
         self._known = {key.removeprefix(f"{self._path}/"): about for key, about in found.items()}
         return sorted(name for name in self._known if not any(is_ignored(part) for part in name.split("/")))
 
-    def manifest(self, name: str, spec: SourceSpec) -> Listing:
+    def manifest(self, name: str, spec: SourceSpec, style: str) -> Listing:
         """The photos that a manifest lists; whether they are there shows when they are read."""
         data = bytes(self._fs.cat_file(f"{self._path}/{name}"))
         with tempfile.TemporaryDirectory(prefix="manifest-") as folder:
             file = Path(folder) / name
             file.write_bytes(data)
             try:
-                listing = read_manifest(file, spec, self._inside)
+                listing = read_manifest(file, spec, style, self._inside)
             except CatalogError as error:
                 raise CatalogError(str(error).replace(str(file), spec.path)) from error
         return Listing([replace(entry, state=_LISTED) for entry in listing.entries], listing.rejects)
 
-    def styles(self, names: list[str], spec: SourceSpec) -> Listing:
-        """The photos of each folder, and the texts beside them as captions."""
+    def styles(self, names: list[str], spec: SourceSpec, only: str) -> Listing:
+        """The photos of each folder, or of one style's, and the texts beside them as captions."""
         listing = Listing([], [])
+        if only:
+            folders = {folder for folder in {name.partition("/")[0] for name in names} if is_of(folder, only)}
+            names = [name for name in names if name.partition("/")[0] in folders]
         photos = {name for name in names if PurePosixPath(name).suffix.lower() in IMAGES}
         captions = {_text_of(name) for name in photos} & set(names)
         for name in names:

@@ -155,6 +155,14 @@ class Listing:
         )
 
 
+def is_of(folder: str, style: str) -> bool:
+    """Whether a folder's name is one of a style's."""
+    try:
+        return style_slug(folder) == style
+    except CatalogError:
+        return False
+
+
 def style_slug(name: str) -> str:
     """A style's partition key and folder name: "Smart Casual" → "smart-casual". Raises CatalogError."""
     text = unicodedata.normalize("NFKC", name).strip()

@@ -38,8 +38,8 @@ Locate = Callable[[str], str]
 """The path of a photo as a manifest names it → its location. Raises CatalogError."""
 
 
-def read_manifest(manifest: Path, spec: SourceSpec, locate: Locate | None = None) -> Listing:
-    """The photos that a manifest lists. Raises CatalogError if it cannot be read or lacks a column.
+def read_manifest(manifest: Path, spec: SourceSpec, style: str = "", locate: Locate | None = None) -> Listing:
+    """The photos that a manifest lists, of all styles or one. Raises CatalogError where it cannot be used.
 
     Without `locate` they are files below the manifest's folder. The spec's path is what messages call it.
     """
@@ -52,6 +52,8 @@ def read_manifest(manifest: Path, spec: SourceSpec, locate: Locate | None = None
     locate = locate or partial(_inside, manifest.parent, manifest.parent.resolve())
     for row in rows:
         taken = _taken(row, mapping, spec.path if is_url(spec.path) else str(manifest), locate, template)
+        if style and taken.style != style:
+            continue
         if isinstance(taken, Entry):
             listing.entries.append(taken)
         else:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from fashion_pipeline.core.catalog.listing import (
     caption_of,
     first_reasons,
     is_ignored,
+    is_of,
     misplaced,
     style_slug,
     the_manifest,
@@ -39,44 +40,59 @@ _LEADS_OUT = "a link that leads out of the source: copy the photos, or name a fo
 
 def read_source(spec: SourceSpec) -> Listing:
     """All photos of a source, unopened, and what was not taken. Raises CatalogError if there is none."""
-    if is_url(spec.path):
-        mend = "add rows" if spec.base != spec.path.rstrip("/") else f"put photos into {spec.path}/<style>/"
-        return _require_photos(read_bucket(spec), spec.path, mend)
-    root = Path(spec.path).expanduser().absolute()
-    if not root.exists():
-        raise CatalogError(f"there is no {root}: name a folder with a folder per style, or a manifest")
-    listing = _read_file(root, spec) if root.is_file() else _read_folder(root, spec)
-    return _require_photos(listing, str(root), "add rows" if root.is_file() else f"put photos into {root}/<style>/")
-
-
-def _require_photos(listing: Listing, source: str, mend: str) -> Listing:
+    listing = _read(spec, "")
     if not listing.entries:
-        raise CatalogError(f"no photos in {source}{first_reasons(listing.rejects)}: {mend}")
+        lists = PurePosixPath(spec.path).suffix.lower() in MANIFESTS
+        place = spec.path if is_url(spec.path) else str(_root(spec))
+        mend = "add rows" if lists else f"put photos into {place}/<style>/"
+        raise CatalogError(f"no photos in {place}{first_reasons(listing.rejects)}: {mend}")
     return listing
 
 
-def _read_file(path: Path, spec: SourceSpec) -> Listing:
+def read_style(spec: SourceSpec, style: str) -> Listing:
+    """The photos of one style of a source, by its slug; nothing is kept of the others. There may be none.
+
+    Raises CatalogError for a source that cannot be read.
+    """
+    return _read(spec, style).of(style)
+
+
+def _read(spec: SourceSpec, style: str) -> Listing:
+    """All that a source lists, or, where a style is named, at least what it lists of that."""
+    if is_url(spec.path):
+        return read_bucket(spec, style)
+    root = _root(spec)
+    if not root.exists():
+        raise CatalogError(f"there is no {root}: name a folder with a folder per style, or a manifest")
+    return _read_file(root, spec, style) if root.is_file() else _read_folder(root, spec, style)
+
+
+def _root(spec: SourceSpec) -> Path:
+    return Path(spec.path).expanduser().absolute()
+
+
+def _read_file(path: Path, spec: SourceSpec, style: str) -> Listing:
     if path.suffix.lower() not in MANIFESTS:
         raise CatalogError(f"{path} is neither a folder nor a {' or '.join(MANIFESTS)} manifest: name one of those")
-    return read_manifest(path, spec)
+    return read_manifest(path, spec, style)
 
 
-def _read_folder(root: Path, spec: SourceSpec) -> Listing:
+def _read_folder(root: Path, spec: SourceSpec, style: str) -> Listing:
     try:
         children = sorted(path for path in root.iterdir() if not is_ignored(path.name))
     except OSError as error:
         raise CatalogError(f"{root} cannot be read ({error.strerror}): allow reading it") from error
     idx = [path for path in children if path.name.removesuffix(".gz").endswith("idx3-ubyte")]
     if idx:
-        return _read_idx_files(idx, spec)
+        return _read_idx_files(idx, spec, style)
     manifests = [path.name for path in children if path.suffix.lower() in MANIFESTS and path.is_file()]
     manifest = the_manifest(manifests, str(root))
-    return read_manifest(root / manifest, spec) if manifest else _read_styles(root, children, spec)
+    return read_manifest(root / manifest, spec, style) if manifest else _read_styles(root, children, spec, style)
 
 
-def _read_styles(root: Path, children: list[Path], spec: SourceSpec) -> Listing:
+def _read_styles(root: Path, children: list[Path], spec: SourceSpec, style: str) -> Listing:
     listing = Listing([], [])
-    for child in children:
+    for child in children if not style else (child for child in children if is_of(child.name, style)):
         if _leads_out(child, root):
             listing.rejects.append(Reject(printable(child), _LEADS_OUT))
         elif child.is_dir():
@@ -155,11 +171,11 @@ def _caption(path: Path, style: str, rejects: list[Reject]) -> str | None:
     return None
 
 
-def _read_idx_files(images: list[Path], spec: SourceSpec) -> Listing:
-    return Listing([entry for path in images for entry in _idx_entries(path, spec)], [])
+def _read_idx_files(images: list[Path], spec: SourceSpec, style: str) -> Listing:
+    return Listing([entry for path in images for entry in _idx_entries(path, spec, style)], [])
 
 
-def _idx_entries(images: Path, spec: SourceSpec) -> Iterator[Entry]:
+def _idx_entries(images: Path, spec: SourceSpec, style: str) -> Iterator[Entry]:
     labels = images.with_name(images.name.replace("images", "labels").replace("idx3", "idx1"))
     if not labels.is_file():
         labels = labels.with_suffix("") if labels.suffix == ".gz" else labels.with_name(f"{labels.name}.gz")
@@ -168,7 +184,8 @@ def _idx_entries(images: Path, spec: SourceSpec) -> Iterator[Entry]:
         raise CatalogError(f"{labels} has {len(values)} labels for the {count} images of {images}: download both again")
     for item, label in enumerate(values):
         name = FASHION_MNIST[label]
-        yield Entry(style_slug(name), name, worded(spec.style_name, name), "", f"{images}#{item}")
+        if style in ("", name):
+            yield Entry(style_slug(name), name, worded(spec.style_name, name), "", f"{images}#{item}")
 
 
 def _idx_labels(path: Path) -> list[int]:

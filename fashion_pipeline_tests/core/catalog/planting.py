@@ -12,7 +12,7 @@ from fashion_pipeline.core.catalog.listing import (
     Listing,
     SourceSpec,
 )
-from fashion_pipeline.core.catalog.sources import read_source
+from fashion_pipeline.core.catalog.sources import read_source, read_style
 from fashion_pipeline.core.catalog.splits import split_of
 from fashion_pipeline.core.tables import schema
 
@@ -37,8 +37,13 @@ def save_photos(folder: Path, seeds: range, suffix: str = "png") -> None:
         photo(seed).save(folder / f"{seed:02}.{suffix}")
 
 
-def listed(root: Path, **options: object) -> Listing:
-    return read_source(SourceSpec(str(root), **options))  # type: ignore[arg-type]
+def listed(root: Path | str, **options: object) -> Listing:
+    """All that a source lists; each style listed by itself is the same."""
+    spec = SourceSpec(str(root), **options)  # type: ignore[arg-type]
+    listing = read_source(spec)
+    for style in [*listing.styles(), "unknown"]:
+        assert read_style(spec, style) == listing.of(style)
+    return listing
 
 
 def known(own: pa.Table = NO_IMAGES, others: pa.Table = NO_IMAGES) -> Known:

@@ -15,7 +15,7 @@ from fashion_pipeline.core.catalog.sources import read_source
 from fashion_pipeline.stages.catalog import catalogue
 from fashion_pipeline.stages.intake import take_in
 from fashion_pipeline.store.store import Store
-from fashion_pipeline_tests.core.catalog.planting import photo
+from fashion_pipeline_tests.core.catalog.planting import listed, photo
 from fashion_pipeline_tests.store.buckets import bucket
 
 PHOTOS = "s3://fashion/photos"
@@ -51,9 +51,10 @@ def test_a_folder_per_style_with_captions_and_what_is_no_photo(tmp_path: Path) -
     put("Rain Coat/.hidden.png", "x")
     put("Rain Coat/broken.jpg", "hello")
     put("loose.png", png(50))
+    put_photos(range(60, 62), "Bag")
     store, spec = Store(tmp_path / "data"), SourceSpec(PHOTOS)
-    listing = read_source(spec)
-    assert take_in(store, spec, listing) == ["rain-coat"]
+    listing = listed(PHOTOS)
+    assert take_in(store, spec, listing) == ["bag", "rain-coat"]
     reasons = {reject.path.rpartition("/")[2]: reject.reason for reject in listing.rejects}
     assert set(reasons) == {"04.txt", "alone.txt", "list.pdf", "loose.png"}
     assert "not UTF-8" in reasons["04.txt"]
@@ -87,7 +88,7 @@ def test_a_manifest_of_urls_and_of_paths(tmp_path: Path) -> None:
     put("list.parquet", stream.getvalue())
     for place in (PHOTOS, f"{PHOTOS}/list.parquet"):
         store, spec = Store(tmp_path / place.rpartition("/")[2]), SourceSpec(place)
-        listing = read_source(spec)
+        listing = listed(place)
         take_in(store, spec, listing)
         assert sum("lies outside s3://fashion/photos" in reject.reason for reject in listing.rejects) == 2
         made = catalogue(store, "coat")
