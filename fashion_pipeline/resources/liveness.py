@@ -39,8 +39,8 @@ COMMAND = "fashion_pipeline/command"
 
 LOOK_SECONDS = 1.0
 
-LOOK_ELSEWHERE_SECONDS = 10.0
-"""The same where it takes a request to a root that several machines share."""
+LOOK_ELSEWHERE_SECONDS, LOOKS_ELSEWHERE = 10.0, 3
+"""The same where it takes a request to a root that several machines share, and how many looks must agree."""
 
 BURY_EVERY = 5
 """Looks between two searches for dead runs, while a run waits for its turn."""
@@ -113,43 +113,57 @@ def watching(instance: DagsterInstance, store: Store, run: DagsterRun) -> Iterat
     """While the block runs, cancel the run if its command is gone, and bury the dead that it would wait for."""
     command = command_of(run)
 
-    def look(looks: int) -> bool:
-        if command and not store.follows(command):
-            instance.report_run_canceling(run, "The command that started this run is gone.")
-            return True
-        waits = looks % BURY_EVERY == 0 and run.run_id in _waiting(instance)
-        if waits:
-            bury_dead_runs(instance, store)
-        return False
+    def gone() -> bool:
+        return command != "" and not store.follows(command)
 
-    with _looking(store, look) if not instance.is_ephemeral else nullcontext():
+    def end() -> None:
+        instance.report_run_canceling(run, "The command that started this run is gone.")
+
+    def bury(looks: int) -> None:
+        if looks % BURY_EVERY == 0 and run.run_id in _waiting(instance):
+            bury_dead_runs(instance, store)
+
+    with _looking(store, gone, end, bury) if not instance.is_ephemeral else nullcontext():
         yield
 
 
 @contextmanager
 def ending_with_its_run(store: Store, run: DagsterRun) -> Iterator[None]:
     """Around a step that is a process of its own: interrupt it when the process of its run is gone."""
-    with _looking(store, lambda looks: not store.lives(run.run_id)):
+    with _looking(store, lambda: not store.lives(run.run_id)):
         yield
 
 
 @contextmanager
-def _looking(store: Store, look: Callable[[int], bool]) -> Iterator[None]:
-    """Look every now and then while the block runs, and interrupt this process once `look` says so."""
+def _looking(
+    store: Store,
+    gone: Callable[[], bool],
+    end: Callable[[], object] = lambda: None,
+    meanwhile: Callable[[int], object] = lambda looks: None,
+) -> Iterator[None]:
+    """While the block runs, look every now and then whether somebody is gone; `end`, and interrupt this process, if so.
+
+    Where several machines share a root it takes several looks in a row: object storage may just have been away, and
+    with it the one who renews a lease. `meanwhile` is called after each look, with their number.
+    """
     ended = threading.Event()
-    pause = LOOK_SECONDS if store.files.remote is None else LOOK_ELSEWHERE_SECONDS
+    shared = store.files.remote is not None
+    pause, needed = (LOOK_ELSEWHERE_SECONDS, LOOKS_ELSEWHERE) if shared else (LOOK_SECONDS, 1)
 
     def watch() -> None:
-        looks = 0
+        looks = missed = 0
         while not ended.wait(pause):
             looks += 1
             try:
-                over = look(looks)
-            except StorageError:  # object storage may answer the next time
+                missed = missed + 1 if gone() else 0
+                if missed < needed:
+                    meanwhile(looks)
+                    continue
+            except StorageError:  # it may answer the next time
                 continue
-            if over:
-                os.kill(os.getpid(), signal.SIGINT)
-                return
+            end()
+            os.kill(os.getpid(), signal.SIGINT)
+            return
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -18,6 +18,7 @@ from fashion_pipeline.resources import liveness
 from fashion_pipeline.resources.liveness import COMMAND, bury_dead_runs, ending_with_its_run, watching
 from fashion_pipeline.settings import Settings, enter
 from fashion_pipeline.store import remote
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.store import Store
 
@@ -229,3 +230,23 @@ def test_runs_that_another_launcher_started_are_left_to_it(tmp_path: Path, store
         run = begun(found)
         leave_lock(store, run)
         assert bury_dead_runs(found, store) == [] and status_of(found, run) == dg.DagsterRunStatus.STARTED
+
+
+def test_a_lease_that_was_late_once_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness, "LOOK_ELSEWHERE_SECONDS", 0.02)
+    run = dg.DagsterRun(job_name="full_pipeline")
+    answers = [False, False, True] * 5
+
+    def lives(_: str) -> bool:
+        if len(answers) % 4 == 0:
+            answers.pop()
+            raise StorageError("503")
+        return answers.pop(0) if answers else True
+
+    shared = SimpleNamespace(files=SimpleNamespace(remote="s3"), lives=lives)
+    with ending_with_its_run(shared, run):  # type: ignore[arg-type]
+        time.sleep(0.6)
+    assert not answers
+    gone = SimpleNamespace(files=SimpleNamespace(remote="s3"), lives=lambda _: False)
+    with pytest.raises(KeyboardInterrupt), ending_with_its_run(gone, run):  # type: ignore[arg-type]
+        time.sleep(5.0)
