@@ -7,14 +7,14 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from packaging.requirements import Requirement
 
 PROGRAM = "fashion-pipeline"
-EXTRAS = ("", "postgres", "ray", "s3")
+EXTRAS = ("", "kubernetes", "postgres", "ray", "s3")
 """What users install; `dev` and `audit` are for developers."""
 
 HEAD = """# Licences
 
-What `pip install 'fashion-pipeline[postgres,ray,s3]'` brings, with the licence that each package states. Written
-by `python -m tools.licences`; a test fails where a package is missing here or states a licence that forbids what users
-of this program do. On CUDA, torch brings packages of NVIDIA under its own licence.
+What `pip install 'fashion-pipeline[kubernetes,postgres,ray,s3]'` brings, with the licence that each package states.
+Written by `python -m tools.licences`; a test fails where a package is missing here or states a licence that forbids what
+users of this program do. On CUDA, torch brings packages of NVIDIA under its own licence.
 
 | package | licence |
 | --- | --- |"""
