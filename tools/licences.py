@@ -13,8 +13,8 @@ EXTRAS = ("", "kubernetes", "postgres", "ray", "s3")
 HEAD = """# Licences
 
 What `pip install 'fashion-pipeline[kubernetes,postgres,ray,s3]'` brings, with the licence that each package states.
-Written by `python -m tools.licences`; a test fails where a package is missing here or states a licence that forbids what
-users of this program do. On CUDA, torch brings packages of NVIDIA under its own licence.
+Written by `python -m tools.licences`; a test fails where a package is missing here or states a licence that forbids
+what users of this program do. On CUDA, torch brings packages of NVIDIA under its own licence.
 
 | package | licence |
 | --- | --- |"""

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("fashion_pipeline", "fashion_pipeline_tests", "data/samples", "tools", "pyproject.toml")
+COPIED = (
+    *("fashion_pipeline", "fashion_pipeline_tests", "data/samples", "deploy", "tools"),
+    *("pyproject.toml", "constraints.txt"),
+)
 
 CHAIN = "fashion_pipeline_tests/defs/test_chain.py"
 FAULTS = "fashion_pipeline_tests/stages/test_faults.py"
@@ -39,6 +42,9 @@ ASSEMBLING = "fashion_pipeline_tests/core/catalog/test_assembling.py"
 BUCKETS = "fashion_pipeline_tests/core/catalog/test_buckets.py"
 REMOTE = "fashion_pipeline_tests/store/test_remote.py"
 RAY = "fashion_pipeline_tests/stages/test_ray.py"
+ANYWHERE = "fashion_pipeline_tests/stages/test_anywhere.py"
+KUBERNETES = "fashion_pipeline_tests/deployment/test_kubernetes.py"
+SOURCES = "fashion_pipeline_tests/core/catalog/test_sources.py"
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ MUTATIONS = (
     Mutation(
         "what cannot pass is tried again all the same",
         "resources/steps.py",
-        "if tried >= len(WAITS) or not may_pass(error):",
+        "if tried >= len(WAITS) or not (may_pass(error) or _is_evicted(context, error)):",
         "if tried >= len(WAITS):",
         (STEPS,),
     ),
@@ -335,7 +341,7 @@ MUTATIONS = (
     Mutation(
         "damaged weights are found and used",
         "store/records.py",
-        "                require_same_files(self._files.here(found.folder), found.checksums)\n",
+        "                require_same_files(found.fetched(), found.checksums)\n",
         "",
         (DAMAGE,),
     ),
@@ -423,8 +429,8 @@ MUTATIONS = (
     Mutation(
         "runs of other machines are taken for dead",
         "store/store.py",
-        '        return remote.is_held(f"runs/{run}")\n',
-        "        return False\n",
+        "remote is None else remote.is_held(lease)",
+        "remote is None else False",
         (LIVENESS,),
     ),
     Mutation(
@@ -440,6 +446,83 @@ MUTATIONS = (
         '"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"',
         '"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "0"',
         (f"{SECURITY}/test_listening.py",),
+    ),
+    Mutation(
+        "a step on a machine of its own does not find what another one made",
+        "store/records.py",
+        '        """Its folder, with all of its files on this machine."""\n        return self.files.here(self.folder)',
+        '        """Its folder, with all of its files on this machine."""\n        return self.folder',
+        (ANYWHERE,),
+    ),
+    Mutation(
+        "a training begins anew where another machine left checkpoints",
+        "store/remote.py",
+        "        self.fetch(folder)\n        sent",
+        "        sent",
+        (REMOTE,),
+    ),
+    Mutation(
+        "half a checkpoint is sent",
+        "store/remote.py",
+        'here = sorted(path.name for path in folder.glob("[!.]*"))',
+        'here = sorted(path.name for path in folder.glob("*"))',
+        (REMOTE,),
+    ),
+    Mutation(
+        "a node of a Ray cluster does not find samples of another machine",
+        "stages/on_ray.py",
+        "        _here(Path(picture.location))\n",
+        "        pass\n",
+        (RAY,),
+    ),
+    Mutation(
+        "light steps ask for a card",
+        "resources/kubernetes.py",
+        "HEAVY if pool == POOL else LIGHT",
+        "HEAVY if pool != POOL else LIGHT",
+        (KUBERNETES,),
+    ),
+    Mutation(
+        "a step whose pod was killed ends the run",
+        "resources/kubernetes.py",
+        "lost = err_info.cls_name is None",
+        "lost = err_info.cls_name is not None",
+        (KUBERNETES,),
+    ),
+    Mutation(
+        "a run on Kubernetes holds no lock of its style",
+        "resources/kubernetes.py",
+        "with working(self._store, run, plan_context.instance, plan_context.log):",
+        "if working:",
+        (KUBERNETES,),
+    ),
+    Mutation(
+        "a cancelled step starts anew in another pod",
+        "resources/steps.py",
+        "return run is not None and run.status == dg.DagsterRunStatus.STARTED",
+        "return run is not None",
+        (STEPS,),
+    ),
+    Mutation(
+        "one late lease ends a run",
+        "resources/liveness.py",
+        "missed = missed + 1 if gone() else 0",
+        "missed = needed if gone() else 0",
+        (LIVENESS,),
+    ),
+    Mutation(
+        "runs that Kubernetes started are buried while they wait for a node",
+        "resources/liveness.py",
+        "    if not isinstance(instance.run_launcher, DefaultRunLauncher):\n        return []\n",
+        "",
+        (LIVENESS,),
+    ),
+    Mutation(
+        "a style of a manifest is listed with others",
+        "core/catalog/manifests.py",
+        "if style and taken.style != style:",
+        "if style and taken.style == style:",
+        (SOURCES,),
     ),
 )
 
