@@ -457,8 +457,8 @@ MUTATIONS = (
     Mutation(
         "a training begins anew where another machine left checkpoints",
         "store/remote.py",
-        "        self.fetch(folder)\n        sent",
-        "        sent",
+        "there = {path.relative_to(folder).parts[0] for path in self.fetch(folder)}",
+        "there: set[str] = set()",
         (REMOTE,),
     ),
     Mutation(

@@ -6,7 +6,6 @@ the command that started it was killed.
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -14,6 +13,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.launcher import DefaultRunLauncher
 
+from fashion_pipeline.core.repeating import repeating
 from fashion_pipeline.resources.gpu import POOL
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.locks import is_held
@@ -146,32 +146,26 @@ def _looking(
     Where several machines share a root it takes several looks in a row: object storage may just have been away, and
     with it the one who renews a lease. `meanwhile` is called after each look, with their number.
     """
-    ended = threading.Event()
     shared = store.files.remote is not None
     pause, needed = (LOOK_ELSEWHERE_SECONDS, LOOKS_ELSEWHERE) if shared else (LOOK_SECONDS, 1)
+    looks = missed = 0
 
-    def watch() -> None:
-        looks = missed = 0
-        while not ended.wait(pause):
-            looks += 1
-            try:
-                missed = missed + 1 if gone() else 0
-                if missed < needed:
-                    meanwhile(looks)
-                    continue
-            except StorageError:  # it may answer the next time
-                continue
-            end()
-            os.kill(os.getpid(), signal.SIGINT)
-            return
+    def look() -> bool:
+        nonlocal looks, missed
+        looks += 1
+        try:
+            missed = missed + 1 if gone() else 0
+            if missed < needed:
+                meanwhile(looks)
+                return False
+        except StorageError:  # it may answer the next time
+            return False
+        end()
+        os.kill(os.getpid(), signal.SIGINT)
+        return True
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
+    with repeating(look, pause):
         yield
-    finally:
-        ended.set()
-        watcher.join()
 
 
 def _waiting(instance: DagsterInstance) -> set[str]:

@@ -4,12 +4,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
+from fashion_pipeline.core.repeating import repeating
 from fashion_pipeline.core.reports.links import picture_link
 from fashion_pipeline.core.reports.pictures import markdown_image
 from fashion_pipeline.stages.models import Models
@@ -61,26 +61,18 @@ def _failure(output: Path, error: Exception) -> TrainingFailedError:
 @contextmanager
 def _shown(context: dg.AssetExecutionContext, store: Store, folder: Path) -> Iterator[None]:
     """Each sheet of images that appears in a folder is shown on the page of the run."""
-    ended = Event()
-    before = set(folder.glob("step-*.png"))
+    shown = set(folder.glob("step-*.png"))
 
     def show() -> None:
-        shown = set(before)
-        while True:
-            last = ended.wait(_LOOK_EVERY)
-            for sheet in sorted(set(folder.glob("step-*.png")) - shown):
-                context.log_event(_observation(context, store, sheet))
-                shown.add(sheet)
-            if last:
-                return
+        for sheet in sorted(set(folder.glob("step-*.png")) - shown):
+            context.log_event(_observation(context, store, sheet))
+            shown.add(sheet)
 
-    watching = Thread(target=show, daemon=True)
-    watching.start()
     try:
-        yield
+        with repeating(show, _LOOK_EVERY):
+            yield
     finally:
-        ended.set()
-        watching.join()
+        show()
 
 
 def _observation(context: dg.AssetExecutionContext, store: Store, sheet: Path) -> dg.AssetObservation:

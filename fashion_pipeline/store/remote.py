@@ -13,7 +13,6 @@ What several machines must not do at once is guarded by a lease: a numbered obje
 
 import json
 import os
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from socket import gethostname
 from typing import Any
 
 from fashion_pipeline.core.objects import opened, refusal, silence
+from fashion_pipeline.core.repeating import repeating
 from fashion_pipeline.settings import MARK
 from fashion_pipeline.store.errors import LockedError, StorageError
 
@@ -79,21 +79,21 @@ class Remote:
             with self._told():
                 self._fs.put_file(str(file), self._key(path / file.relative_to(source)))
 
-    def fetch(self, path: Path) -> None:
-        """Bring what is missing here of a file or folder. Nothing where there is no such thing."""
+    def fetch(self, path: Path) -> list[Path]:
+        """Bring what is missing here of a file or folder; returns the files that there are. There may be none."""
         with self._told():
-            keys = self._fs.find(self._key(path))
-        for key in keys:
-            local = self._local(key)
+            found = [self._local(key) for key in self._fs.find(self._key(path))]
+        for local in found:
             if not local.exists():
                 local.parent.mkdir(parents=True, exist_ok=True)
                 fresh = _beside(local)
                 try:
                     with self._told():
-                        self._fs.get_file(key, str(fresh))
+                        self._fs.get_file(self._key(local), str(fresh))
                     fresh.replace(local)
                 finally:
                     fresh.unlink(missing_ok=True)
+        return found
 
     def refresh(self, path: Path) -> None:
         """Make a small file here what it is there, or remove it.
@@ -129,34 +129,24 @@ class Remote:
         What is being written has a name that begins with a dot. Where object storage does not answer, the next look
         sends what this one has not.
         """
-        self.fetch(folder)
-        sent = {path.name for path in folder.glob("[!.]*")}
-        ended = threading.Event()
-
-        def follow() -> None:
-            while not ended.wait(MIRROR_SECONDS):
-                self._mirror(folder, sent)
-
-        following = threading.Thread(target=follow, daemon=True)
-        following.start()
+        there = {path.relative_to(folder).parts[0] for path in self.fetch(folder)}
         try:
-            yield
+            with repeating(lambda: self._mirror(folder, there), MIRROR_SECONDS):
+                yield
         finally:
-            ended.set()
-            following.join()
-            self._mirror(folder, sent)
+            self._mirror(folder, there)
 
-    def _mirror(self, folder: Path, sent: set[str]) -> None:
-        """Send what is new of a folder, then remove there what is gone here."""
+    def _mirror(self, folder: Path, there: set[str]) -> None:
+        """Send what of a folder is not there, then remove there what is gone here."""
         with suppress(StorageError, FileNotFoundError):  # the writer may drop what is being sent
             here = sorted(path.name for path in folder.glob("[!.]*"))
             for name in here:
-                if name not in sent:
+                if name not in there:
                     self.put(folder / name, folder / name)
-                    sent.add(name)
-            for name in sorted(sent.difference(here)):
+                    there.add(name)
+            for name in sorted(there.difference(here)):
                 self.remove(folder / name)
-                sent.remove(name)
+                there.remove(name)
 
     def is_held(self, name: str) -> bool:
         """Whether some machine holds a lease."""
@@ -171,20 +161,15 @@ class Remote:
         nothing behind.
         """
         number = self._take(name, what, who, wait)
-        ended = threading.Event()
 
         def renew() -> None:
-            while not ended.wait(RENEW_SECONDS):
-                with suppress(StorageError):  # the next one may arrive
-                    self._write(name, number, who, time.time() + LEASE_SECONDS)
+            with suppress(StorageError):  # the next one may arrive
+                self._write(name, number, who, time.time() + LEASE_SECONDS)
 
-        renewing = threading.Thread(target=renew, daemon=True)
-        renewing.start()
         try:
-            yield
+            with repeating(renew, RENEW_SECONDS):
+                yield
         finally:
-            ended.set()
-            renewing.join()
             if once:
                 with self._told(), suppress(FileNotFoundError):
                     self._fs.rm_file(self._lease(name, number))
