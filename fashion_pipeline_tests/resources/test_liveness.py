@@ -213,15 +213,15 @@ def test_a_step_in_a_pod_ends_when_the_process_of_its_run_is_gone(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.05)
+    interrupted = threading.Event()
+    monkeypatch.setattr(liveness.os, "kill", lambda *_: interrupted.set())
     run = dg.DagsterRun(job_name="full_pipeline")
-    held = ExitStack()
-    held.enter_context(store.running(run.run_id, "run"))
-    with pytest.raises(KeyboardInterrupt), ending_with_its_run(store, run):
-        time.sleep(0.3)
-        held.close()
-        time.sleep(5.0)
-    with store.running(run.run_id, "run"), ending_with_its_run(store, run):
-        time.sleep(0.3)
+    with ExitStack() as held:
+        held.enter_context(store.running(run.run_id, "run"))
+        with ending_with_its_run(store, run):
+            assert not interrupted.wait(0.3)
+            held.close()
+            assert interrupted.wait(10)
 
 
 def test_runs_that_another_launcher_started_are_left_to_it(tmp_path: Path, store: Store) -> None:
@@ -234,6 +234,8 @@ def test_runs_that_another_launcher_started_are_left_to_it(tmp_path: Path, store
 
 def test_a_lease_that_was_late_once_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "LOOK_ELSEWHERE_SECONDS", 0.02)
+    interrupted = threading.Event()
+    monkeypatch.setattr(liveness.os, "kill", lambda *_: interrupted.set())
     run = dg.DagsterRun(job_name="full_pipeline")
     answers = [False, False, True] * 5
 
@@ -245,8 +247,8 @@ def test_a_lease_that_was_late_once_ends_nobody(monkeypatch: pytest.MonkeyPatch)
 
     shared = SimpleNamespace(files=SimpleNamespace(remote="s3"), lives=lives)
     with ending_with_its_run(shared, run):  # type: ignore[arg-type]
-        time.sleep(0.6)
+        assert not interrupted.wait(1.0)
     assert not answers
     gone = SimpleNamespace(files=SimpleNamespace(remote="s3"), lives=lambda _: False)
-    with pytest.raises(KeyboardInterrupt), ending_with_its_run(gone, run):  # type: ignore[arg-type]
-        time.sleep(5.0)
+    with ending_with_its_run(gone, run):  # type: ignore[arg-type]
+        assert interrupted.wait(10)

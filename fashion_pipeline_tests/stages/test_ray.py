@@ -150,6 +150,12 @@ def counts(log: Path) -> tuple[Counter[str], Counter[str]]:
     return tuple(Counter(number for what, number, _ in lines if what == kind) for kind in ("begins", "ends"))  # type: ignore[return-value]
 
 
+def require_once(pieces: range, begun: Counter[str], ended: Counter[str], killed: str) -> None:
+    """Each piece was begun once, but the killed one twice; its first worker may have been about to tell of its end."""
+    once = Counter(map(str, pieces))
+    assert begun == once + Counter([killed]) and once <= ended <= begun
+
+
 def test_a_killed_worker_costs_the_piece_that_it_was_at(
     connected: Nodes, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +171,7 @@ def test_a_killed_worker_costs_the_piece_that_it_was_at(
         assert all((rows == found[number]).all() for number, rows in embed_here(encoder, pieces(4)))
     begun, ended = counts(log)
     killed = (tmp_path / "killed.txt").read_text()
-    assert ended == Counter(map(str, range(12))) and begun == ended + Counter([killed])
+    require_once(range(12), begun, ended, killed)
 
     log.unlink()
     thread = killing(log, after=2)
@@ -175,7 +181,7 @@ def test_a_killed_worker_costs_the_piece_that_it_was_at(
         assert drawn == {each.index: each.image.tobytes() for each in generator.draw(REQUESTS)}
     begun, ended = counts(log)
     killed = (tmp_path / "killed.txt").read_text()
-    assert ended == Counter(map(str, range(6))) and begun == ended + Counter([killed])
+    require_once(range(6), begun, ended, killed)
 
 
 def test_a_node_that_is_lost_leaves_its_work_to_the_others(
