@@ -67,23 +67,6 @@ def pieces(size: int = 8) -> list[list[Picture]]:
     return [pictures[start : start + size] for start in range(0, len(pictures), size)]
 
 
-def test_images_and_embeddings_are_those_of_this_process(connected: Nodes, machine: Path) -> None:
-    models, spread = Models(quick_profile(), machine=machine), OnRay(quick_profile(), machine=machine)
-    with models.encoder() as encoder:
-        here = dict(embed_here(encoder, pieces()))
-    there = dict(spread.embed("encoder", pieces()))
-    assert sorted(there) == sorted(here) and all((there[number] == here[number]).all() for number in here)
-    assert len({node["NodeID"] for node in ray.nodes() if node["Alive"]}) == 2
-    with models.generator() as generator:
-        own = {each.index: each for each in generator.draw(REQUESTS)}
-        painter = spread.painter(Pipeline())
-        assert painter.hand() == generator.hand()
-    drawn = {each.index: each for each in painter.draw(REQUESTS)}
-    assert sorted(drawn) == list(range(len(REQUESTS)))
-    for index, each in drawn.items():
-        assert each.id == own[index].id and each.image.tobytes() == own[index].image.tobytes()
-
-
 def test_a_process_that_is_on_no_node_spreads_through_the_clients_door(nodes: Nodes, machine: Path) -> None:
     models, spread = Models(quick_profile(), machine=machine), OnRay(quick_profile(), machine=machine)
     with models.encoder() as encoder:
@@ -91,12 +74,16 @@ def test_a_process_that_is_on_no_node_spreads_through_the_clients_door(nodes: No
     ray.init(client_address(nodes), log_to_driver=False)
     try:
         there = dict(spread.embed("encoder", pieces()[:2]))
-        drawn = {each.index: each for each in spread.painter(Pipeline()).draw(REQUESTS[:4])}
+        painter = spread.painter(Pipeline())
+        hand, drawn = painter.hand(), {each.index: each for each in painter.draw(REQUESTS[:12])}
         spread.release()
     finally:
         ray.shutdown()
     assert sorted(there) == [0, 1] and all((there[number] == here[number]).all() for number in here)
-    assert sorted(drawn) == [0, 1, 2, 3]
+    with models.generator() as generator:
+        assert hand == generator.hand() and sorted(drawn) == list(range(12))
+        for own in generator.draw(REQUESTS[:12]):
+            assert drawn[own.index].id == own.id and drawn[own.index].image.tobytes() == own.image.tobytes()
 
 
 def test_a_node_fetches_samples_that_are_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
