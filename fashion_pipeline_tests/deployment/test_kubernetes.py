@@ -301,6 +301,8 @@ def test_a_step_whose_pod_is_killed_goes_on_in_another(cluster: Cluster) -> None
     embedding = cluster.steps("clip_features")[1]
     assert embedding.asked["requests"]["memory"] == "4Gi" and photos.asked["requests"]["memory"] == "2Gi"
     assert embedding.spec["automountServiceAccountToken"] is False
+    pods = [photos, embedding, *cluster.runs()]
+    assert {pod.labels["fashion-pipeline"] for pod in pods} == {"run"}, "network policies know it by this"
     assert [key for key in keys("records/features/style=bag") if key.endswith("latest.json")]
     assert not keys("leases/runs") and not keys("leases/commands")
 
