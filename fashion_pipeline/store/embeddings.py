@@ -48,10 +48,10 @@ class Embeddings:
         self._files.place(path, lambda temporary: write_parquet(self.table, made, temporary))
 
     def paths(self, styles: Iterable[str]) -> list[Path]:
-        """The files of some styles."""
+        """The files of some styles; not all of them need to be on this machine."""
         folder = self._files.inside("embeddings", self.table)
         patterns = [f"style={slug(style)}/*/*.parquet" for style in styles]
-        return [self._files.here(path) for pattern in patterns for path in self._files.glob(folder, pattern)]
+        return [path for pattern in patterns for path in self._files.glob(folder, pattern)]
 
     def styles(self) -> list[str]:
         """The styles that have embeddings."""

@@ -1,7 +1,7 @@
 """DuckDB over all tables: in memory, without any access to files."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import pyarrow.dataset as ds
 from fashion_pipeline.core import tables
 from fashion_pipeline.store.embeddings import Embeddings
 from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import Files
 from fashion_pipeline.store.parquet import read_parquet
-from fashion_pipeline.store.records import KINDS, Records
+from fashion_pipeline.store.records import KINDS, Record, Records
 
 HISTORY = "_history"
 """What is added to a table's name for the rows of all runs."""
@@ -31,32 +32,35 @@ _FOLDERS = pa.schema([("style", pa.string()), ("record", pa.string())])
 Tell = Callable[[str], None]
 
 
-def query(
-    root: Path, records: Records, growing: Sequence[Embeddings], sql: str, tell: Tell, *, fetched: bool = False
-) -> pa.Table:
+def query(files: Files, records: Records, growing: Sequence[Embeddings], sql: str, tell: Tell) -> pa.Table:
     """The answer to a query; files that are damaged are left out of it, and `tell` is called for each.
 
     A table holds the rows of each style's latest record, with the columns `style` and `record`; `<table>_history` those
     of all records. The tables are handed over as Arrow, and DuckDB itself may touch no file and load no extension.
-    Where files are `fetched` from elsewhere, there are only the tables that the query names. Raises duckdb.Error.
+    From object storage come the tables that the query names, and of those what it needs, unless they are here. Raises
+    duckdb.Error.
     """
     import duckdb
 
     named = set(re.findall(r"\w+", sql.lower()))
-    files = _files(records, growing, (lambda name: name in named) if fetched else (lambda name: True), tell)
+    shared = files.remote is not None
+    found = _files(files, records, growing, (lambda name: name in named) if shared else (lambda name: True), tell)
     try:
-        return _answer(root, files, sql)
+        return _answer(files, found, sql)
+    except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException):
+        raise
     except duckdb.Error:
-        whole = {name: [path for path in paths if _is_whole(name, path, tell)] for name, paths in files.items()}
-        if whole == files:
+        here = {name: [files.here(path) for path in paths] for name, paths in found.items()}
+        whole = {name: [path for path in paths if _is_whole(name, path, tell)] for name, paths in here.items()}
+        if whole == found and not shared:
             raise
-        return _answer(root, whole, sql)
+        return _answer(files, whole, sql)
 
 
 def _files(
-    records: Records, growing: Sequence[Embeddings], wanted: Callable[[str], bool], tell: Tell
+    files: Files, records: Records, growing: Sequence[Embeddings], wanted: Callable[[str], bool], tell: Tell
 ) -> dict[str, list[Path]]:
-    """The files of every table that is wanted."""
+    """The files of every table that is wanted; not all of them need to be on this machine."""
     found: dict[str, list[Path]] = {}
     for kind, made in KINDS.items():
         tables = [table for table in made.tables if wanted(table)]
@@ -70,19 +74,20 @@ def _files(
         styles = records.styles(kind) if histories else ()
         whole = [record for style in styles for record in records.all(kind, style)]
         for table in tables:
-            found[table] = _there([record.path(f"{table}.parquet") for record in latest], tell)
+            found[table] = list(_there(files, latest, table, tell))
         for table in histories:
-            paths = [record.path(f"{table}.parquet") for record in whole]
-            found[f"{table}{HISTORY}"] = _there(paths, lambda text: None)
+            found[f"{table}{HISTORY}"] = list(_there(files, whole, table, lambda text: None))
     return found | {each.table: each.paths(each.styles()) for each in growing if wanted(each.table)}
 
 
-def _there(paths: Sequence[Path], tell: Tell) -> list[Path]:
+def _there(files: Files, records: Sequence[Record], table: str, tell: Tell) -> Iterator[Path]:
     """The files that exist; records that an earlier version of the program made lack the tables that are new."""
-    for path in paths:
-        if not path.exists():
-            tell(f"left out: {path} is missing: the next run that needs it writes it anew")
-    return [path for path in paths if path.exists()]
+    for record in records:
+        if path := next(iter(files.glob(record.folder, f"{table}.parquet")), None):
+            yield path
+        else:
+            missing = record.folder / f"{table}.parquet"
+            tell(f"left out: {missing} is missing: the next run that needs it writes it anew")
 
 
 def _is_whole(name: str, path: Path, tell: Tell) -> bool:
@@ -95,28 +100,34 @@ def _is_whole(name: str, path: Path, tell: Tell) -> bool:
     return True
 
 
-def _answer(root: Path, files: Mapping[str, Sequence[Path]], sql: str) -> pa.Table:
+def _answer(files: Files, found: Mapping[str, Sequence[Path]], sql: str) -> pa.Table:
     import duckdb
 
     with duckdb.connect(":memory:") as connection:
         for setting in _LOCKED:
             connection.execute(setting)
-        for name, paths in files.items():
-            connection.register(name, _rows(root, name.removesuffix(HISTORY), paths))
-        found = connection.sql(sql)
-        return pa.table({}) if found is None else found.to_arrow_table()
+        for name, paths in found.items():
+            connection.register(name, _rows(files, name.removesuffix(HISTORY), paths))
+        answer = connection.sql(sql)
+        return pa.table({}) if answer is None else answer.to_arrow_table()
 
 
-def _rows(root: Path, table: str, paths: Sequence[Path]) -> Any:
-    """The rows of some files, read when they are asked for; style and record come from the names of the folders."""
+def _rows(files: Files, table: str, paths: Sequence[Path]) -> Any:
+    """The rows of some files, read when they are asked for; style and record come from the names of the folders.
+
+    They are read where they lie: here, or in object storage, if one of them is not here.
+    """
     schema = pa.schema([*tables.schema(table), *_FOLDERS])
     if not paths:
         return schema.empty_table()
-    partitioning = ds.partitioning(_FOLDERS, flavor="hive")
+    system, base, names = None, str(files.root), [str(path) for path in paths]
+    if files.remote is not None and not all(path.exists() for path in paths):
+        system, base, names = files.remote.in_place(paths)
     return ds.dataset(
-        [str(path) for path in paths],
+        names,
         schema=schema,
         format="parquet",
-        partitioning=partitioning,
-        partition_base_dir=str(root),
+        filesystem=system,
+        partitioning=ds.partitioning(_FOLDERS, flavor="hive"),
+        partition_base_dir=base,
     )

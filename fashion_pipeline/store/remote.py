@@ -15,11 +15,14 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import gethostname
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
 
 from fashion_pipeline.core.objects import opened, refusal, silence
 from fashion_pipeline.core.repeating import repeating
@@ -94,6 +97,11 @@ class Remote:
                 finally:
                     fresh.unlink(missing_ok=True)
         return found
+
+    def in_place(self, paths: Sequence[Path]) -> tuple[Any, str, list[str]]:
+        """Arrow's file system of the root, the root's path there, and those of some files: to read without fetching."""
+        system = pa.fs.PyFileSystem(pa.fs.FSSpecHandler(self._fs))
+        return system, self._prefix, [self._key(path) for path in paths]
 
     def refresh(self, path: Path) -> None:
         """Make a small file here what it is there, or remove it.

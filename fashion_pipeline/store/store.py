@@ -213,8 +213,7 @@ class Store:
 
     def sql(self, text: str, tell: Callable[[str], None] = lambda text: None) -> pa.Table:
         """A DuckDB query over all tables, see `queries.query`. Raises duckdb.Error."""
-        growing, fetched = [self.features, self.sample_features], self.files.remote is not None
-        return query(self.root, self.records, growing, text, tell, fetched=fetched)
+        return query(self.files, self.records, [self.features, self.sample_features], text, tell)
 
 
 def _prints(catalog: Record) -> Fingerprints:

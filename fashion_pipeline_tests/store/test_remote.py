@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import duckdb
 import numpy as np
 import pytest
 from PIL import Image
@@ -86,14 +87,30 @@ def test_embeddings_images_sources_settings_and_versions_are_shared(pair: tuple[
     assert [folder.name for folder in one.versions.all("coat")] == ["v1"]
 
 
-def test_a_query_fetches_the_tables_that_it_names(pair: tuple[Store, Store]) -> None:
+def test_a_query_reads_the_tables_that_it_names_where_they_lie(pair: tuple[Store, Store]) -> None:
     one, other = pair
-    add(one)
+    made = add(one)
     one.features.add("coat", "encoder", "m", ["a"], np.eye(1, dtype=np.float32))
     assert other.sql("select count(*) n from training_log").to_pylist() == [{"n": 1}]
-    assert not list(other.root.glob("embeddings/**/*.parquet"))
-    assert other.sql("select count(*) n from training_log_history").to_pylist() == [{"n": 1}]
-    assert other.sql("SELECT id FROM Features").to_pylist() == [{"id": "a"}]
+    assert other.sql("select style, record from training_log_history").to_pylist() == [
+        {"style": "coat", "record": made.key}
+    ]
+    assert other.sql("SELECT f.id FROM Features f JOIN training_log t USING (style)").to_pylist() == [{"id": "a"}]
+    assert other.sql("SELECT style FROM training_log WHERE style = 'bag'").num_rows == 0
+    with pytest.raises(duckdb.BinderException):
+        other.sql("SELECT nothing FROM training_log")
+    assert not list(other.root.glob("**/*.parquet")), "nothing was fetched for it"
+    assert one.sql("select count(*) n from training_log").to_pylist() == [{"n": 1}]
+
+
+def test_a_damaged_table_in_object_storage_is_left_out_of_a_query_and_told(pair: tuple[Store, Store]) -> None:
+    one, other = pair
+    add(one)
+    (key,) = [key for key in keys("records") if key.endswith(".parquet")]
+    boto3.client("s3").put_object(Bucket="fashion", Key=f"root/{key}", Body=b"PAR1 no more PAR1")
+    told: list[str] = []
+    assert other.sql("select count(*) n from training_log", told.append).to_pylist() == [{"n": 0}]
+    assert len(told) == 1 and "is damaged" in told[0]
 
 
 def test_a_style_that_is_forgotten_is_forgotten_everywhere(pair: tuple[Store, Store], tmp_path: Path) -> None:
