@@ -37,7 +37,7 @@ def examine(settings: Settings, profile: str) -> Iterator[Finding]:
     if settings.ray:
         yield _cluster(settings)
     if settings.kubernetes:
-        yield _kubernetes(Path(settings.kubernetes))
+        yield _kubernetes(settings)
     yield _device(settings)
     yield from _models(profile)
 
@@ -101,38 +101,30 @@ def _cluster(settings: Settings) -> Finding:
     return "Ray cluster", True, told, ""
 
 
-def _kubernetes(pods: Path) -> Finding:
+def _kubernetes(settings: Settings) -> Finding:
     """Whether the pods of steps are described as Kubernetes wants it, and jobs of runs could be started."""
-    name = "Kubernetes"
+    name, pods = "Kubernetes", Path(settings.kubernetes)
     try:
         import kubernetes
         from dagster import DagsterInstance
-        from dagster_k8s import K8sRunLauncher
 
         from fashion_pipeline.defs.jobs import POOLS
-        from fashion_pipeline.resources.kubernetes import read_pods
+        from fashion_pipeline.resources.kubernetes import launcher_of, read_pods
     except ImportError as error:
-        return (
-            name,
-            False,
-            str(error),
-            "pip install 'fashion-pipeline[kubernetes]', or unset FASHION_PIPELINE_KUBERNETES",
-        )
+        mend = "pip install 'fashion-pipeline[kubernetes]', or unset FASHION_PIPELINE_KUBERNETES"
+        return name, False, str(error), mend
     try:
         read_pods(pods, POOLS)
-    except SettingsError as error:
-        return name, False, str(error), "correct the file"
-    try:
-        with DagsterInstance.get() as instance:
-            launcher = instance.run_launcher
-            if not isinstance(launcher, K8sRunLauncher):
-                return name, False, "runs are no pods", "give dagster.yaml the run launcher dagster_k8s.K8sRunLauncher"
+        with DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+            namespace = launcher_of(instance).job_namespace
             jobs = kubernetes.client.BatchV1Api()
-            jobs.list_namespaced_job(launcher.job_namespace, limit=1, _request_timeout=ANSWER_SECONDS)
+            jobs.list_namespaced_job(namespace, limit=1, _request_timeout=ANSWER_SECONDS)
+    except SettingsError as error:
+        return name, False, str(error), "correct the file, or dagster.yaml"
     except Exception as error:  # the client raises whatever its connection trips over
         told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         return name, False, f"its API: {told}", "let the service account start jobs in the namespace"
-    return name, True, f"runs are jobs in the namespace {launcher.job_namespace}, steps are pods as in {pods}", ""
+    return name, True, f"runs are jobs in the namespace {namespace}, steps are pods as in {pods}", ""
 
 
 def _style_cost(name: str) -> float:

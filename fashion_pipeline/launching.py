@@ -10,10 +10,12 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from fashion_pipeline.core.progress import progress_in
+from fashion_pipeline.settings import read_settings
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.locks import holding, is_held, require_free
 
@@ -225,8 +227,8 @@ def launcher(store: "Store") -> Iterator[Launcher]:
 def opened_instance(store: "Store") -> Iterator["DagsterInstance"]:
     """The Dagster instance of the data root. Its files are made by one process at a time: two at once collide.
 
-    Raises StorageError or SettingsError for a settings file with which Dagster could load nothing, and StorageError for
-    a database that does not answer.
+    Raises StorageError or SettingsError for a settings file, or one of pods, with which Dagster could load nothing, and
+    StorageError for a database that does not answer.
     """
     from dagster import DagsterInstance
     from sqlalchemy.exc import OperationalError
@@ -249,6 +251,8 @@ def opened_instance(store: "Store") -> Iterator["DagsterInstance"]:
                     f"the database of the Dagster instance cannot be used ({told}): start it, make room, or correct "
                     "FASHION_PIPELINE_DATABASE"
                 ) from None
+            if pods := read_settings().kubernetes:
+                _require_kubernetes(Path(pods), instance)
             instance.get_dynamic_partitions("styles")
             instance.all_instigator_state()
             _set_slots(instance)
@@ -269,6 +273,15 @@ def report_stale(instance: "DagsterInstance", uses: "Iterable[Use]") -> None:
             "made with it": MetadataValue.md(told),
         }
         instance.report_runless_asset_event(AssetObservation(asset_key=asset, partition=style, metadata=metadata))
+
+
+def _require_kubernetes(pods: Path, instance: "DagsterInstance") -> None:
+    """Raise SettingsError where runs and their steps cannot be pods."""
+    from fashion_pipeline.defs.jobs import POOLS
+    from fashion_pipeline.resources.kubernetes import launcher_of, read_pods
+
+    read_pods(pods, POOLS)
+    launcher_of(instance)
 
 
 def _set_slots(instance: "DagsterInstance") -> None:

@@ -185,8 +185,14 @@ def _data_root(given: Mapping[str, str]) -> tuple[Path, str]:
 def enter(settings: Settings) -> Settings:
     """Make these settings those of this process and its children, and prepare the Dagster home.
 
-    Raises SettingsError for a database that cannot be used.
+    Raises SettingsError for a database that cannot be used, or a variable that needs what is not installed.
     """
+    for name, given, package, extra in (
+        ("FASHION_PIPELINE_RAY", settings.ray, "dagster_ray", "ray"),
+        ("FASHION_PIPELINE_KUBERNETES", settings.kubernetes, "dagster_k8s", "kubernetes"),
+    ):
+        if given and importlib.util.find_spec(package) is None:
+            raise SettingsError(f"{name} needs more packages: pip install 'fashion-pipeline[{extra}]', or unset it")
     wanted = _dagster_configuration(read_secrets().database)
     os.environ.update(settings.environment())
     home = settings.dagster_home

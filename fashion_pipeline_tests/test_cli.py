@@ -370,3 +370,24 @@ def test_words_that_the_text_encoder_cannot_know_are_told() -> None:
     models = Models("embedded")
     assert models.unknown_words("a photo of a black coat, casual") == []
     assert models.unknown_words("一件黑色的 coat, 🧥") == ["一件黑色的", "🧥"]
+
+
+@pytest.mark.parametrize(
+    ("pods", "told"),
+    [(None, "cannot be read"), ("heavy: {}", "runs are no pods"), ("heavy: {container_config: {cpu: 1}}", "heavy")],
+)
+def test_steps_that_cannot_be_pods_end_in_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pods: str | None, told: str
+) -> None:
+    pytest.importorskip("dagster_k8s", reason="the extra kubernetes is not installed")
+    file = tmp_path / "pods.yaml"
+    if pods:
+        file.write_text(pods, encoding="utf-8")
+    monkeypatch.setenv("FASHION_PIPELINE_KUBERNETES", str(file))
+    assert_one_message(call("status"), told)
+
+
+def test_an_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASHION_PIPELINE_RAY", "auto")
+    monkeypatch.setattr("fashion_pipeline.settings.importlib.util.find_spec", lambda name: None)
+    assert_one_message(call("status"), "FASHION_PIPELINE_RAY needs more packages: pip install 'fashion-pipeline[ray]'")

@@ -87,17 +87,23 @@ def _require_pod(asked: object, where: str) -> None:
         raise SettingsError(f"{where}: {' '.join(str(error).split())}") from error
 
 
+def launcher_of(instance: dg.DagsterInstance) -> K8sRunLauncher:
+    """What starts the pods of runs. Raises SettingsError where runs are no pods."""
+    launcher = instance.run_launcher
+    if not isinstance(launcher, K8sRunLauncher):
+        raise SettingsError(
+            "FASHION_PIPELINE_KUBERNETES is set, but runs are no pods: give dagster.yaml the run launcher "
+            "dagster_k8s.K8sRunLauncher, or unset the variable"
+        )
+    return launcher
+
+
 def step_pods(asks: Asks, root: Path) -> dg.ExecutorDefinition:
     """The executor whose steps are pods, which ask for what `read_pods` has read."""
 
     @dg.executor(name="step_pods", requirements=multiple_process_executor_requirements())
     def executor(init_context: dg.InitExecutorContext) -> StepPods:
-        launcher = init_context.instance.run_launcher
-        if not isinstance(launcher, K8sRunLauncher):
-            raise SettingsError(
-                "FASHION_PIPELINE_KUBERNETES is set, but runs are no pods: give dagster.yaml the run launcher "
-                "dagster_k8s.K8sRunLauncher, or unset the variable"
-            )
+        launcher = launcher_of(init_context.instance)
         handler = K8sStepHandler(
             image=None,
             container_context=K8sContainerContext(),
