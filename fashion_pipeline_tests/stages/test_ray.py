@@ -67,23 +67,37 @@ def pieces(size: int = 8) -> list[list[Picture]]:
     return [pictures[start : start + size] for start in range(0, len(pictures), size)]
 
 
+FROM_OUTSIDE = """
+import sys
+from pathlib import Path
+import ray
+from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.on_ray import OnRay
+from fashion_pipeline.stages.spread import Pipeline, embed_here
+from fashion_pipeline_tests.stages.test_ray import REQUESTS, pieces
+
+address, profile, machine = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+models, spread = Models(profile, machine=machine), OnRay(profile, machine=machine)
+ray.init(address, log_to_driver=False)
+there = dict(spread.embed("encoder", pieces()[:2]))
+painter = spread.painter(Pipeline())
+hand, drawn = painter.hand(), {each.index: each for each in painter.draw(REQUESTS[:12])}
+spread.release()
+ray.shutdown()
+with models.encoder() as encoder:
+    assert all((there[number] == rows).all() for number, rows in embed_here(encoder, pieces()[:2]))
+with models.generator() as generator:
+    assert hand == generator.hand() and sorted(drawn) == list(range(12))
+    for own in generator.draw(REQUESTS[:12]):
+        assert drawn[own.index].id == own.id and drawn[own.index].image.tobytes() == own.image.tobytes()
+print("the same")
+"""
+
+
 def test_a_process_that_is_on_no_node_spreads_through_the_clients_door(nodes: Nodes, machine: Path) -> None:
-    models, spread = Models(quick_profile(), machine=machine), OnRay(quick_profile(), machine=machine)
-    with models.encoder() as encoder:
-        here = dict(embed_here(encoder, pieces()[:2]))
-    ray.init(client_address(nodes), log_to_driver=False)
-    try:
-        there = dict(spread.embed("encoder", pieces()[:2]))
-        painter = spread.painter(Pipeline())
-        hand, drawn = painter.hand(), {each.index: each for each in painter.draw(REQUESTS[:12])}
-        spread.release()
-    finally:
-        ray.shutdown()
-    assert sorted(there) == [0, 1] and all((there[number] == here[number]).all() for number in here)
-    with models.generator() as generator:
-        assert hand == generator.hand() and sorted(drawn) == list(range(12))
-        for own in generator.draw(REQUESTS[:12]):
-            assert drawn[own.index].id == own.id and drawn[own.index].image.tobytes() == own.image.tobytes()
+    program = [sys.executable, "-c", FROM_OUTSIDE, client_address(nodes), quick_profile(), str(machine)]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0 and "the same" in done.stdout, done.stderr
 
 
 def test_a_node_fetches_samples_that_are_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
