@@ -292,6 +292,7 @@ def test_the_doctor_sees_whether_jobs_can_be_started(cluster: Cluster) -> None:
 def test_a_step_whose_pod_is_killed_goes_on_in_another(cluster: Cluster) -> None:
     run = catalog(cluster, "bag")
     until(lambda: "embedded" in run.said() or run.phase != "Running", 120, "nothing was embedded")
+    assert keys("leases/runs") and keys("leases/styles/bag"), "a run holds its style while its steps work"
     os.killpg(cluster.steps("clip_features")[0].process.pid, signal.SIGKILL)
     until(lambda: run.phase != "Running", 120, "the run did not end")
     assert run.phase == "Succeeded", run.said()
