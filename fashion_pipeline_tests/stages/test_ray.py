@@ -34,7 +34,7 @@ from fashion_pipeline.stages.training import OUTCOME  # noqa: E402
 from fashion_pipeline.store.store import Store  # noqa: E402
 from fashion_pipeline_tests.conftest import QUICK, SAMPLES, quick_profile  # noqa: E402
 from fashion_pipeline_tests.stages.counted import Counted, log_of  # noqa: E402
-from fashion_pipeline_tests.stages.nodes import MEMORY, client_address, two_nodes  # noqa: E402
+from fashion_pipeline_tests.stages.nodes import MEMORY, two_nodes  # noqa: E402
 from fashion_pipeline_tests.stages.test_trainer import order  # noqa: E402
 
 REQUESTS = [Request("a coat", seed=seed, steps=5, guidance=3.0, width=64, height=64) for seed in range(44)]
@@ -67,37 +67,21 @@ def pieces(size: int = 8) -> list[list[Picture]]:
     return [pictures[start : start + size] for start in range(0, len(pictures), size)]
 
 
-FROM_OUTSIDE = """
-import sys
-from pathlib import Path
-import ray
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.on_ray import OnRay
-from fashion_pipeline.stages.spread import Pipeline, embed_here
-from fashion_pipeline_tests.stages.test_ray import REQUESTS, pieces
-
-address, profile, machine = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-models, spread = Models(profile, machine=machine), OnRay(profile, machine=machine)
-ray.init(address, log_to_driver=False)
-there = dict(spread.embed("encoder", pieces()[:2]))
-painter = spread.painter(Pipeline())
-hand, drawn = painter.hand(), {each.index: each for each in painter.draw(REQUESTS[:12])}
-spread.release()
-ray.shutdown()
-with models.encoder() as encoder:
-    assert all((there[number] == rows).all() for number, rows in embed_here(encoder, pieces()[:2]))
-with models.generator() as generator:
-    assert hand == generator.hand() and sorted(drawn) == list(range(12))
-    for own in generator.draw(REQUESTS[:12]):
-        assert drawn[own.index].id == own.id and drawn[own.index].image.tobytes() == own.image.tobytes()
-print("the same")
-"""
-
-
-def test_a_process_that_is_on_no_node_spreads_through_the_clients_door(nodes: Nodes, machine: Path) -> None:
-    program = [sys.executable, "-c", FROM_OUTSIDE, client_address(nodes), quick_profile(), str(machine)]
-    done = subprocess.run(program, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0 and "the same" in done.stdout, done.stderr
+def test_images_and_embeddings_are_those_of_this_process(connected: Nodes, machine: Path) -> None:
+    models, spread = Models(quick_profile(), machine=machine), OnRay(quick_profile(), machine=machine)
+    with models.encoder() as encoder:
+        here = dict(embed_here(encoder, pieces()))
+    there = dict(spread.embed("encoder", pieces()))
+    assert sorted(there) == sorted(here) and all((there[number] == here[number]).all() for number in here)
+    assert len({node["NodeID"] for node in ray.nodes() if node["Alive"]}) == 2
+    with models.generator() as generator:
+        own = {each.index: each for each in generator.draw(REQUESTS)}
+        painter = spread.painter(Pipeline())
+        assert painter.hand() == generator.hand()
+    drawn = {each.index: each for each in painter.draw(REQUESTS)}
+    assert sorted(drawn) == list(range(len(REQUESTS)))
+    for index, each in drawn.items():
+        assert each.id == own[index].id and each.image.tobytes() == own[index].image.tobytes()
 
 
 def test_a_node_fetches_samples_that_are_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
