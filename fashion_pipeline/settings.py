@@ -156,7 +156,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         device=given.get("FASHION_PIPELINE_DEVICE") or "auto",
         precision=given.get("FASHION_PIPELINE_PRECISION") or "auto",
         ray=given.get("FASHION_PIPELINE_RAY", "").strip(),
-        kubernetes=given.get("FASHION_PIPELINE_KUBERNETES", "").strip(),
+        kubernetes=str(Path(pods).absolute()) if (pods := given.get("FASHION_PIPELINE_KUBERNETES", "").strip()) else "",
         hosts=tuple(name.strip() for name in given.get("FASHION_PIPELINE_HOSTS", "").split(",") if name.strip()),
     )
 

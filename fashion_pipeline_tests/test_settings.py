@@ -157,3 +157,10 @@ def test_photos_are_seen_whole_only_where_the_profile_says_true(tmp_path: Path) 
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")
     with pytest.raises(SettingsError, match=r"whole_photos is 'yes': it must be true or false"):
         read_profile(str(tmp_path / "mine.toml"))
+
+
+def test_the_file_of_pods_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = read_settings({"FASHION_PIPELINE_KUBERNETES": "pods.yaml"})
+    assert given.environment()["FASHION_PIPELINE_KUBERNETES"] == str(tmp_path / "pods.yaml")
+    assert read_settings({}).kubernetes == ""

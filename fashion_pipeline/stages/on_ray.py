@@ -207,7 +207,7 @@ def _found(picture: Picture) -> Picture:
 
 
 def _here(path: Path | None) -> Path | None:
-    """A file or folder of the data root, which this node fetches where the root is in object storage."""
-    if path is not None and not path.exists() and path.is_relative_to(root := read_settings().data):
+    """A file or folder of the data root, of which this node fetches what it lacks where that is in object storage."""
+    if path is not None and not path.is_file() and path.is_relative_to(root := read_settings().data):
         Files(root).here(path)
     return path
