@@ -4,6 +4,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -13,6 +14,10 @@ from fashion_pipeline.api import running
 from fashion_pipeline.cli import app
 from fashion_pipeline.cli.commands import _config
 from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec
+from fashion_pipeline.defs.configuration import settled
+from fashion_pipeline.defs.publishing import PublishingConfig
+from fashion_pipeline.defs.samples import SearchConfig
+from fashion_pipeline.defs.training import TrainingConfig
 from fashion_pipeline.settings import PACKAGE, PROFILES, Settings
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import assert_one_message
@@ -328,9 +333,9 @@ def test_a_mode_step_or_field_that_does_not_exist_is_refused_with_those_that_do(
         api.run("coat", "train")  # type: ignore[arg-type]
     api.move(photos_of(tmp_path / "photos", "coat"))
     with pytest.raises(ValueError, match="step 'samples' cannot be configured: choose among curated_subset, eval"):
-        running._choose(Store(root), "coat", {"samples": {}}, False)
+        running._choose(Store(root), "coat", {"samples": {}}, None, False)
     with pytest.raises(ValueError, match="budgett is not known: choose among budget, held_out_products"):
-        running._choose(Store(root), "coat", {"generated_samples": {"budgett": 3}}, False)
+        running._choose(Store(root), "coat", {"generated_samples": {"budgett": 3}}, None, False)
 
 
 def embedded_profile(folder: Path, changes: dict[str, str]) -> str:
@@ -391,3 +396,67 @@ def test_an_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("FASHION_PIPELINE_RAY", "auto")
     monkeypatch.setattr("fashion_pipeline.settings.importlib.util.find_spec", lambda name: None)
     assert_one_message(call("status"), "FASHION_PIPELINE_RAY needs more packages: pip install 'fashion-pipeline[ray]'")
+
+
+def test_a_preset_changes_what_it_names_and_approval_goes_by_its_own_word_only(tmp_path: Path, root: Path) -> None:
+    store = Store(root)
+    api.move(photos_of(tmp_path / "photos", "coat"))
+
+    def choose(preset: str | None = None, forget: bool = False, **config: dict[str, object]) -> object:
+        return running._choose(store, "coat", config, preset, forget)
+
+    choose(published_model={"approval": "required"}, curated_subset={"keep": 0.5}, lora_weights={"rank": 4, "steps": 9})
+    mine = {"published_model": {"approval": "required"}, "curated_subset": {"keep": 0.5}}
+    quick = {
+        "generated_samples": {"budget": 64, "held_out_products": 24},
+        "lora_weights": {"rank": 4, "steps": 100},
+        "evaluation_report": {"products": 48},
+    }
+    assert choose("quick") == {**mine, **quick}
+    assert choose("quick", generated_samples={"budget": 70})["generated_samples"]["budget"] == 70  # type: ignore[index]
+    assert choose("standard", generated_samples={"budget": 64}) == {
+        **mine,
+        "generated_samples": {"budget": 64},
+        "lora_weights": {"rank": 4},
+    }
+    assert choose("thorough")["prompt_candidates"] == {"rounds": 2}  # type: ignore[index]
+    assert choose(forget=True) == {"published_model": {"approval": "required"}}
+    assert store.sources.approval("coat") == "required"
+    choose(published_model={"approval": "none"})
+    assert store.sources.approval("coat") == "none"
+    with pytest.raises(ValueError, match="preset 'quik' is not known: choose among standard, quick, thorough"):
+        choose("quik")
+
+
+def test_every_way_to_start_a_run_is_bound_by_what_was_chosen(tmp_path: Path, root: Path) -> None:
+    store = Store(root)
+    api.move(photos_of(tmp_path / "photos", "coat"))
+    chosen = {
+        "published_model": {"approval": "required"},
+        "generated_samples": {"budget": 300},
+        "lora_weights": {"steps": 77, "control": True, "of an earlier version": 1},
+    }
+    store.sources.choose("coat", lambda known: chosen)
+
+    def of(config: dg.Config, step: str, style: str = "coat") -> dict[str, object]:
+        return settled(config, store, style, step)
+
+    assert of(PublishingConfig(), "published_model") == {"approval": "required"}
+    assert of(PublishingConfig(approval="none"), "published_model") == {"approval": "required"}, "a launchpad's default"
+    assert of(SearchConfig(), "generated_samples") == {"budget": 300, "held_out_products": 128}
+    assert of(SearchConfig(budget=40), "generated_samples")["budget"] == 40
+    training = of(TrainingConfig(rank=4), "lora_weights")
+    assert (training["steps"], training["rank"], training["control"]) == (77, 4, True)
+    assert "of an earlier version" not in training
+    store.sources.choose("coat", lambda known: {})
+    assert of(PublishingConfig(approval="required"), "published_model") == {"approval": "required"}
+    assert of(PublishingConfig(), "published_model") == {"approval": "none"}
+
+
+def test_a_style_that_a_command_is_about_to_run_cannot_be_removed(tmp_path: Path, root: Path) -> None:
+    store = Store(root)
+    api.move(photos_of(tmp_path / "photos", "coat"))
+    with store.claiming("coat", "a command that runs it"):
+        for arguments in (("remove", "--style", "coat", "--yes"), ("run", "--style", "coat")):
+            assert_one_message(call(*arguments), "in use by a command that runs it")
+    assert store.sources.styles() == ["coat"]

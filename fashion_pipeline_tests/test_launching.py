@@ -109,13 +109,13 @@ def test_what_was_chosen_once_is_used_again_until_it_is_forgotten(root: Path) ->
     store = Store(root / "data")
     made = {name: store.records.latest("search", "coat").made_of[name] for name in ("budget", "held_out_products")}
     assert made == {"budget": 12, "held_out_products": 2}
-    assert running._choose(store, "coat", {"lora_weights": {"rank": 4}}, False) == {
+    assert running._choose(store, "coat", {"lora_weights": {"rank": 4}}, None, False) == {
         "generated_samples": {"budget": 12, "held_out_products": 2},
         "evaluation_report": {"products": 2},
         "lora_weights": {"rank": 4},
     }
     with pytest.raises(ValueError, match="rank is 0: it must be a whole number from 1 to 1024"):
-        running._choose(store, "coat", {"lora_weights": {"rank": 0}}, False)
+        running._choose(store, "coat", {"lora_weights": {"rank": 0}}, None, False)
     assert store.sources.config("coat")["lora_weights"] == {"rank": 4}
 
 

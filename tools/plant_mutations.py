@@ -44,6 +44,9 @@ REMOTE = "fashion_pipeline_tests/store/test_remote.py"
 RAY = "fashion_pipeline_tests/stages/test_ray.py"
 ANYWHERE = "fashion_pipeline_tests/stages/test_anywhere.py"
 KUBERNETES = "fashion_pipeline_tests/deployment/test_kubernetes.py"
+STORE = "fashion_pipeline_tests/store/test_store.py"
+PRUNING = "fashion_pipeline_tests/store/test_pruning.py"
+COMMAND = "fashion_pipeline_tests/test_cli.py"
 SOURCES = "fashion_pipeline_tests/core/catalog/test_sources.py"
 
 
@@ -57,6 +60,8 @@ class Mutation:
     wrong: str
     tests: tuple[str, ...]
     """Files of tests, one of which has to fail."""
+    also: tuple[tuple[str, str], ...] = ()
+    """Further pieces of the file, and what stands there instead."""
 
 
 MUTATIONS = (
@@ -367,6 +372,113 @@ MUTATIONS = (
         (f"{SECURITY}/test_listening.py",),
     ),
     Mutation(
+        "a query of GraphQL is taken from an address",
+        "web/guard.py",
+        "        if _asks_in_its_address(scope):\n",
+        "        if False:\n",
+        (f"{SECURITY}/test_listening.py",),
+    ),
+    Mutation(
+        "pages of other sites may load ours into theirs",
+        "web/guard.py",
+        'not in ("same-origin", "none") and',
+        'in ("nowhere",) and',
+        (f"{SECURITY}/test_listening.py",),
+    ),
+    Mutation(
+        "a preset forgets that a style needs approval",
+        "api/running.py",
+        "kept = _above(_without_presets(kept, profile.presets.values()), profile.presets.get(preset, {}))",
+        "kept = profile.presets.get(preset, {})",
+        (COMMAND,),
+    ),
+    Mutation(
+        "forgetting what was chosen forgets approval",
+        "api/running.py",
+        'kept: Config = {step: known[step] for step in known if step == "published_model"} if forget else known',
+        "kept: Config = {} if forget else known",
+        (COMMAND,),
+    ),
+    Mutation(
+        "a launch undoes the approval that a style needs",
+        "stages/publishing.py",
+        'if "required" in (approval, chosen) and store',
+        'if approval == "required" and store',
+        (PUBLISHING,),
+    ),
+    Mutation(
+        "what was chosen for a style does not bind a launch from the UI",
+        "defs/configuration.py",
+        "return usual(type(config)) | chosen | said",
+        "return usual(type(config)) | said",
+        (COMMAND,),
+    ),
+    Mutation(
+        "a version that is taken out of use is published again",
+        "store/versions.py",
+        "replace(known, line=(), rolled_back=(*known.rolled_back, known.version))",
+        "replace(known, line=())",
+        (PUBLISHING,),
+    ),
+    Mutation(
+        "a model that was trained on a withdrawn photo is published",
+        "stages/publishing.py",
+        "if withdrawn := len(trained_ids(store, training) & store.withdrawals.ids()):",
+        "if withdrawn := 0:",
+        (WITHDRAWING,),
+    ),
+    Mutation(
+        "a command that prunes looks before it locks",
+        "store/pruning.py",
+        "    with ExitStack() as locks:\n        locks",
+        "    found = leftovers(store)\n    with ExitStack() as locks:\n        locks",
+        (PRUNING,),
+        also=(("        found = leftovers(store)\n        for", "        for"),),
+    ),
+    Mutation(
+        "embeddings of a later version are taken for damaged",
+        "store/embeddings.py",
+        "            except DamagedError:\n",
+        "            except StorageError:\n",
+        (STORE,),
+        also=(("import DamagedError", "import StorageError"),),
+    ),
+    Mutation(
+        "a record of a later version is taken for damaged",
+        "store/records.py",
+        "        except NewerVersionError:\n            raise\n        except StorageError:\n            return None\n",
+        "        except StorageError:\n            return None\n",
+        (STORE,),
+    ),
+    Mutation(
+        "two withdrawals at once lose one",
+        "store/withdrawals.py",
+        'with self._files.changing("withdrawn.json"):',
+        "if True:",
+        (STORE,),
+    ),
+    Mutation(
+        "whoever lost a lease goes on",
+        "store/remote.py",
+        "        if number > lease.number:\n",
+        "        if False:\n",
+        (REMOTE,),
+    ),
+    Mutation(
+        "clocks of two machines are compared",
+        "store/remote.py",
+        "        return now - renewed < LEASE_SECONDS",
+        '        return float(held["until"]) > time.time()',
+        (REMOTE,),
+    ),
+    Mutation(
+        "a style is removed that a command is about to run",
+        "api/running.py",
+        'held.enter_context(store.claiming(style, "a command that runs it"))',
+        "pass",
+        (COMMAND,),
+    ),
+    Mutation(
         "a query sees the program's variables",
         "store/queries.py",
         "SET python_enable_replacements = false",
@@ -565,11 +677,11 @@ def noticed(mutation: Mutation) -> bool:
 def plant(file: Path, mutation: Mutation) -> None:
     """Put the mistake into a file. Raises ValueError where the right piece does not stand exactly once."""
     text = file.read_text(encoding="utf-8")
-    if text.count(mutation.right) != 1:
-        raise ValueError(
-            f"{mutation.name}: {mutation.right!r} stands {text.count(mutation.right)} times in {file.name}"
-        )
-    file.write_text(text.replace(mutation.right, mutation.wrong), encoding="utf-8")
+    for right, wrong in ((mutation.right, mutation.wrong), *mutation.also):
+        if text.count(right) != 1:
+            raise ValueError(f"{mutation.name}: {right!r} stands {text.count(right)} times in {file.name}")
+        text = text.replace(right, wrong)
+    file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

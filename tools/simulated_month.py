@@ -173,7 +173,7 @@ def _happens(world: World, day: int) -> None:
             for photo in sorted((photos / "dress-b").iterdir())[:2]:
                 photo.unlink()
         case 17:
-            world.store.sources.choose("coat", {**SMALL, "lora_weights": {"steps": 3}})
+            world.store.sources.choose("coat", lambda known: {**SMALL, "lora_weights": {"steps": 3}})
         case 20:
             world.fails_next.add("sneaker")
             world.arrive("sneaker", "sneaker", 22)
@@ -197,7 +197,7 @@ def run_chain(world: World, job: str, style: str, tags: dict[str, str]) -> bool:
     """The real job, small; where a failure is due, its steps fail because the photos are away."""
     config: dict[str, Any] = world.store.sources.config(style) or SMALL
     if job != TAKE_IN and not world.store.sources.config(style):
-        world.store.sources.choose(style, config)
+        world.store.sources.choose(style, lambda known: config)
     broken = style in world.fails_next and job != TAKE_IN
     folder = world.root / "photos" / style
     if broken:

@@ -18,6 +18,7 @@ from fashion_pipeline.api.releases import (
     rollback,
     stale,
     trace,
+    unpublish,
     upload,
     versions,
     withdraw,
@@ -31,7 +32,6 @@ from fashion_pipeline.api.running import (
     RunError,
     finetune,
     optimize_prompts,
-    preset,
     run,
 )
 from fashion_pipeline.api.upkeep import Check, clean, doctor, move, remove, status
@@ -57,7 +57,6 @@ __all__ = [
     "generate",
     "move",
     "optimize_prompts",
-    "preset",
     "publish",
     "remove",
     "report",
@@ -70,6 +69,7 @@ __all__ = [
     "styles",
     "trace",
     "try_alerts",
+    "unpublish",
     "upload",
     "versions",
     "withdraw",

@@ -19,9 +19,10 @@ def publish(style: str, version: str | None = None) -> "Published":
     only if its evaluation says so, and `Published.reason` tells. Raises StorageError for a version that is not there.
     """
     from fashion_pipeline.core.texts import text
-    from fashion_pipeline.stages.publishing import EVALUATION, Published, approve
+    from fashion_pipeline.stages.publishing import Published, approve
     from fashion_pipeline.stages.publishing import publish as publish_newest
     from fashion_pipeline.store.files import read_json
+    from fashion_pipeline.store.versions import EVALUATION
 
     store, style = open_store(), style_slug(style)
     with _at_work(store, style, "publishes"):
@@ -31,7 +32,8 @@ def publish(style: str, version: str | None = None) -> "Published":
             return Published(folder, version, text("publishing.published", version=version), verdict)
         if store.versions.pointer(style).waiting:
             return approve(store, style)
-        return publish_newest(store, open_models(), style)
+        made = publish_newest(store, open_models(), style)
+        return approve(store, style) if made.waits else made  # whoever asks for it approves
 
 
 def rollback(style: str) -> tuple[str, str]:
@@ -43,6 +45,16 @@ def rollback(style: str) -> tuple[str, str]:
     store, style = open_store(), style_slug(style)
     with _at_work(store, style, "rolls back"):
         return store.versions.roll_back(style)
+
+
+def unpublish(style: str) -> str:
+    """Take the version in use out of use, with none in its place; returns its name. It stays on disk.
+
+    No run publishes it again; `publish` with its name does. Raises StorageError where none is in use.
+    """
+    store, style = open_store(), style_slug(style)
+    with _at_work(store, style, "unpublishes"):
+        return store.versions.unpublish(style)
 
 
 def versions(style: str) -> list[dict[str, Any]]:
@@ -63,8 +75,9 @@ def withdraw(*photos: str) -> list[dict[str, Any]]:
     """Take photos, given by path or id, out of the catalog for good; returns everything that was made with one.
 
     The next run leaves them and their near-duplicates out. What was made with them stays until it is made again, and is
-    marked as stale in the Dagster UI, in `versions` and in `stale`. Files are not touched. Raises StorageError for a
-    photo that nobody knows, before any is withdrawn.
+    marked as stale in the Dagster UI, in `versions` and in `stale`; nothing that was trained on them is published any
+    more, and a version with the `state` "in use" stays so until `unpublish`, `rollback` or a better one takes its
+    place. Files are not touched. Raises StorageError for a photo that nobody knows, before any is withdrawn.
     """
     from fashion_pipeline.launching import opened_instance, report_stale
     from fashion_pipeline.stages.tracing import find_photos, uses

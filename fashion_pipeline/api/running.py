@@ -1,7 +1,8 @@
 """Running jobs: the prompt search, fine-tuning, or both, for one style."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,14 +60,16 @@ def run(
     config: Config | None = None,
     follow: Follow | None = None,
     *,
+    preset: str | None = None,
     forget: bool = False,
 ) -> str:
     """Take in the photos of a source, then run a job for one style; returns the run's id.
 
     The other styles of the source are described first where their photos are new, because anchored similarity and some
     strategies need them; one that fails is reported and left out. `config` is remembered for the style, and later runs,
-    those of the schedule and the sensor too, use it; `forget` goes back to the defaults first. Raises RunError,
-    CatalogError, StorageError, or ValueError for a configuration that cannot be.
+    those of the schedule and the sensor too, use it. A `preset` of the profile stands in for the one before and changes
+    what it names; `forget` goes back to the defaults first, except for approval, which only `config` takes away. Raises
+    RunError, CatalogError, StorageError, or ValueError for a configuration that cannot be.
     """
     from fashion_pipeline.launching import Event, launcher
 
@@ -76,10 +79,12 @@ def run(
     enter(read_settings())
     style = style_slug(style)
     report = follow or _print_event
-    listed, photos = _take_in(store, style, source, lambda text: report(style, Event("message", "", text)))
-    chosen = _choose(store, style, config or {}, forget)
-    ops = {op: {"config": dict(values)} for op, values in chosen.items() if op in OPS[mode]}
-    with launcher(store) as launch:
+    with ExitStack() as held:
+        held.enter_context(store.claiming(style, "a command that runs it"))
+        listed, photos = _take_in(store, style, source, lambda text: report(style, Event("message", "", text)))
+        chosen = _choose(store, style, config or {}, preset, forget)
+        ops = {op: {"config": dict(values)} for op, values in chosen.items() if op in OPS[mode]}
+        launch = held.enter_context(launcher(store))
         launch.instance.add_dynamic_partitions("styles", list(listed))
         report(style, Event("message", "", _cost(launch.instance, store, style, mode, chosen, photos)))
         for other, state in listed.items():
@@ -91,14 +96,6 @@ def run(
             f"{style}: " + ("; ".join(ended.errors) or f"run {ended.run_id} was cancelled or its process died")
         )
     return ended.run_id
-
-
-def preset(name: str) -> dict[str, dict[str, Any]]:
-    """Step → configuration of a preset of the profile; `standard` is what the profile says. Raises ValueError."""
-    known = open_models().profile.presets
-    if name != STANDARD and name not in known:
-        raise ValueError(f"preset {name!r} is not known: choose among {', '.join((STANDARD, *known))}")
-    return {step: dict(values) for step, values in known.get(name, {}).items()}
 
 
 def optimize_prompts(
@@ -128,18 +125,37 @@ def finetune(style: str, source: str | Path | None = None, **training: Any) -> d
     return _latest_report("evaluation", style)
 
 
-def _choose(store: "Store", style: str, config: Config, forget: bool) -> Config:
+def _choose(store: "Store", style: str, config: Config, preset: str | None, forget: bool) -> Config:
     """The configuration of a style's runs, with what is given now; it is checked, then remembered."""
     from fashion_pipeline.defs.jobs import require_fields
 
     require_fields(config)
-    known = {} if forget else store.sources.config(style)
-    chosen = known | {op: {**known.get(op, {}), **values} for op, values in config.items()}
-    training = {name: value for name, value in chosen.get("lora_weights", {}).items() if name != "control"}
-    open_models().profile.training.changed(training)
-    if forget or chosen != known:
-        store.sources.choose(style, chosen)
-    return chosen
+    profile = open_models().profile
+    if preset not in (None, STANDARD, *profile.presets):
+        raise ValueError(f"preset {preset!r} is not known: choose among {', '.join((STANDARD, *profile.presets))}")
+
+    def change(known: dict[str, Any]) -> Config:
+        kept: Config = {step: known[step] for step in known if step == "published_model"} if forget else known
+        if preset is not None:
+            kept = _above(_without_presets(kept, profile.presets.values()), profile.presets.get(preset, {}))
+        chosen = _above(kept, config)
+        training = {name: value for name, value in chosen.get("lora_weights", {}).items() if name != "control"}
+        profile.training.changed(training)
+        return chosen
+
+    return store.sources.choose(style, change)
+
+
+def _above(below: Config, config: Config) -> Config:
+    """A configuration with the values of another one in place of its own."""
+    return {step: {**below.get(step, {}), **config.get(step, {})} for step in {**below, **config}}
+
+
+def _without_presets(config: Config, presets: Iterable[Config]) -> Config:
+    """A configuration without the values that a preset gives: choosing another one takes them back."""
+    given = [(step, name, value) for preset in presets for step in preset for name, value in preset[step].items()]
+    left = {step: {n: v for n, v in values.items() if (step, n, v) not in given} for step, values in config.items()}
+    return {step: values for step, values in left.items() if values}
 
 
 def source_spec(source: str | Path | SourceSpec) -> SourceSpec:

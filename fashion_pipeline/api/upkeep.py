@@ -42,11 +42,15 @@ def remove(style: str) -> None:
     Raises StorageError for an unknown style, LockedError while it is being run.
     """
     from fashion_pipeline.launching import opened_instance
+    from fashion_pipeline.resources.runs import busy
+    from fashion_pipeline.store.errors import LockedError
 
     store, style = open_store(), style_slug(style)
     enter(read_settings())
-    store.forget(style)
     with opened_instance(store) as instance:
+        if worker := busy(instance, store, style):
+            raise LockedError(f"style {style!r}: {worker}: wait for it, or cancel it")
+        store.forget(style)
         instance.delete_dynamic_partition("styles", style)
 
 
@@ -82,10 +86,7 @@ def clean(*, dry_run: bool = True) -> "list[Leftover]":
     from fashion_pipeline.store.pruning import leftovers, remove_leftovers
 
     store = open_store()
-    found = leftovers(store)
-    if not dry_run:
-        remove_leftovers(store, found)
-    return found
+    return leftovers(store) if dry_run else remove_leftovers(store)
 
 
 def doctor(profile: str | None = None) -> list[Check]:

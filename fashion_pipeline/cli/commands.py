@@ -85,7 +85,9 @@ def run(
         Literal["none", "required"] | None,
         typer.Option(help="**required**: a better model waits until somebody says `fashion-pipeline publish`."),
     ] = None,
-    defaults: Annotated[bool, typer.Option("--defaults", help="Forget what was chosen for this style before.")] = False,
+    defaults: Annotated[
+        bool, typer.Option("--defaults", help="Forget what was chosen for this style before, except for approval.")
+    ] = False,
 ) -> None:
     """Run the pipeline for one style. What exists is not computed again; Ctrl-C cancels the run.
 
@@ -94,10 +96,8 @@ def run(
     """
     with errors():
         given = _config(steps, budget, products, knobs or [], prompts or [], rounds, approval)
-        config = given if preset is None else _above(api.preset(preset), given)
-        defaults = defaults or preset is not None
         with progress_line(style_slug(style)) as follow:
-            api.run(style, mode.value, source, config, follow, forget=defaults)
+            api.run(style, mode.value, source, given, follow, preset=preset, forget=defaults)
         show_report(style)
 
 
@@ -251,11 +251,6 @@ def _require_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ValueError(f"port {port} cannot be used ({error.strerror}): choose another with --port") from None
-
-
-def _above(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """A preset with what was given in place of its own numbers."""
-    return {op: {**preset.get(op, {}), **given.get(op, {})} for op in {**preset, **given}}
 
 
 def _config(

@@ -7,7 +7,8 @@ import typer
 from rich.markup import escape
 
 from fashion_pipeline import api
-from fashion_pipeline.cli.console import Style, errors, out, table
+from fashion_pipeline.cli.console import Style, errors, out, table, warn
+from fashion_pipeline.store.versions import IN_USE, WAITS
 
 Version = Annotated[str | None, typer.Option("--version", help="A version, as in `fashion-pipeline versions`.")]
 SHOWN_PHOTOS = 20
@@ -15,7 +16,7 @@ SHOWN_PHOTOS = 20
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program."""
-    for command in (publish, rollback, versions, withdraw, trace, upload):
+    for command in (publish, rollback, unpublish, versions, withdraw, trace, upload):
         app.command()(command)
 
 
@@ -24,6 +25,8 @@ def publish(style: Style, version: Version = None) -> None:
     with errors():
         made = api.publish(style, version)
     out.print(f"{made.reason[:1].upper()}{made.reason[1:]}", markup=False, soft_wrap=True)
+    if made.folder:
+        _warn_of_withdrawn(style, made.version)
     raise typer.Exit(0 if made.folder else 1)
 
 
@@ -32,6 +35,19 @@ def rollback(style: Style) -> None:
     with errors():
         now, before = api.rollback(style)
     out.print(f"version {now} is in use again; {before} was taken back", markup=False)
+    _warn_of_withdrawn(style, now)
+
+
+def unpublish(style: Style) -> None:
+    """Take the version in use out of use, with none in its place. It stays on disk; no run publishes it again."""
+    with errors():
+        gone = api.unpublish(style)
+    out.print(
+        f"version {gone} is out of use and no other is in its place; fashion-pipeline publish --style {style} "
+        f"--version {gone} brings it back, fashion-pipeline versions --style {style} --delete {gone} removes it",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def versions(
@@ -69,8 +85,24 @@ def withdraw(
         styles = sorted({use["style"] for use in found})
         again = "; ".join(f"fashion-pipeline run --style {style}" for style in styles)
         out.print(f"stale until it is made again: {again}", markup=False, soft_wrap=True)
-        if any(use["kind"] == "version" for use in found):
-            out.print("versions stay as they are: publish another, then fashion-pipeline versions --delete VERSION")
+    for use in found:
+        if use["kind"] == "version":
+            out.print(_what_to_do(use), markup=False, soft_wrap=True)
+
+
+def _what_to_do(version: dict[str, Any]) -> str:
+    """About a version behind which a withdrawn photo is."""
+    style, name = version["style"], version["key"]
+    remove = f"fashion-pipeline versions --style {style} --delete {name} removes it"
+    told = f"{style}: version {name} ({version['state']}) has {version['photos']} withdrawn ({version['how']})"
+    if version["state"] == IN_USE:
+        return (
+            f"{told} and stays in use: fashion-pipeline unpublish --style {style} takes it out of use now, or "
+            f"fashion-pipeline rollback --style {style} goes back to the one before; then {remove}"
+        )
+    if version["state"] == WAITS:
+        return f"{told}: it cannot be approved any more, if it was trained on one; the next run takes its place"
+    return f"{told}: {remove}"
 
 
 def trace(
@@ -103,6 +135,12 @@ def upload(
     out.print(table([{"file": name, "MB": f"{size / 1e6:.1f}"} for name, size in files]))
     total = sum(size for _, size in files) / 1e6
     out.print(f"{'would upload' if dry_run else 'uploaded'} {total:.1f} MB to {escape(repository)}", soft_wrap=True)
+
+
+def _warn_of_withdrawn(style: str, version: str) -> None:
+    for row in api.versions(style):
+        if row["version"] == version and row["withdrawn photos"]:
+            warn(f"{row['withdrawn photos']} photos behind version {version} have been withdrawn")
 
 
 def _show_uses(uses: list[dict[str, Any]]) -> None:

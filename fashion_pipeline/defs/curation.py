@@ -1,9 +1,9 @@
 """Stage 6, curation: the images that the model is trained on, their captions, and why they were kept."""
 
 import dagster as dg
-from pydantic import Field
 
 from fashion_pipeline.core.rows import Origin
+from fashion_pipeline.defs.configuration import knob, settled
 from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, markdown, result, row_count
 from fashion_pipeline.defs.similarity import prompt_report, similarity_table
@@ -16,9 +16,9 @@ from fashion_pipeline.store.store import Store
 class CurationConfig(dg.Config):
     """What earns a place in the training set."""
 
-    keep: float = Field(default=0.9, gt=0, le=1, description="Share of the photos kept; the least typical go first.")
-    sample_share: float = Field(
-        default=0.1, ge=0, le=1, description="Generated samples as a share of the photos kept, at most; 0 for none."
+    keep: float | None = knob(0.9, "Share of the photos kept; the least typical go first.", gt=0, le=1)
+    sample_share: float | None = knob(
+        0.1, "Generated samples as a share of the photos kept, at most; 0 for none.", ge=0, le=1
     )
 
 
@@ -43,7 +43,7 @@ def curated_subset(
     models: dg.ResourceParam[Models],
 ) -> dg.MaterializeResult:
     """The training pairs that earned their place, and a random control of equal size."""
-    chosen = {"keep": config.keep, "sample_share": config.sample_share}
+    chosen = settled(config, store, context.partition_key, "curated_subset")
     made = curate_pairs(
         store, models, context.partition_key, **chosen, tell=context.log.warning, run=context.run.run_id
     )

@@ -4,13 +4,13 @@ import warnings
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from fashion_pipeline.core.evaluation.statistics import Interval
 from fashion_pipeline.core.evaluation.verdicts import MIN_PRODUCTS
 from fashion_pipeline.core.reports.pictures import interval_chart
 from fashion_pipeline.core.rows import Purpose, Role, Split
 from fashion_pipeline.defs.automation import FOLLOWS
+from fashion_pipeline.defs.configuration import knob, settled
 from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.metadata import (
     Album,
@@ -38,9 +38,7 @@ from fashion_pipeline.store.store import Store
 class EvaluationConfig(dg.Config):
     """How much the comparison may cost."""
 
-    products: int = Field(
-        default=128, ge=1, description="Most products of dev, and of test, on which the models are compared."
-    )
+    products: int | None = knob(128, "Most products of dev, and of test, on which the models are compared.", ge=1)
 
 
 @dg.asset(
@@ -63,7 +61,7 @@ def evaluation_report(
     models: dg.ResourceParam[Models],
 ) -> dg.MaterializeResult:
     """The original against the specialised model, each with the plain and the best prompt, and the verdict."""
-    limits: dict[str, Any] = {"products": config.products}
+    limits = settled(config, store, context.partition_key, "evaluation_report")
     made = evaluate(store, models, context.partition_key, **limits, report=context.log.info, run=context.run.run_id)
     if (address := store.preferences.read().tracking.mlflow) and (problem := track(store, made.record, address)):
         context.log.warning(problem)

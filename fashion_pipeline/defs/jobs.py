@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from fashion_pipeline.defs.catalog import raw_images
+from fashion_pipeline.defs.configuration import usual
 from fashion_pipeline.defs.curation import CurationConfig, curated_subset
 from fashion_pipeline.defs.evaluation import EvaluationConfig, evaluation_report, up_to_date
 from fashion_pipeline.defs.features import clip_features
@@ -108,4 +109,4 @@ def step_fields() -> dict[str, set[str]]:
 
 def defaults() -> dict[str, dict[str, Any]]:
     """Step → field → its default; None is what the profile says."""
-    return {step: config().model_dump() for step, config in CONFIGS.items()}
+    return {step: usual(config) for step, config in CONFIGS.items()}

@@ -1,10 +1,8 @@
 """Stage 3, prompts: the candidates that each strategy writes for the style."""
 
-from typing import Any
-
 import dagster as dg
-from pydantic import Field
 
+from fashion_pipeline.defs.configuration import knob, settled
 from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.metadata import check, checks, column_schema, common, markdown, result, row_count
 from fashion_pipeline.resources.steps import step
@@ -16,12 +14,12 @@ from fashion_pipeline.store.store import Store
 class PromptConfig(dg.Config):
     """What competes beside what the strategies write."""
 
-    prompts: list[str] = Field(default=[], description="Prompts of your own that compete as they are.")
-    rounds: int = Field(
-        default=1,
+    prompts: list[str] | None = knob([], "Prompts of your own that compete as they are.")
+    rounds: int | None = knob(
+        1,
+        "Rounds of search. From the second on, a run starts from the winners of the one before, and draws none of its "
+        "images again; each run goes one round further, up to this number.",
         ge=1,
-        description="Rounds of search. From the second on, a run starts from the winners of the one before, and draws "
-        "none of its images again; each run goes one round further, up to this number.",
     )
 
 
@@ -43,7 +41,7 @@ def prompt_candidates(
     models: dg.ResourceParam[Models],
 ) -> dg.MaterializeResult:
     """Prompts by every strategy, from the attributes of the style's search photos."""
-    asked: dict[str, Any] = {"prompts": config.prompts, "rounds": config.rounds}
+    asked = settled(config, store, context.partition_key, "prompt_candidates")
     made = write_candidates(store, models, context.partition_key, **asked, run=context.run.run_id)
     table = made.record.table("candidates")
     metadata = {

@@ -9,6 +9,7 @@ from pydantic import Field
 from fashion_pipeline.core.catalog.photos import content_id
 from fashion_pipeline.core.reports.links import index_link, version_link, version_report_link
 from fashion_pipeline.defs.automation import FOLLOWS_ANY
+from fashion_pipeline.defs.configuration import settled
 from fashion_pipeline.defs.evaluation import evaluation_report
 from fashion_pipeline.defs.metadata import CODE_VERSION, common, link, markdown
 from fashion_pipeline.defs.styles import OWNERS
@@ -24,7 +25,8 @@ class PublishingConfig(dg.Config):
 
     approval: Literal["none", "required"] = Field(
         default="none",
-        description="required: a better model is made ready and waits until somebody materialises approved_model.",
+        description="required: a better model is made ready and waits until somebody materialises approved_model. "
+        "none: as was chosen for the style (fashion-pipeline run --approval), which a launch does not undo.",
     )
 
 
@@ -42,7 +44,8 @@ def published_model(
     its prompts, each sample with its seed, and the scores. Earlier versions: the tab *Events*, or the links on top of
     the page of any version.
     """
-    made = publish(store, models, context.partition_key, config.approval)
+    approval = settled(config, store, context.partition_key, "published_model")["approval"]
+    made = publish(store, models, context.partition_key, approval)
     context.log.info(made.reason)
     if made.folder is not None:
         yield _result(context.partition_key, made)

@@ -1,9 +1,9 @@
 """Stage 4, samples: the search spends its budget of images, and the winner is drawn anew for photos it never saw."""
 
 import dagster as dg
-from pydantic import Field
 
 from fashion_pipeline.core.rows import Sample, Split
+from fashion_pipeline.defs.configuration import knob, settled
 from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, markdown, result, row_count
 from fashion_pipeline.defs.prompts import prompt_candidates
 from fashion_pipeline.resources.gpu import POOL
@@ -16,9 +16,9 @@ from fashion_pipeline.store.store import Store
 class SearchConfig(dg.Config):
     """What the search for the best prompt may cost."""
 
-    budget: int = Field(default=192, ge=2, description="Images that the search may draw to find the best prompt.")
-    held_out_products: int = Field(
-        default=128, ge=1, description="Most products of dev, and of test, for which plain and best prompt are drawn."
+    budget: int | None = knob(192, "Images that the search may draw to find the best prompt.", ge=2)
+    held_out_products: int | None = knob(
+        128, "Most products of dev, and of test, for which plain and best prompt are drawn.", ge=1
     )
 
 
@@ -41,7 +41,7 @@ def generated_samples(
     models: dg.ResourceParam[Models],
 ) -> dg.MaterializeResult:
     """Images of the original model: for the search, and of the plain and the best prompt for held-out photos."""
-    limits = {"budget": config.budget, "held_out_products": config.held_out_products}
+    limits = settled(config, store, context.partition_key, "generated_samples")
     made = search(store, models, context.partition_key, **limits, report=context.log.info, run=context.run.run_id)
     leaderboard = made.record.table("leaderboard")
     missing = sum(not store.samples.readable(name) for name in {sample.id for sample in made.samples})
@@ -60,7 +60,7 @@ def generated_samples(
     }
     figures = [
         check("every_image_exists", missing == 0, blocking=True, missing=missing),
-        check("within_budget", made.spent <= config.budget, images=made.spent, budget=config.budget),
+        check("within_budget", made.spent <= limits["budget"], images=made.spent, budget=limits["budget"]),
     ]
     return result(made.record, metadata, figures)
 

@@ -8,6 +8,7 @@ from pydantic import Field, create_model
 from fashion_pipeline.core.reports.pictures import loss_curve, markdown_image, sparkline_svg
 from fashion_pipeline.core.training.recipe import Recipe, described
 from fashion_pipeline.defs.automation import FOLLOWS
+from fashion_pipeline.defs.configuration import settled
 from fashion_pipeline.defs.curation import curated_subset
 from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, result
 from fashion_pipeline.resources.gpu import POOL
@@ -33,8 +34,9 @@ def _usual(name: str) -> str:
     try:
         profile = read_profile(read_settings().profile)
     except SettingsError:  # said where the profile is needed
-        return "Empty: the profile's."
-    return f"Empty: {getattr(profile.training, name)}, as in profile {profile.name}."
+        return "Empty: what was chosen for the style, else the profile's."
+    usual = getattr(profile.training, name)
+    return f"Empty: what was chosen for the style, else {usual}, as in profile {profile.name}."
 
 
 _FIELDS: dict[str, Any] = {
@@ -48,10 +50,6 @@ class TrainingConfig(_KNOBS):  # type: ignore[misc]
     """The knobs of `core.training.recipe.Recipe`; what is left empty comes from the profile."""
 
     control: bool = Field(default=False, description="Train on the random control instead of the curated subset.")
-
-    def values(self) -> dict[str, Any]:
-        """The knobs that were turned."""
-        return {name: value for name, value in self.model_dump().items() if value is not None and name != "control"}
 
 
 @dg.asset(
@@ -76,9 +74,10 @@ def lora_weights(
 ) -> dg.MaterializeResult:
     """Weights trained on the curated pairs, with checkpoints, loss curve and recipe."""
 
-    chosen: dict[str, Any] = {"values": config.values(), "control": config.control}
-    how = trainer(context, models, store)
-    made = train(store, models, context.partition_key, **chosen, trainer=how, run=context.run.run_id)
+    knobs = settled(config, store, context.partition_key, "lora_weights")
+    control = knobs.pop("control")
+    how, run = trainer(context, models, store), context.run.run_id
+    made = train(store, models, context.partition_key, values=knobs, control=control, trainer=how, run=run)
     return result(made.record, _told(Album(store, made.record), made), _checks(made))
 
 

@@ -6,6 +6,7 @@ of fp32, others at twice; with AMX it is three times as fast. Nor can the memory
 
 import hashlib
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -58,7 +59,8 @@ def measure_cpu(task: Task, keep: Path | None = None) -> dict[Way, float]:
     file = keep / f"{machine()}.json" if keep else None
     known = _read(file)
     if task not in known:
-        known |= {task: [[asdict(way), figure] for way, figure in _measure(task).items()]}
+        measured = {task: [[asdict(way), figure] for way, figure in _measure(task).items()]}
+        known = _read(file) | measured  # another process may have measured the other task meanwhile
         if file:
             _write(file, known)
     return {Way(**way): float(figure) for way, figure in known[task]}
@@ -146,6 +148,6 @@ def _read(file: Path | None) -> dict[str, Any]:
 
 def _write(file: Path, known: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(f".{file.name}.fresh")
+    fresh = file.with_name(f".{file.name}.{os.getpid()}")
     fresh.write_text(json.dumps(known, indent=1), encoding="utf-8")
     fresh.replace(file)

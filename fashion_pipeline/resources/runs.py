@@ -44,9 +44,9 @@ def missing_tags(run: dg.DagsterRun, profile: str) -> dict[str, str]:
 
 def busy(instance: dg.DagsterInstance, store: Store, style: str) -> str | None:
     """Who works on a style, or is about to; None where nobody is."""
-    lock = store.style_lock(style)
-    if is_held(lock):
-        return f"in use by {holder(lock)}"
+    for lock in (store.style_lock(style), store.claim_lock(style)):
+        if is_held(lock):
+            return f"in use by {holder(lock)}"
     found = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY, tags={PARTITION: style}), limit=1)
     return f"run {found[0].run_id[:8]} of job {found[0].job_name} is {found[0].status.value.lower()}" if found else None
 

@@ -13,11 +13,12 @@ from fashion_pipeline.core.evaluation.copies import Nearest, limit, nearest_by_c
 from fashion_pipeline.core.evaluation.measures import COPIED
 from fashion_pipeline.core.evaluation.scores import HELD_OUT, sample_scores
 from fashion_pipeline.core.prompts.planning import photos_of
-from fashion_pipeline.core.rows import Origin, Pair, Photo, Role, Sample, Score
+from fashion_pipeline.core.rows import Photo, Role, Sample, Score
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.drawing import CHUNK, Embedder, Report
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.spread import Picture, in_threads
+from fashion_pipeline.stages.training import trained_ids
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -57,9 +58,7 @@ def as_colours(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def trained_photos(store: Store, training: Record, photos: Sequence[Photo]) -> list[Photo]:
     """The photos among the pairs of a training; images that a model drew are none."""
-    pairs = Pair.read(store.records.input(training, "curation").table("training_pairs"))
-    control = bool(training.made_of["control"])
-    ids = {pair.id for pair in pairs if pair.kept != control and pair.origin == Origin.REFERENCE}
+    ids = trained_ids(store, training)
     return [photo for photo in photos if photo.id in ids]
 
 

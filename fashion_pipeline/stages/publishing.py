@@ -8,14 +8,13 @@ from fashion_pipeline.core.texts import text
 from fashion_pipeline.stages.cards import base_name, card
 from fashion_pipeline.stages.models import KOHYA_WEIGHTS, WEIGHTS, Models
 from fashion_pipeline.stages.reports import PAGE, REPORT
-from fashion_pipeline.stages.training import MODEL
+from fashion_pipeline.stages.tracing import trail_of, trained_pairs
+from fashion_pipeline.stages.training import MODEL, trained_ids
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.files import read_json
 from fashion_pipeline.store.records import Content, Record
 from fashion_pipeline.store.store import Store
-
-EVALUATION = "evaluation_report.json"
-"""The report in a version's folder."""
+from fashion_pipeline.store.versions import EVALUATION, WAITS
 
 Approval = Literal["none", "required"]
 
@@ -36,15 +35,17 @@ class Published:
 def publish(store: Store, models: Models, style: str, approval: Approval = "none") -> Published:
     """Publish the model that the newest evaluation compared, if the evaluation says so.
 
-    With approval required the version waits, complete, until `approve` is called.
+    With approval required, here or by what was chosen for the style, the version waits, complete, until `approve` is
+    called. A model that was trained on a photo which was withdrawn since is not published.
     """
     evaluation = store.records.latest("evaluation", style)
     report = evaluation.json(REPORT)
     version, verdict = str(report["model"]), str(report["verdict"])
-    if refusal := _refusal(store, style, report):
+    if refusal := _refusal(store, style, evaluation, report):
         return Published(None, version, refusal, verdict)
     folder = _assembled(store, models, style, evaluation, report)
-    if approval == "required" and store.versions.pointer(style).version != version:
+    chosen = store.sources.approval(style)
+    if "required" in (approval, chosen) and store.versions.pointer(style).version != version:
         store.versions.hold(style, version)
         return Published(None, version, text("publishing.waits", version=version, style=style), verdict, waits=True)
     store.versions.promote(style, version)
@@ -52,7 +53,11 @@ def publish(store: Store, models: Models, style: str, approval: Approval = "none
 
 
 def approve(store: Store, style: str) -> Published:
-    """Publish the version that waits, unless another one was published since it was compared. Raises StorageError."""
+    """Publish the version that waits.
+
+    Raises StorageError where none does, where another one was published since it was compared, or where a photo that it
+    was trained on was withdrawn since.
+    """
     pointer = store.versions.pointer(style)
     if pointer.waiting is None:
         raise StorageError(f"no version of {style!r} waits for approval")
@@ -64,9 +69,16 @@ def approve(store: Store, style: str) -> Published:
             f"version {pointer.waiting} of {style!r} was compared with {report['champion'] or 'no other'}, but "
             f"{pointer.version} is in use now: materialise evaluation_report of {style!r} again"
         )
+    if withdrawn := withdrawn_behind(store, style, pointer.waiting):
+        raise StorageError(text("publishing.withdrawn", version=pointer.waiting, photos=withdrawn, style=style))
     store.versions.promote(style, pointer.waiting)
     reason = text("publishing.published", version=pointer.waiting)
     return Published(folder, pointer.waiting, reason, str(report["verdict"]))
+
+
+def withdrawn_behind(store: Store, style: str, version: str) -> int:
+    """How many of the photos that a version was trained on have been withdrawn."""
+    return len({pair.id for pair in trained_pairs(trail_of(store, style, version))} & store.withdrawals.ids())
 
 
 def _assembled(store: Store, models: Models, style: str, evaluation: Record, report: dict[str, Any]) -> Path:
@@ -88,10 +100,13 @@ def _assembled(store: Store, models: Models, style: str, evaluation: Record, rep
     return store.versions.assemble(style, str(report["model"]), model, extras, store.records.ancestry(evaluation))
 
 
-def _refusal(store: Store, style: str, report: dict[str, Any]) -> str | None:
+def _refusal(store: Store, style: str, evaluation: Record, report: dict[str, Any]) -> str | None:
     """Why an evaluated model is not published; None if it is."""
     if report["verdict"] != "better":
         return text("publishing.not_better", verdict=report["verdict"], reason=report["reason"])
+    training = store.records.input(evaluation, "training")
+    if withdrawn := len(trained_ids(store, training) & store.withdrawals.ids()):
+        return text("publishing.withdrawn", version=report["model"], photos=withdrawn, style=style)
     pointer = store.versions.pointer(style)
     if report["model"] in pointer.rolled_back:
         return text("publishing.rolled_back", version=report["model"], style=style)
@@ -122,5 +137,5 @@ def leaderboard_row(store: Store, style: str) -> dict[str, Any]:
         "style": style,
         **{f"{model}, {prompt} prompt": round(mean, 4) for (model, prompt), mean in means.items()},
         "verdict": report["verdict"],
-        "published": "yes" if pointer.version else ("waits for approval" if pointer.waiting else "no"),
+        "published": "yes" if pointer.version else (WAITS if pointer.waiting else "no"),
     }

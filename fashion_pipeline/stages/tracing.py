@@ -1,7 +1,7 @@
 """From a version back to its photos, prompts, seeds and scores; from a photo on to everything that used it."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,12 @@ import pyarrow.compute as pc
 
 from fashion_pipeline.core.catalog.photos import content_id
 from fashion_pipeline.core.rows import Pair
-from fashion_pipeline.stages.publishing import EVALUATION
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.files import read_json
 from fashion_pipeline.store.parquet import read_parquet
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
-from fashion_pipeline.store.versions import TRAIL
+from fashion_pipeline.store.versions import EVALUATION, TRAIL
 
 TRAINED, COMPARED, LISTED = "trained on", "compared with", "in its catalog"
 """How a photo was used, the closest use first."""
@@ -39,6 +38,8 @@ class Use:
     """The asset that makes such things."""
     photos: int = 1
     """How many of the photos that were asked for."""
+    state: str = ""
+    """Of a version: in use, waits for approval, rolled back or earlier."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def uses(store: Store, style: str, ids: set[str]) -> list[Use]:
     for folder in store.versions.all(style):
         trail = trail_of(store, style, folder.name)
         if use := _use(style, "version", folder.name, store.versions.created(folder), trail, ids):
-            found.append(use)
+            found.append(replace(use, state=store.versions.pointer(style).state(folder.name)))
     return found
 
 

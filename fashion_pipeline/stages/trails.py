@@ -15,11 +15,11 @@ from fashion_pipeline.core.reports.links import (
 )
 from fashion_pipeline.core.reports.trail import DrawnImage, JudgedProduct, Source, Trail, TrainedImage
 from fashion_pipeline.core.rows import Model, Origin, Pair, Role, Sample, Split
-from fashion_pipeline.stages.publishing import EVALUATION
 from fashion_pipeline.stages.tracing import Made, trail_of, trained_pairs
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.files import read_json
 from fashion_pipeline.store.store import Store
+from fashion_pipeline.store.versions import EVALUATION
 
 PART = 60
 """Training images, and products, of one part of a page."""

@@ -132,6 +132,15 @@ def train(
     return _trained(record, recipe, len(job.pairs), result)
 
 
+def trained_ids(store: Store, training: Record) -> set[str]:
+    """The photos and samples that a training saw."""
+    if "curation" not in training.inputs:
+        return set()
+    pairs = Pair.read(store.records.input(training, "curation").table("training_pairs"))
+    control = bool(training.made_of.get("control", False))
+    return {pair.id for pair in pairs if pair.kept != control}
+
+
 def _forget_damaged(store: Store, style: str, key: str, output: Path) -> None:
     """Remove what an earlier training left if it is damaged like the record that shares its files: it is done again."""
     with suppress(StorageError):

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from fashion_pipeline.stages.publishing import EVALUATION
 from fashion_pipeline.stages.tracing import stale
 from fashion_pipeline.store.files import freed, read_json, size
 from fashion_pipeline.store.store import Store
+from fashion_pipeline.store.versions import EVALUATION
 
 _PLAIN = {"model": "specialised", "prompt": "plain", "measure": "judge", "split": "dev"}
 _OVER = {"model": "original", "prompt": "plain"}
@@ -18,9 +18,6 @@ def version_rows(store: Store, style: str) -> list[dict[str, Any]]:
     version or in the base are not counted.
     """
     pointer = store.versions.pointer(style)
-    states = dict.fromkeys(pointer.rolled_back, "rolled back")
-    states |= {name: "waits for approval" for name in [pointer.waiting] if name}
-    states |= {name: "in use" for name in [pointer.version] if name}
     old = {use.key: use.photos for use in stale(store) if (use.style, use.kind) == (style, "version")}
     rows = []
     for folder in store.versions.all(style):
@@ -31,7 +28,7 @@ def version_rows(store: Store, style: str) -> list[dict[str, Any]]:
             {
                 "version": folder.name,
                 "created": store.versions.created(folder),
-                "state": states.get(folder.name, "earlier"),
+                "state": pointer.state(folder.name),
                 "verdict": report["verdict"],
                 "judge gain": gains[0]["mean"] if gains else None,
                 "bytes": size(folder),

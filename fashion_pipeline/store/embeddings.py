@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fashion_pipeline.core.features.embeddings import FeatureIndex, feature_table
-from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.errors import DamagedError
 from fashion_pipeline.store.files import Files, slug
 from fashion_pipeline.store.parquet import read_parquet, row_count, write_parquet
 
@@ -29,7 +29,11 @@ class Embeddings:
         self._files, self.table = files, table
 
     def index(self, style: str, role: str, model: str) -> FeatureIndex:
-        """The embeddings that one model made for a style. A damaged file is removed: they are computed again."""
+        """The embeddings that one model made for a style. A damaged file is removed: they are computed again.
+
+        Raises NewerVersionError for a file that a later version of the program wrote, StorageError for one that cannot
+        be read.
+        """
         paths = [self._files.here(path) for path in self._files.glob(self._folder(style, model), "*.parquet")]
         return FeatureIndex(self._readable(paths), role, model, most=sum(map(row_count, paths)))
 
@@ -37,7 +41,7 @@ class Embeddings:
         for path in paths:
             try:
                 yield read_parquet(self.table, path, "it is computed again")
-            except StorageError:
+            except DamagedError:
                 self._files.remove(path)
 
     def add(self, style: str, role: str, model: str, ids: Sequence[str], rows: NDArray[np.float32]) -> None:

@@ -6,13 +6,14 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from fashion_pipeline.core.catalog.listing import style_slug
 from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.remote import Remote
 
 LAYOUT = 2
@@ -87,6 +88,21 @@ class Files:
         finally:
             remove(temporary)
         return path
+
+    @contextmanager
+    def alone(self, name: str, what: str, who: str, wait: float | None = 0.0, *, once: bool = False) -> Iterator[None]:
+        """Hold a lock of the data root while the block runs, on this machine and on all others that share the root.
+
+        `name` is its path below `locks`; `what`, `who` and `wait` as in `locks.holding`, `once` as in `Remote.lease`.
+        Raises LockedError.
+        """
+        everywhere = self.remote.lease(name, what, who, wait, once=once) if self.remote else nullcontext()
+        with holding(self.inside("locks", *name.split("/")), what, who, wait), everywhere:
+            yield
+
+    def changing(self, name: str) -> AbstractContextManager[None]:
+        """Held while a small file is read, changed and written again, so that no change of another process is lost."""
+        return self.alone(f"changes/{name}", f"{name} of the data root", "a change to it", None, once=True)
 
     def unfinished(self) -> list[Path]:
         """What `place` was filling when its process was killed; nobody has touched it for an hour."""

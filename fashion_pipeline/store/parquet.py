@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fashion_pipeline.core import tables
-from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.errors import DamagedError, NewerVersionError, StorageError
 
 
 def write_parquet(table: str, rows: pa.Table | list[dict[str, Any]], path: Path) -> pa.Table:
@@ -27,25 +27,38 @@ def in_schema(table: str, rows: pa.Table | list[dict[str, Any]]) -> pa.Table:
 def read_parquet(table: str, path: Path, mend: str, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a file, also of one that an earlier version of the program wrote: columns that are new are null.
 
-    With `columns` only these are read, and checked. Raises StorageError that names a damaged file and says `mend`, or
-    one whose schema this program does not know.
+    With `columns` only these are read, and checked. Raises DamagedError that names a damaged file and says `mend`,
+    NewerVersionError for one that a later version of the program wrote, and StorageError for one that cannot be read or
+    whose schema this program does not know.
     """
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
+        version = (file.schema_arrow.metadata or {}).get(b"fashion_pipeline.schema_version", b"none").decode()
+        _require_readable(table, path, version, file.schema_arrow.names, mend)
         found = file.read(columns)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise StorageError(f"{path} is damaged ({error}): {mend}") from error
-    there = file.schema_arrow.names
-    version = (found.schema.metadata or {}).get(b"fashion_pipeline.schema_version", b"none").decode()
-    known = version.isdecimal() and tables.READABLE_FROM <= int(version) <= tables.SCHEMA_VERSION
-    if not known or (int(version) == tables.SCHEMA_VERSION and there != tables.schema(table).names):
+    except OSError as error:
+        if error.errno is not None:  # the system's word on the file, not Arrow's on what is in it
+            raise StorageError(f"{path} cannot be read ({error.strerror}): {mend}") from error
+        raise DamagedError(f"{path} is damaged ({error}): {mend}") from error
+    except (pa.ArrowException, ValueError) as error:
+        raise DamagedError(f"{path} is damaged ({error}): {mend}") from error
+    whole = found if int(version) == tables.SCHEMA_VERSION else _brought_up(table, found)
+    return whole if columns is None else whole.select(list(columns))
+
+
+def _require_readable(table: str, path: Path, version: str, columns: Sequence[str], mend: str) -> None:
+    if version.isdecimal() and int(version) > tables.SCHEMA_VERSION:
+        raise NewerVersionError(
+            f"{path} was written by a later version of the program (schema {version}, this one knows "
+            f"{tables.SCHEMA_VERSION}): install that version"
+        )
+    known = version.isdecimal() and int(version) >= tables.READABLE_FROM
+    if not known or (int(version) == tables.SCHEMA_VERSION and columns != tables.schema(table).names):
         readable = f"{tables.READABLE_FROM} to {tables.SCHEMA_VERSION}"
         raise StorageError(
             f"{path} has schema version {version}, this program reads {readable}: {mend}, or install the version of "
             "the program that wrote it"
         )
-    whole = found if int(version) == tables.SCHEMA_VERSION else _brought_up(table, found)
-    return whole if columns is None else whole.select(list(columns))
 
 
 def row_count(path: Path) -> int:

@@ -39,6 +39,10 @@ class PreferencesFile:
 
         Raises StorageError for a value that cannot be, before anything is written.
         """
+        with self._files.changing("settings.toml"):
+            return self._change(section, style, values)
+
+    def _change(self, section: str, style: str | None, values: Mapping[str, Any]) -> Preferences:
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         self._checked(text)
         document: Any = tomlkit.parse(text)

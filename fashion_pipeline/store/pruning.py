@@ -42,13 +42,21 @@ def leftovers(store: Store) -> list[Leftover]:
     ]
 
 
-def remove_leftovers(store: Store, found: list[Leftover]) -> None:
-    """Remove them. Raises LockedError, before anything is removed, while a style is being run."""
+def remove_leftovers(store: Store) -> list[Leftover]:
+    """Remove all that may go, and return it. Raises LockedError, before anything is removed, while a style is run.
+
+    It looks while it holds every style, and the catalog, which a style that is new would need first: what is kept or
+    made meanwhile is never among what goes.
+    """
     with ExitStack() as locks:
-        for style in store.sources.styles():
+        locks.enter_context(store.one_catalog_at_a_time(wait=0.0))
+        for style in sorted({*store.sources.styles(), *store.records.styles("catalog")}):
+            locks.enter_context(store.claiming(style, "a command that prunes"))
             locks.enter_context(store.working_on(style, "a command that prunes"))
+        found = leftovers(store)
         for each in found:
             store.files.remove(each.path)
+    return found
 
 
 def _kept(store: Store) -> set[tuple[str, str, str]]:

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from fashion_pipeline.core.linking import link_or_copy
-from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.errors import NewerVersionError, StorageError
 from fashion_pipeline.store.files import Files, read_json, slug
 from fashion_pipeline.store.parquet import in_schema, read_parquet, write_parquet
 
@@ -100,6 +100,10 @@ class Record:
         return _again(self.kind, self.style)
 
 
+_FIELDS = {each.name for each in fields(Record)} - {"folder", "files"}
+"""What stands in `record.json`."""
+
+
 class Records:
     """All records of a data root."""
 
@@ -121,7 +125,8 @@ class Records:
         """Store a record and make it the latest of its kind; one with the same content is left as it is.
 
         The key is the hash of kind, style, inputs, `made_of` and tables, unless one is given; `files` do not count. One
-        that was damaged on disk is written anew.
+        that was damaged on disk is written anew. Raises NewerVersionError for one that a later version of the program
+        wrote.
         """
         ready = {name: in_schema(name, rows) for name, rows in (tables or {}).items()}
         keys = {name: record.key for name, record in (inputs or {}).items()}
@@ -145,13 +150,18 @@ class Records:
                 raise
 
     def whole(self, kind: str, style: str, key: str) -> Record | None:
-        """The record with a key, if it is there and nothing of it is damaged. Reads all its files."""
+        """The record with a key, if it is there and nothing of it is damaged. Reads all its files.
+
+        Raises NewerVersionError for one that a later version of the program wrote.
+        """
         try:
             found = self.find(kind, style, key)
             if found is not None:
                 for table in KINDS[kind].tables:
                     found.table(table)
                 require_same_files(found.fetched(), found.checksums)
+        except NewerVersionError:
+            raise
         except StorageError:
             return None
         return found
@@ -162,7 +172,15 @@ class Records:
         if not self._files.here(folder / "record.json").exists():
             return None
         try:
-            return Record(**read_json(folder / "record.json", ""), folder=folder, files=self._files)
+            known = read_json(folder / "record.json", "")
+            if later := sorted(known.keys() - _FIELDS):
+                raise NewerVersionError(
+                    f"{folder / 'record.json'} has the field {later[0]!r}, which a later version of the program wrote: "
+                    "install that version"
+                )
+            return Record(**known, folder=folder, files=self._files)
+        except NewerVersionError:
+            raise
         except (StorageError, TypeError) as error:
             raise StorageError(f"{folder / 'record.json'} is damaged: {_again(kind, style)}") from error
 

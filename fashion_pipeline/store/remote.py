@@ -9,14 +9,20 @@ Caches, locks and the Dagster instance stay on the machine.
 Checkpoints follow while a training runs, so that another machine can go on with them.
 
 What several machines must not do at once is guarded by a lease: a numbered object that only one of them can create.
+Whether it was renewed in time, the clock of object storage alone tells. Who finds a higher number than its own has lost
+the lease: its work is interrupted, and what it was about to upload is not uploaded (a fencing token, as in Kleppmann,
+"How to do distributed locking", 2016).
 """
 
 import json
 import os
+import signal
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -53,12 +59,36 @@ class RemoteError(StorageError, ConnectionError):
     """Object storage did not answer; it may a minute later."""
 
 
+class LeaseLostError(LockedError):
+    """A lease could not be renewed in time, and somebody else has taken it."""
+
+
+@dataclass
+class _Lease:
+    """A lease that this process holds."""
+
+    name: str
+    what: str
+    who: str
+    number: int
+    renewed: float
+    """By this process's monotonic clock."""
+    lost: bool = False
+
+    def error(self) -> LeaseLostError:
+        return LeaseLostError(
+            f"{self.what} was taken over by another machine, since object storage did not answer here for "
+            f"{LEASE_SECONDS:.0f} seconds: run it again, it goes on where it stopped"
+        )
+
+
 class Remote:
     """The root at a URL, such as `s3://bucket/fashion`, of which a folder is the copy."""
 
     def __init__(self, url: str, root: Path) -> None:
         """Raises StorageError where the URL's kind of storage is not known or not installed."""
         self.url, self._root = url.rstrip("/"), root
+        self._held: list[_Lease] = []
         try:
             self._fs, self._prefix = opened(self.url)
         except ValueError as error:
@@ -76,7 +106,11 @@ class Remote:
         return parts[0] in SHARED or parts[:2] == _CHECKPOINTS
 
     def put(self, source: Path, path: Path) -> None:
-        """Upload a local file or folder as what lies at a path; what tells that a folder is complete comes last."""
+        """Upload a local file or folder as what lies at a path; what tells that a folder is complete comes last.
+
+        Raises LeaseLostError where somebody else has taken what this process thinks it holds.
+        """
+        self._require_leases()
         files = [source] if source.is_file() else [each for each in source.rglob("*") if each.is_file()]
         for file in sorted(files, key=lambda each: (each.name in _LAST, each)):
             with self._told():
@@ -158,37 +192,70 @@ class Remote:
 
     def is_held(self, name: str) -> bool:
         """Whether some machine holds a lease."""
-        _, held = self._newest(name)
-        return held is not None and held["until"] > time.time()
+        number, held = self._newest(name)
+        return held is not None and self._is_alive(name, number, held)
 
     @contextmanager
     def lease(self, name: str, what: str, who: str, wait: float | None = 0.0, *, once: bool = False) -> Iterator[None]:
         """Hold a lease of all machines while the block runs; `what`, `who` and `wait` as in `locks.holding`.
 
-        Raises LockedError. A machine that is gone loses its lease after LEASE_SECONDS. One that is held `once` leaves
-        nothing behind.
+        Raises LockedError. A machine that is gone loses its lease after LEASE_SECONDS. Who lost one is interrupted, as
+        by Ctrl-C, and gets LeaseLostError. One that is held `once` leaves nothing behind.
         """
-        number = self._take(name, what, who, wait)
+        lease = _Lease(name, what, who, self._take(name, what, who, wait), time.monotonic())
+        self._held.append(lease)
 
-        def renew() -> None:
+        def renew() -> bool:
             with suppress(StorageError):  # the next one may arrive
-                self._write(name, number, who, time.time() + LEASE_SECONDS)
+                self._renew(lease)
+            if lease.lost:
+                os.kill(os.getpid(), signal.SIGINT)
+            return lease.lost
 
         try:
             with repeating(renew, RENEW_SECONDS):
                 yield
+        except BaseException as error:
+            if lease.lost:
+                raise lease.error() from error
+            raise
         finally:
-            if once:
-                with self._told(), suppress(FileNotFoundError):
-                    self._fs.rm_file(self._lease(name, number))
-            else:
-                self._write(name, number, who, 0.0)
+            self._held.remove(lease)
+            if not lease.lost:
+                self._give_back(lease, once)
+        if lease.lost:
+            raise lease.error()
+
+    def _renew(self, lease: _Lease) -> None:
+        """Show that this process lives, unless somebody else has taken the lease."""
+        begun = time.monotonic()
+        number, _ = self._newest(lease.name)
+        if number > lease.number:
+            lease.lost = True
+            return
+        self._write(lease.name, lease.number, lease.who, time.time() + LEASE_SECONDS)
+        lease.renewed = begun
+
+    def _require_leases(self) -> None:
+        """Raise LeaseLostError if a lease of this process was taken; those that were not renewed for long are asked."""
+        for lease in self._held:
+            if time.monotonic() - lease.renewed > 2 * RENEW_SECONDS:
+                self._renew(lease)
+            if lease.lost:
+                raise lease.error()
+
+    def _give_back(self, lease: _Lease, once: bool) -> None:
+        if once:
+            with self._told(), suppress(FileNotFoundError):
+                self._fs.rm_file(self._lease(lease.name, lease.number))
+        else:
+            self._write(lease.name, lease.number, lease.who, 0.0)
 
     def _take(self, name: str, what: str, who: str, wait: float | None) -> int:
         until = float("inf") if wait is None else time.monotonic() + wait
         while True:
             number, held = self._newest(name)
-            if held and held["until"] > time.time():
+            if held and self._is_alive(name, number, held):
                 if time.monotonic() >= until:
                     since = f"{held['who']} on {held['host']}"
                     raise LockedError(f"{what} is in use by {since}: wait for it, or cancel it")
@@ -198,6 +265,24 @@ class Remote:
                     with suppress(FileNotFoundError), self._told():
                         self._fs.rm_file(self._lease(name, old))
                 return number + 1
+
+    def _is_alive(self, name: str, number: int, held: dict[str, Any]) -> bool:
+        """Whether whoever holds a lease has renewed it in time, both times by the clock of object storage.
+
+        `until` is a time by the holder's clock for earlier versions of the program; 0 says that it was given back.
+        """
+        if not held["until"]:
+            return False
+        clock = f"{self._prefix}/leases/.clock"
+        with self._told():
+            self._fs.pipe_file(clock, b"")
+            now = _stamp(self._fs.info(clock))
+        try:
+            with self._told():
+                renewed = _stamp(self._fs.info(self._lease(name, number)))
+        except FileNotFoundError:
+            return False
+        return now - renewed < LEASE_SECONDS
 
     def _newest(self, name: str) -> tuple[int, dict[str, Any] | None]:
         with self._told():
@@ -254,6 +339,15 @@ class Remote:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+
+
+def _stamp(about: dict[str, Any]) -> float:
+    """When an object was last written by the clock of object storage, in seconds, from what fsspec tells of it."""
+    names = ("LastModified", "last_modified", "updated", "mtime", "created")  # S3, Azure, Google, others
+    found = next(about[name] for name in names if about.get(name))
+    if isinstance(found, str):
+        found = datetime.fromisoformat(found)
+    return float(found.replace(tzinfo=found.tzinfo or UTC).timestamp() if isinstance(found, datetime) else found)
 
 
 def _count(content: bytes) -> int:

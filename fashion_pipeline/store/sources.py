@@ -7,7 +7,8 @@ sources/state/<style>.json
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -30,10 +31,13 @@ class Sources:
 
     def register(self, style: str, subject: str, source: SourceSpec) -> None:
         """Remember where a style's photos come from and what prompts call it."""
+        told = {"subject": subject, "source": self._portable(source).to_json()}
         known = read_json(self.path(style), "") if self.path(style).exists() else {}
-        content = {"subject": subject, "source": self._portable(source).to_json(), "config": known.get("config", {})}
-        if known != content:
-            self._files.write_json(self.path(style), content)
+        if told.items() <= known.items():
+            return
+        with self._changing(style):
+            known = read_json(self.path(style), "") if self.path(style).exists() else {"config": {}}
+            self._files.write_json(self.path(style), known | told)
 
     def styles(self) -> list[str]:
         """Every style that has a source."""
@@ -52,14 +56,27 @@ class Sources:
         """Op → its configuration, as the user chose it for the style's runs; empty where the defaults do."""
         return dict(self._known(style)["config"])
 
+    def approval(self, style: str) -> str:
+        """Whether somebody must approve a version of the style, as the user chose it: `none` or `required`."""
+        known = read_json(self.path(style), "") if self.path(style).exists() else {}
+        return str(known.get("config", {}).get("published_model", {}).get("approval", "none"))
+
     def run_config(self, style: str) -> dict[str, Any]:
         """The same as Dagster's run configuration."""
         ops = {op: {"config": values} for op, values in self.config(style).items()}
         return {"ops": ops} if ops else {}
 
-    def choose(self, style: str, config: Mapping[str, Any]) -> None:
-        """Remember the configuration of a style's runs."""
-        self._files.write_json(self.path(style), self._known(style) | {"config": dict(config)})
+    def choose(self, style: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> dict[str, Any]:
+        """Change the configuration of a style's runs; `change` is given the one so far. Returns what it is then.
+
+        Nothing is written where `change` raises.
+        """
+        with self._changing(style):
+            known = self._known(style)
+            chosen = dict(change(dict(known["config"])))
+            if chosen != known["config"]:
+                self._files.write_json(self.path(style), known | {"config": chosen})
+        return chosen
 
     def done_with(self, style: str, step: Step) -> str | None:
         """The state that a step of a style was last finished with; None where it never was."""
@@ -67,17 +84,22 @@ class Sources:
 
     def mark(self, style: str, step: Step, state: str) -> None:
         """Remember the state that a step of a style was finished with."""
-        self._files.write_json(self._state_path(style), self._state(style) | {step: state})
+        with self._changing(style):
+            self._files.write_json(self._state_path(style), self._state(style) | {step: state})
 
     def forget(self, style: str) -> None:
         """Remove a style. Raises StorageError for one that nobody registered."""
-        self._known(style)
-        self._files.remove(self._state_path(style))
-        self._files.remove(self.path(style))
+        with self._changing(style):
+            self._known(style)
+            self._files.remove(self._state_path(style))
+            self._files.remove(self.path(style))
 
     def path(self, style: str) -> Path:
         """The file that registers a style."""
         return self._files.now(self._files.inside("sources", f"{slug(style)}.json"))
+
+    def _changing(self, style: str) -> AbstractContextManager[None]:
+        return self._files.changing(f"sources/{slug(style)}.json")
 
     def _state(self, style: str) -> dict[str, str]:
         path = self._state_path(style)

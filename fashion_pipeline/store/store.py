@@ -22,7 +22,7 @@ dagster_home/                        the Dagster instance (SQLite)
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from fashion_pipeline.core.rows import Photo
 from fashion_pipeline.store.embeddings import PHOTOS, Embeddings
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.files import Files, slug
-from fashion_pipeline.store.locks import holding, is_held
+from fashion_pipeline.store.locks import is_held
 from fashion_pipeline.store.pictures import Pictures
 from fashion_pipeline.store.preferences import PreferencesFile
 from fashion_pipeline.store.queries import query
@@ -107,7 +107,8 @@ class Store:
 
         Raises LockedError. Its images go with the next `pruning`.
         """
-        with self.working_on(style, "a command that removes it"):
+        who = "a command that removes it"
+        with self.claiming(style, who), self.working_on(style, who):
             folders = [self.files.inside("records", kind, f"style={slug(style)}") for kind in KINDS]
             folders += [
                 self.files.inside("embeddings", table.table, f"style={slug(style)}")
@@ -167,18 +168,25 @@ class Store:
 
         `who` and `wait` as in `locks.holding`. Raises LockedError.
         """
-        return self._alone(self.style_lock(style), f"styles/{slug(style)}", f"style {style!r}", who, wait)
+        return self.files.alone(f"styles/{slug(style)}", f"style {style!r}", who, wait)
 
-    def one_catalog_at_a_time(self) -> AbstractContextManager[None]:
+    def claiming(self, style: str, who: str) -> AbstractContextManager[None]:
+        """Held by a command from before it starts a run of a style until that has ended. Raises LockedError."""
+        return self.files.alone(f"claims/{slug(style)}", f"style {style!r}", who)
+
+    def claim_lock(self, style: str) -> Path:
+        """The file that a command holds which is about to run a style."""
+        return self.files.inside("locks", "claims", slug(style))
+
+    def one_catalog_at_a_time(self, wait: float | None = None) -> AbstractContextManager[None]:
         """Held while a catalog is built: two at once would put near-duplicates into two splits."""
-        lock = self.files.inside("locks", "catalog")
-        return self._alone(lock, "catalog", "the catalog", " ".join(sys.argv)[:200], None)
+        return self.files.alone("catalog", "the catalog", " ".join(sys.argv)[:200], wait)
 
     @contextmanager
     def following(self, command: str) -> Iterator[None]:
         """Held by a command while it follows its runs."""
         lock = self.command_lock(command)
-        with self._alone(lock, f"commands/{command}", "this command", "a command", once=True):
+        with self.files.alone(f"commands/{command}", "this command", "a command", once=True):
             try:
                 yield
             finally:
@@ -190,7 +198,7 @@ class Store:
 
     def running(self, run: str, who: str) -> AbstractContextManager[None]:
         """Held by the process of a run while it lives."""
-        return self._alone(self.run_lock(run), f"runs/{run}", f"run {run}", who, once=True)
+        return self.files.alone(f"runs/{run}", f"run {run}", who, once=True)
 
     def lives(self, run: str) -> bool:
         """Whether the process of a run lives, on this machine or another one that shares the root."""
@@ -199,15 +207,6 @@ class Store:
     def _is_held(self, lock: Path, lease: str) -> bool:
         remote = self.files.remote
         return is_held(lock) if lock.exists() or remote is None else remote.is_held(lease)
-
-    @contextmanager
-    def _alone(
-        self, lock: Path, lease: str, what: str, who: str, wait: float | None = 0.0, once: bool = False
-    ) -> Iterator[None]:
-        remote = self.files.remote
-        everywhere = remote.lease(lease, what, who, wait, once=once) if remote else nullcontext()
-        with holding(lock, what, who, wait), everywhere:
-            yield
 
     # --- questions
 

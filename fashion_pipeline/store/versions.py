@@ -19,6 +19,11 @@ from fashion_pipeline.store.files import Files, freed, read_json, remove, slug
 from fashion_pipeline.store.records import Content, Record, write_content
 
 TRAIL = "trail"
+EVALUATION = "evaluation_report.json"
+"""The report in a version's folder."""
+
+IN_USE, WAITS, ROLLED_BACK, EARLIER = "in use", "waits for approval", "rolled back", "earlier"
+"""What a version is."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,14 @@ class Pointer:
     def version(self) -> str | None:
         """The version in use."""
         return self.line[-1] if self.line else None
+
+    def state(self, version: str) -> str:
+        """What a version is: IN_USE, WAITS, ROLLED_BACK or EARLIER."""
+        if version == self.version:
+            return IN_USE
+        if version == self.waiting:
+            return WAITS
+        return ROLLED_BACK if version in self.rolled_back else EARLIER
 
     def promoted(self, version: str) -> "Pointer":
         """With another version in use."""
@@ -90,17 +103,34 @@ class Versions:
         known = self.pointer(style)
         before = [each for each in known.line[:-1] if self._is_there(self.folder(style, each))]
         if known.version is None or not before:
-            raise StorageError(f"style {style!r} has no version before the one in use: there is nothing to go back to")
+            raise StorageError(
+                f"style {style!r} has no version before the one in use: there is nothing to go back to; "
+                f"fashion-pipeline unpublish --style {style} takes the one in use out of use"
+            )
         rolled_back = (*known.rolled_back, known.version)
         self._point(style, replace(known, line=tuple(before), rolled_back=rolled_back))
         return before[-1], known.version
+
+    def unpublish(self, style: str) -> str:
+        """Take the version in use out of use, with none in its place; returns it. It stays on disk.
+
+        Raises StorageError where none is in use.
+        """
+        known = self.pointer(style)
+        if known.version is None:
+            raise StorageError(f"no version of style {style!r} is in use: there is nothing to take out of use")
+        self._point(style, replace(known, line=(), rolled_back=(*known.rolled_back, known.version)))
+        return known.version
 
     def delete(self, style: str, version: str) -> int:
         """Remove a version; returns the bytes that this gave back. Raises StorageError for one in use or waiting."""
         folder, known = self._there(style, version), self.pointer(style)
         if version in (known.version, known.waiting):
             state = "in use" if version == known.version else "waiting for approval"
-            raise StorageError(f"version {version} of {style!r} is {state}: publish or roll back to another one first")
+            raise StorageError(
+                f"version {version} of {style!r} is {state}: publish or roll back to another one first, or take it out "
+                f"of use with fashion-pipeline unpublish --style {style}"
+            )
         self._point(style, replace(known, line=tuple(each for each in known.line if each != version)))
         size = freed(folder)
         gone = folder.with_name(f".{folder.name}.removed")

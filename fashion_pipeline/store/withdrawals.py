@@ -61,21 +61,17 @@ class Withdrawals:
 
     def add(self, style: str, rows: Iterable[Mapping[str, Any]]) -> list[Withdrawn]:
         """Withdraw photos, given as rows of table `images`; returns those that were not withdrawn before."""
-        known, now = self.all(), datetime.now(UTC).isoformat(timespec="seconds")
-        seen = {each.id for each in known}
-        fresh = [
-            Withdrawn(
-                row["id"],
-                style,
-                row["path"],
-                now,
-                int(row["perceptual_hash"]),
-                base64.b64encode(row["thumbnail"]).decode(),
-            )
-            for row in rows
-            if row["id"] not in seen
-        ]
-        if fresh:
-            photos = [asdict(each) for each in [*known, *fresh]]
-            self._files.write_json(self._files.inside("withdrawn.json"), {"photos": photos})
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with self._files.changing("withdrawn.json"):
+            known = self.all()
+            seen = {each.id for each in known}
+            fresh = [_withdrawn(style, row, now) for row in rows if row["id"] not in seen]
+            if fresh:
+                photos = [asdict(each) for each in [*known, *fresh]]
+                self._files.write_json(self._files.inside("withdrawn.json"), {"photos": photos})
         return fresh
+
+
+def _withdrawn(style: str, row: Mapping[str, Any], now: str) -> Withdrawn:
+    thumbnail = base64.b64encode(row["thumbnail"]).decode()
+    return Withdrawn(row["id"], style, row["path"], now, int(row["perceptual_hash"]), thumbnail)

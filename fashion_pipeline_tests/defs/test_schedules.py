@@ -40,7 +40,7 @@ def test_the_schedule_retrains_what_has_a_reason_and_says_why_the_others_have_no
         take_in(store, style, 20)
         train(store, style)
     take_in(store, "coat", 21)
-    store.sources.choose("dress", {"lora_weights": {"steps": 30}})
+    store.sources.choose("dress", lambda known: {"lora_weights": {"steps": 30}})
     coat, dress = scheduled(store, "bag", "coat", "dress")
     assert (coat.partition_key, coat.tags[REASON]) == ("coat", "on schedule: 1 new photo")
     assert (dress.partition_key, dress.tags[REASON]) == ("dress", "on schedule: 0 new photos, other settings")

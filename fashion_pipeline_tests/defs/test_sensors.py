@@ -236,7 +236,7 @@ def test_a_run_that_a_person_cancelled_is_not_tried_again(
 def test_a_retraining_is_asked_for_with_the_configuration_that_the_user_chose(tick: Sensor, store: Store) -> None:
     add_photo(store.raw_folder / "coat")
     tick()
-    store.sources.choose("coat", {"lora_weights": {"steps": 30}})
+    store.sources.choose("coat", lambda known: {"lora_weights": {"steps": 30}})
     (request,) = tick().run_requests or []
     assert request.run_config == {}
     take_in(store, "coat", 40)

@@ -91,6 +91,7 @@ def test_the_ui_refuses_other_names_and_pages_of_other_servers(ui: tuple[int, in
     assert asked(port, "/graphql", query, **kind, Origin=f"http://127.0.0.1:{port}") == 200
     assert asked(port, "/graphql", query, **kind, Origin="http://evil.example") == 403
     assert asked(port, "/graphql", query, **kind, Origin="null") == 403
+    assert asked(port, "/graphql?query={version}") == 403, "Dagster would carry out what stands in an address"
     for path in ("/", "/fashion/", "/graphql?query={version}"):
         assert asked(port, path, Host="evil.example") == 403
         assert asked(port, path, Host=f"127.0.0.1.evil.example:{port}") == 403
@@ -154,3 +155,36 @@ def test_pages_of_other_servers_may_neither_ask_nor_connect(origin: str) -> None
     place = "ws://127.0.0.1:3000/ws"
     with pytest.raises(WebSocketDisconnect), own.websocket_connect(place, headers={"Origin": origin}):
         pass
+
+
+ADDRESS = "/graphql?query=mutation{x}"
+IMAGE = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+LINK = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+
+
+@pytest.mark.parametrize("headers", [{}, IMAGE, LINK, {"Accept": "text/html"}, {"Sec-Fetch-Site": "same-origin"}])
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+@pytest.mark.parametrize("path", [ADDRESS, "/proxied/graphql/?a=b&query=", "/graphql?%71uery=mutation%7Bx%7D"])
+def test_no_query_is_taken_from_an_address(headers: dict[str, str], method: str, path: str) -> None:
+    assert client("127.0.0.1:3000").request(method, path, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "nonsense"])
+def test_nothing_is_loaded_into_the_page_of_another_site(site: str) -> None:
+    own = client("127.0.0.1:3000")
+    for dest in ("image", "iframe", "script", "empty"):
+        assert own.get("/", headers={"Sec-Fetch-Site": site, "Sec-Fetch-Dest": dest}).status_code == 403
+    assert own.get("/", headers=IMAGE | {"Sec-Fetch-Site": site}).status_code == 403
+    framed = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
+    assert own.get("/", headers=framed | {"Sec-Fetch-Site": site}).status_code == 403
+    assert own.post("/", headers=LINK | {"Sec-Fetch-Site": site}).status_code == 403
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "websocket"}
+    place = "ws://127.0.0.1:3000/ws"
+    with pytest.raises(WebSocketDisconnect), own.websocket_connect(place, headers=headers):
+        pass
+
+
+def test_a_person_may_follow_a_link_to_a_page_and_type_an_address() -> None:
+    own = client("127.0.0.1:3000")
+    for headers in (LINK, {"Sec-Fetch-Site": "none"}, {"Sec-Fetch-Site": "same-origin"}):
+        assert own.get("/", headers=headers).text == "hello"

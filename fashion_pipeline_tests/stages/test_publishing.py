@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.stages.cards import base_name, card
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.publishing import approve, leaderboard_row, publish
@@ -233,3 +234,29 @@ def test_the_card_has_the_front_matter_of_the_hub() -> None:
     assert "| rank | 8 |" in told and "whose licence applies: creativeml-openrail-m" in told
     local = card(report("v1", style="a|b<script>"), "embedded/generator", guidance=3.0)
     assert ModelCard(local).data.get("base_model") is None and "<script>" not in local.split("---", 2)[2]
+
+
+def test_what_was_chosen_for_a_style_binds_whoever_publishes(store: Store) -> None:
+    store.sources.register("coat", "coat", SourceSpec("/photos"))
+    store.sources.choose("coat", lambda known: {"published_model": {"approval": "required"}})
+    evaluated(store, "v1")
+    assert publish(store, MODELS, "coat", "none").waits and publish(store, MODELS, "coat").waits
+    assert store.versions.champion("coat") is None
+
+
+def test_the_only_version_can_be_taken_out_of_use_and_no_run_brings_it_back(store: Store) -> None:
+    evaluated(store, "v1")
+    publish(store, MODELS, "coat")
+    with pytest.raises(StorageError, match="unpublish --style coat takes the one in use out of use"):
+        store.versions.roll_back("coat")
+    with pytest.raises(StorageError, match="unpublish --style coat"):
+        store.versions.delete("coat", "v1")
+    assert store.versions.unpublish("coat") == "v1"
+    assert store.versions.champion("coat") is None and store.versions.folder("coat", "v1").is_dir()
+    assert "v1 was rolled back" in publish(store, MODELS, "coat").reason
+    assert [row["state"] for row in version_rows(store, "coat")] == ["rolled back"]
+    with pytest.raises(StorageError, match="no version of style 'coat' is in use"):
+        store.versions.unpublish("coat")
+    evaluated(store, "v2")
+    assert publish(store, MODELS, "coat").folder == store.versions.champion("coat"), "there is no champion to beat"
+    assert store.versions.delete("coat", "v1") > 0

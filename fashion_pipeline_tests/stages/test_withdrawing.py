@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from fashion_pipeline.cli import app
 from fashion_pipeline.core.rows import Pair
 from fashion_pipeline.defs.jobs import BY_HAND, CATALOG
+from fashion_pipeline.stages.publishing import approve, publish, withdrawn_behind
 from fashion_pipeline.stages.tracing import find_photos, stale, trace_version, uses
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import Record
@@ -213,3 +214,38 @@ def test_what_is_uploaded_goes_to_a_private_repository_in_one_commit_and_its_car
     files = {each.path_in_repo: each.path_or_fileobj for each in made["added"]}
     assert files["README.md"] == b'from_pretrained("owner/name")' and "evaluation_report.json" in files
     assert not [name for name in files if name.startswith("trail/")]
+
+
+def test_a_withdrawal_says_what_to_do_about_each_version_in_use(
+    published: Chain, command: Callable[..., Result]
+) -> None:
+    id_, _ = photo(published, 0)
+    told = " ".join(command("withdraw", id_).output.split())
+    assert "coat: version v1 (in use) has 1 withdrawn (trained on) and stays in use" in told
+    for mend in ("unpublish --style coat", "rollback --style coat", "versions --style coat --delete v1"):
+        assert mend in told
+    told = " ".join(command("unpublish", "--style", "coat").output.split())
+    assert "version v1 is out of use and no other is in its place" in told and "--version v1" in told
+    assert "coat: version v1 (rolled back) has 1 withdrawn" in " ".join(command("withdraw").output.split())
+    assert "1 photos behind version v1 have been withdrawn" in " ".join(
+        command("publish", "--style", "coat", "--version", "v1").output.split()
+    )
+
+
+def test_what_was_trained_on_a_withdrawn_photo_is_not_published_any_more(published: Chain) -> None:
+    store = published.store
+    training = store.records.latest("training", "coat")
+    report = {"model": "v1", "verdict": "better", "reason": "Closer.", "champion": None, "against_champion": None}
+    store.records.add(
+        "evaluation", "coat", inputs={"training": training}, made_of=report, files={"report.json": report}
+    )
+    store.versions.unpublish("coat")
+    store.versions.hold("coat", "v1")
+    withdraw(published, photo(published, 1)[0])  # not trained on
+    assert withdrawn_behind(store, "coat", "v1") == 0
+    withdraw(published, photo(published, 0)[0])
+    made = publish(store, published.models, "coat")
+    assert made.folder is None and "1 of the photos that version v1 was trained on have been withdrawn" in made.reason
+    with pytest.raises(StorageError, match="have been withdrawn since"):
+        approve(store, "coat")
+    assert store.versions.pointer("coat").version is None

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -36,7 +37,7 @@ def store(tmp_path: Path) -> Store:
 def test_what_is_superseded_goes_and_the_newest_stays(store: Store) -> None:
     newest = store.records.latest("training", "coat")
     found = leftovers(store)
-    remove_leftovers(store, found)
+    assert remove_leftovers(store) == found
     assert store.records.all("training", "coat") == [newest]
     assert len(store.records.all("catalog", "coat")) == 1
     assert [path.name for path in (store.root / "work" / "training" / "coat").iterdir()] == ["under way"]
@@ -47,7 +48,7 @@ def test_what_is_superseded_goes_and_the_newest_stays(store: Store) -> None:
 def test_a_version_is_never_touched(store: Store) -> None:
     version = store.versions.champion("coat")
     before = sorted(path.relative_to(version) for path in version.rglob("*"))
-    remove_leftovers(store, leftovers(store))
+    remove_leftovers(store)
     assert sorted(path.relative_to(version) for path in version.rglob("*")) == before
     assert store.versions.champion("coat") == version
 
@@ -57,14 +58,14 @@ def test_images_that_a_search_names_stay(store: Store) -> None:
     sample |= {"negative_prompt": "", "reference": "x", "product_group": "x", "split": "dev", "purpose": "dev"}
     sample |= {"seed": 1, "steps": 1, "guidance": 1.0, "width": 8, "height": 8}
     store.records.add("search", "coat", tables={"samples": [sample], "leaderboard": []})
-    remove_leftovers(store, leftovers(store))
+    remove_leftovers(store)
     assert [path.stem for path in store.samples.all()] == ["ab12"]
 
 
 def test_nothing_is_removed_while_a_style_is_being_run(store: Store) -> None:
     found = leftovers(store)
     with holding(store.style_lock("coat"), "style 'coat'", "run 7"), pytest.raises(LockedError, match="run 7"):
-        remove_leftovers(store, found)
+        remove_leftovers(store)
     assert leftovers(store) == found
 
 
@@ -87,5 +88,26 @@ def test_what_a_killed_process_was_writing_goes_after_an_hour(store: Store) -> N
     (store.root / "published" / "coat" / ".notes").write_text("not ours")
     found = [each for each in leftovers(store) if each.why == "given up"]
     assert [(each.path, each.size) for each in found] == [(old, 100)]
-    remove_leftovers(store, found)
+    remove_leftovers(store)
     assert fresh.exists() and not old.exists()
+
+
+def test_what_a_run_made_while_somebody_looked_is_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run ends between the look of a command and its locks: its record and the pointer to it stay."""
+    taking = store.files.alone
+
+    def late(name: str, *arguments: Any, **options: Any) -> Any:
+        if name == "styles/coat":
+            store.records.add("training", "coat", key="three", tables={"training_log": []})
+            store.records.add("training", "coat", key="one", tables={"training_log": []})  # back to an earlier one
+        return taking(name, *arguments, **options)
+
+    store.sources.register("coat", "coat", SourceSpec("/photos"))
+    monkeypatch.setattr(store.files, "alone", late)
+    remove_leftovers(store)
+    assert store.records.latest("training", "coat").key == "one"
+
+
+def test_nothing_is_removed_while_a_style_that_is_new_is_catalogued(store: Store) -> None:
+    with store.one_catalog_at_a_time(), pytest.raises(LockedError, match="the catalog is in use"):
+        remove_leftovers(store)

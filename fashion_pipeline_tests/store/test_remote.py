@@ -17,7 +17,7 @@ from fashion_pipeline.resources.steps import may_pass
 from fashion_pipeline.settings import SettingsError
 from fashion_pipeline.store import remote
 from fashion_pipeline.store.errors import LockedError, StorageError
-from fashion_pipeline.store.remote import RemoteError
+from fashion_pipeline.store.remote import LeaseLostError, RemoteError
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.store.buckets import bucket, keys, machine, settings_of
 
@@ -185,12 +185,12 @@ def test_two_machines_do_not_work_on_one_style(pair: tuple[Store, Store], monkey
     assert len(keys("leases/styles/coat")) <= 2
 
     # a machine that is gone
-    monkeypatch.setattr(remote, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(remote, "LEASE_SECONDS", 2.0)
     assert one.files.remote is not None
     one.files.remote._take("styles/coat", "style 'coat'", "run 4", 0.0)
     with pytest.raises(LockedError), other.working_on("coat", "run 5"):
         pytest.fail("two at once")
-    time.sleep(1.2)
+    time.sleep(3.1)
     with other.working_on("coat", "run 6"):
         content = json.loads(boto3.client("s3").get_object(Bucket="fashion", Key=_newest())["Body"].read())
     assert content["who"] == "run 6" and content["until"] > time.time() - 1
@@ -343,9 +343,48 @@ def test_a_command_is_followed_by_its_runs_on_other_machines(
         assert one.follows("7-abc") and other.follows("7-abc") and not other.follows("8-abc")
     assert not one.follows("7-abc") and not other.follows("7-abc") and not keys("leases/commands")
     assert not one.command_lock("7-abc").exists()
-    monkeypatch.setattr(remote, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(remote, "LEASE_SECONDS", 2.0)
     assert one.files.remote is not None
     one.files.remote._take("commands/9-abc", "this command", "a command", 0.0)  # a machine that is switched off
     assert other.follows("9-abc")
-    time.sleep(0.6)
+    time.sleep(3.1)
     assert not other.follows("9-abc")
+
+
+def take_over(store: Store, name: str) -> None:
+    """What another machine does that found a lease too old."""
+    assert store.files.remote is not None
+    assert store.files.remote._write(name, 2, "run 2", time.time() + 90, create=True)
+
+
+def test_whoever_lost_a_lease_is_interrupted_and_uploads_nothing_more(
+    pair: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = pair
+    monkeypatch.setattr(remote, "RENEW_SECONDS", 0.3)
+    begun = time.monotonic()
+    with (
+        pytest.raises(LeaseLostError, match=r"style 'coat' was taken over by another machine.*: run it again"),
+        one.working_on("coat", "run 1"),
+    ):
+        take_over(other, "styles/coat")
+        time.sleep(20)
+    assert time.monotonic() - begun < 10, "the work was interrupted"
+    assert other.files.remote is not None and other.files.remote.is_held("styles/coat")
+
+    monkeypatch.setattr(remote, "RENEW_SECONDS", 60.0)
+    with pytest.raises(LeaseLostError), one.working_on("bag", "run 1"):
+        take_over(other, "styles/bag")
+        assert one.files.remote is not None
+        one.files.remote._held[0].renewed -= 1000.0  # it could not be renewed for long
+        add(one)
+    assert not keys("records")
+
+
+def test_clocks_of_two_machines_are_not_compared(pair: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = pair
+    with one.working_on("coat", "run 1"):
+        real = time.time()
+        monkeypatch.setattr(remote.time, "time", lambda: real + 3600.0)  # an hour ahead
+        with pytest.raises(LockedError, match="in use by run 1"), other.working_on("coat", "run 2"):
+            pytest.fail("two at once")

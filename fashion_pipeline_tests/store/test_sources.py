@@ -25,7 +25,7 @@ def test_a_source_inside_the_data_root_moves_with_it(store: Store, tmp_path: Pat
 def test_what_was_chosen_for_a_style_is_kept_when_its_photos_are_taken_in_again(store: Store) -> None:
     store.sources.register("coat", "coat", SOURCE)
     assert store.sources.run_config("coat") == {}
-    store.sources.choose("coat", {"lora_weights": {"steps": 30}})
+    store.sources.choose("coat", lambda known: {"lora_weights": {"steps": 30}})
     store.sources.register("coat", "coat", SOURCE)
     assert store.sources.run_config("coat") == {"ops": {"lora_weights": {"config": {"steps": 30}}}}
 

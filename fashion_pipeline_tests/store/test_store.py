@@ -1,7 +1,11 @@
 """What is written is found again whole, and what is damaged is named."""
 
+import errno
 import json
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,8 +14,8 @@ import pytest
 from PIL import Image
 
 from fashion_pipeline.core import tables
-from fashion_pipeline.core.catalog.listing import CatalogError
-from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec
+from fashion_pipeline.store.errors import NewerVersionError, StorageError
 from fashion_pipeline.store.records import KINDS, MissingRecordError
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.store.planting import SOURCE, catalog, files, reject
@@ -172,7 +176,7 @@ def test_a_table_of_a_later_version_is_not_misread(store: Store, monkeypatch: py
     made = catalog(store, "coat", "a.jpg")
     monkeypatch.setattr(tables, "SCHEMA_VERSION", 2)
     monkeypatch.setattr(tables, "READABLE_FROM", 1)
-    with pytest.raises(StorageError, match=r"schema version 3, this program reads 1 to 2: .* or install the version"):
+    with pytest.raises(StorageError, match=r"later version of the program \(schema 3, this one knows 2\): install"):
         made.table("rejects")
 
 
@@ -305,3 +309,91 @@ def test_records_of_an_earlier_version_lack_new_tables_and_are_left_out_of_these
     assert store.sql("SELECT prompt FROM leaderboard", told.append).to_pylist() == [{"prompt": "x"}]
     assert store.sql("SELECT * FROM formats_history", told.append).num_rows == 0
     assert told and all("formats.parquet is missing" in text for text in told)
+
+
+def later(path: Path) -> bytes:
+    """Make a table one of a later schema; returns its bytes."""
+    table = pq.read_table(path)
+    metadata = {**table.schema.metadata, b"fashion_pipeline.schema_version": b"999"}
+    grown = table.append_column("of the future", pa.nulls(len(table), pa.int64()))
+    pq.write_table(grown.replace_schema_metadata(metadata), path)
+    return path.read_bytes()
+
+
+def test_what_a_later_version_wrote_is_refused_and_never_removed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.features.add("coat", "encoder", "m", ["a"], np.eye(1, dtype=np.float32))
+    (path,) = store.features.paths(["coat"])
+    before = later(path)
+    with pytest.raises(NewerVersionError, match=r"written by a later version of the program \(schema 999.*install"):
+        store.features.index("coat", "encoder", "m")
+    assert path.read_bytes() == before
+
+    content: dict[str, Any] = {"tables": {"training_log": []}, "files": {"weights.bin": b"x"}}
+    made = store.records.add("training", "coat", **content)
+    before = later(made.folder / "training_log.parquet")
+    for again in (lambda: store.records.add("training", "coat", **content), lambda: made.table("training_log")):
+        with pytest.raises(NewerVersionError, match="install that version"):
+            again()
+    with pytest.raises(NewerVersionError):
+        made.table("training_log", ["step"])
+    assert (made.folder / "training_log.parquet").read_bytes() == before
+
+    other = store.records.add("training", "coat", made_of={"steps": 2}, **content)
+    place = other.folder / "record.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"of_the_future": 1}))
+    for again in (
+        lambda: store.records.add("training", "coat", made_of={"steps": 2}, **content),
+        lambda: store.records.find("training", "coat", other.key),
+    ):
+        with pytest.raises(NewerVersionError, match="has the field 'of_the_future', which a later version"):
+            again()
+    assert (other.folder / "weights.bin").exists()
+
+
+def test_embeddings_that_the_system_does_not_let_be_read_are_not_taken_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.features.add("coat", "encoder", "m", ["a"], np.eye(1, dtype=np.float32))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fashion_pipeline.store.parquet.pq.ParquetFile", refuse)
+        with pytest.raises(StorageError, match=r"cannot be read \(Too many open files"):
+            store.features.index("coat", "encoder", "m")
+    assert store.features.index("coat", "encoder", "m").rows(["a"]).shape == (1, 1)
+
+
+def test_of_changes_that_are_made_at_once_none_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Withdrawals, settings, choices and states: each file is read, changed and written by several at once."""
+    store, count = Store(tmp_path), 6
+    store.sources.register("coat", "coat", SourceSpec("/photos"))
+    read = Path.read_text
+
+    def slow(path: Path, *arguments: Any, **options: Any) -> str:
+        text = read(path, *arguments, **options)
+        time.sleep(0.02)  # somebody else writes between the reading and the writing
+        return text
+
+    def change(number: int) -> None:
+        own = Store(tmp_path)
+        row = {"id": f"photo {number}", "path": "a.png", "perceptual_hash": 1, "thumbnail": bytes(768)}
+        own.withdrawals.add("coat", [row])
+        own.preferences.change("retraining", f"style-{number}", new_photos=number + 1)
+        own.sources.choose("coat", lambda known: known | {f"step {number}": {"a": 1}})
+        own.sources.mark("coat", f"step {number}", "done")  # type: ignore[arg-type]
+        own.sources.register("coat", f"coat {number}", SourceSpec("/photos"))
+
+    monkeypatch.setattr(Path, "read_text", slow)
+    threads = [threading.Thread(target=change, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(store.withdrawals.ids()) == [f"photo {number}" for number in range(count)]
+    assert len(store.preferences.read().styles) == count
+    assert len(store.sources.config("coat")) == count
+    assert all(store.sources.done_with("coat", f"step {number}") for number in range(count))  # type: ignore[arg-type]

@@ -191,13 +191,13 @@ def test_long_versions_are_shown_in_parts(chain: Chain, client: TestClient, monk
 
 
 def test_pruning_keeps_what_the_page_of_a_version_shows(chain: Chain, client: TestClient) -> None:
-    from fashion_pipeline.store.pruning import leftovers, remove_leftovers
+    from fashion_pipeline.store.pruning import remove_leftovers
 
     publish(chain, "v1", "an old coat", seed=7)
     publish(chain, "v2", "a new coat", seed=9)
     store: Store = chain.store
     store.pictures.put("curation", "coat", "gone", "pairs", b"\x89PNG...")
-    remove_leftovers(store, leftovers(store))
+    remove_leftovers(store)
     assert store.pictures.all() == []
     page = client.get(version_link("coat", "v1")).text
     assert "an old coat" in page and client.get(sample_link(f"{7:032x}")).status_code == 200

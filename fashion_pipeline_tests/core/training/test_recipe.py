@@ -39,9 +39,9 @@ def test_the_launchpad_has_every_knob_with_its_range_and_none_is_filled_in() -> 
     assert all(fields[name].default is None for name in Recipe.model_fields)
     assert "From 1 to 1024" in fields["rank"].description and "From 1 to 1024" in described("rank")
     turned = TrainingConfig(rank=4, layers=["feed_forward"], precision="fp32", horizontal_flip=False)
-    assert Recipe().changed(turned.values()) == Recipe.of(
-        {"rank": 4, "layers": ("feed_forward",), "precision": "fp32", "horizontal_flip": False}
-    )
+    assert Recipe().changed(
+        {name: value for name, value in turned.model_dump().items() if name != "control"}
+    ) == Recipe.of({"rank": 4, "layers": ("feed_forward",), "precision": "fp32", "horizontal_flip": False})
 
 
 RANGES = {

@@ -1,0 +1,37 @@
+"""What a step is run with: what its launch says, else what was chosen for the style, else the default.
+
+It is read when the step runs, so every door is bound by what was chosen: the UI, a job, a schedule, a sensor, a
+backfill, the command and a notebook. A launch can ask for other numbers, but takes no condition away.
+"""
+
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from fashion_pipeline.store.store import Store
+
+_USUAL = "usual"
+
+
+def knob(usual: Any, description: str, **limits: Any) -> Any:
+    """A field of a step's configuration that may be left empty; `usual` is its value where nobody says anything."""
+    told = f"{description} Empty: what was chosen for the style, else {usual if usual != [] else 'none'}."
+    return Field(default=None, description=told, json_schema_extra={_USUAL: usual}, **limits)
+
+
+def usual(config: type[dg.Config]) -> dict[str, Any]:
+    """Field → value where nobody says anything; None is what the profile says."""
+    found = {}
+    for name, field in config.model_fields.items():
+        extra = field.json_schema_extra
+        found[name] = extra[_USUAL] if isinstance(extra, dict) and _USUAL in extra else field.default
+    return found
+
+
+def settled(config: dg.Config, store: Store, style: str, step: str) -> dict[str, Any]:
+    """Field → value of a step for a style. A field that is left as it was says nothing."""
+    fields = type(config).model_fields
+    said = {name: value for name, value in config.model_dump().items() if value != fields[name].default}
+    chosen = {name: value for name, value in store.sources.config(style).get(step, {}).items() if name in fields}
+    return usual(type(config)) | chosen | said
