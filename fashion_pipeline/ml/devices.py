@@ -19,6 +19,18 @@ _MENDS = {
 }
 
 
+_NO_MEMORY = (
+    "can't allocate memory",  # a CPU
+    "out of memory",  # CUDA's driver, MPS, bitsandbytes
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "cusolver_status_alloc_failed",
+    "insufficient memory",
+    "not enough memory",
+)
+"""How libraries say that memory ran out, in lower case."""
+
+
 @dataclass(frozen=True)
 class Device:
     """A device and the way of the heavy computations on it."""
@@ -48,7 +60,8 @@ class Device:
 
     def computing(self) -> dict[str, str]:
         """What changes the last bits of what is computed: for the identity of images and trainings."""
-        return {
+        kind = {} if self.type == "cpu" else {"device": self.type}  # which earlier versions did not tell
+        return kind | {
             "precision": self.precision,
             "layout": self.layout,
             "attention": self.attention,
@@ -71,6 +84,9 @@ def pick_device(
     name = _best() if device == "auto" else device
     _require(name)
     _require_precision(name, precision)
+    if name.startswith("cuda"):
+        torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, in convolutions as well: 10 bits are lost otherwise
+        torch.backends.cuda.matmul.allow_tf32 = False
     if not name.startswith("cpu"):
         return Device(name, _gpu_precision(name, precision), _describe(name))
     torch.set_flush_denormal(True)
@@ -112,8 +128,9 @@ def peak_memory(device: Device) -> int:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a device or the machine had no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether a device or the machine had no memory left, whichever library says so."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(each in text for each in _NO_MEMORY)
 
 
 def _best() -> str:

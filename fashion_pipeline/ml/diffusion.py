@@ -3,7 +3,7 @@
 import gc
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,10 @@ class Drawn:
     id: str
     """Its identity, which names the batch shape that it was really drawn at."""
     image: Image.Image
+
+
+class PrecisionError(ValueError):
+    """A device cannot compute a model in a precision; the message says which, and what to ask for."""
 
 
 class Generator:
@@ -69,7 +73,8 @@ class Generator:
         """Yield RGB images as batches finish, equal steps, guidance and size together.
 
         Images that came out flat or not a number are yielded like others; judging them is not done here. Raises
-        ValueError before the first image if a prompt is longer than `text_limit`: nothing is cut silently.
+        ValueError before the first image if a prompt is longer than `text_limit`: nothing is cut silently; and
+        PrecisionError where fp16 gives no numbers and fp32 does, as on some cards: no model is to blame for that.
         """
         for text in {text for request in requests for text in (request.prompt, request.negative_prompt)}:
             self._require_fitting(text)
@@ -113,10 +118,29 @@ class Generator:
     def _draw_batch(self, requests: Sequence[Request]) -> list[Image.Image]:
         """Up to `batch_size` requests of one kind → as many images."""
         places = [*requests, *[requests[-1]] * (self.batch_size - len(requests))]
+        latents = self._latents(places)
+        if self._device.dtype == torch.float16 and not latents.isfinite().all():
+            self._require_no_numbers_in_fp32(places[:1])
+        with torch.inference_mode():
+            return self._decode(latents)[: len(requests)]
+
+    def _require_no_numbers_in_fp32(self, places: Sequence[Request]) -> None:
+        unet = self._pipeline.unet
+        torch.nn.Module.to(unet, dtype=torch.float32)
+        finite = self._latents(places).isfinite().all()
+        torch.nn.Module.to(unet, dtype=self._device.dtype)
+        if finite:
+            where = self._device.description or self._device.name
+            raise PrecisionError(
+                f"{where} draws no numbers in precision fp16, and does in fp32: set FASHION_PIPELINE_PRECISION=fp32"
+            )
+
+    def _latents(self, places: Sequence[Request]) -> torch.Tensor:
+        """Requests of one kind → (n, channels, h, w) latents."""
         first = places[0]
         with torch.inference_mode():
             noise = [torch.Generator("cpu").manual_seed(request.seed) for request in places]
-            latents = self._pipeline(
+            found: torch.Tensor = self._pipeline(
                 prompt_embeds=torch.cat([self._embed(request.prompt) for request in places]),
                 negative_prompt_embeds=torch.cat([self._embed(request.negative_prompt) for request in places]),
                 latents=torch.cat(
@@ -129,7 +153,7 @@ class Generator:
                 height=first.height,
                 output_type="latent",
             ).images
-            return self._decode(latents)[: len(requests)]
+        return found
 
     def _initial(self, request: Request, random: torch.Generator) -> torch.Tensor:
         """Standard normal noise, (1, channels, height, width) of the latents, drawn on the CPU on every device."""
@@ -161,8 +185,10 @@ class Generator:
         vae = self._pipeline.vae
         own = vae.dtype
         torch.nn.Module.to(vae, dtype=dtype or own)
-        pixels: torch.Tensor = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
-        torch.nn.Module.to(vae, dtype=own)
+        try:
+            pixels: torch.Tensor = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
+        finally:  # memory may run out in fp32, and the next try is smaller
+            torch.nn.Module.to(vae, dtype=own)
         return pixels.float()
 
     def _require_fitting(self, text: str) -> None:
@@ -191,15 +217,11 @@ def _place(pipeline: Any, device: Device) -> None:
     for part in (pipeline.unet, pipeline.vae):
         torch.nn.Module.to(part, dtype=device.dtype)  # ModelMixin.to warns on every call
     if device.dtype != torch.float32:
-        pipeline.unet.register_forward_pre_hook(_casting(device.dtype), with_kwargs=True)
+        pipeline.unet.register_forward_pre_hook(_casting, with_kwargs=True)
         pipeline.unet.register_forward_hook(lambda _unet, _inputs, output: (output[0].float(),))
 
 
-def _casting(dtype: torch.dtype) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-    """A hook that brings the noisy latents and the text to `dtype`."""
-
-    def cast(_unet: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        text = named["encoder_hidden_states"].to(dtype)
-        return (inputs[0].to(dtype), *inputs[1:]), {**named, "encoder_hidden_states": text}
-
-    return cast
+def _casting(unet: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A hook that brings the noisy latents and the text to the precision of the UNet."""
+    text = named["encoder_hidden_states"].to(unet.dtype)
+    return (inputs[0].to(unet.dtype), *inputs[1:]), {**named, "encoder_hidden_states": text}

@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,25 +17,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel
+from safetensors import safe_open
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel
 
 from fashion_pipeline.core.catalog.photos import padded
 from fashion_pipeline.ml.devices import Device
-from fashion_pipeline.ml.sources import find_model, fingerprint, only_errors, quiet
+from fashion_pipeline.ml.sources import find_model, fingerprint, only_errors, quiet, weight_files
 
 Rows = NDArray[np.float32]
 T = TypeVar("T")
 
 BATCH = 32
+_POOLER = ".pooler."
 
 
 class JudgeEncoder:
-    """An image encoder of any family that AutoModel loads and that pools (ResNet, ConvNeXt, DINOv2, ViT)."""
+    """An image encoder of any family that AutoModel loads and that pools (ResNet, ConvNeXt, DINOv2, ViT).
+
+    One that was trained on labels has no pooler of its own (`ViTForImageClassification`): its class token, which its
+    head read, is taken instead (Dosovitskiy et al., 2021). Raises ValueError where other weights are missing.
+    """
 
     def __init__(self, folder: Path, device: Device, *, whole: bool = False) -> None:
         self.fingerprint = encoder_fingerprint(folder, whole=whole)
         self._device, self._whole = device, whole
-        self._processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        self._processor = _processor(folder)
+        self._pools = not lacks_pooler(folder)
         self._model = _load(AutoModel, folder, device)
         self.dim = 0
         self.dim = self.embed_images([Image.new("RGB", (32, 32))]).shape[1]
@@ -57,7 +65,8 @@ class JudgeEncoder:
         return self._processor(images=rgb, return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
 
     def _features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self._model(pixel_values=pixel_values).pooler_output  # type: ignore[no-any-return]
+        seen = self._model(pixel_values=pixel_values)
+        return seen.pooler_output if self._pools else seen.last_hidden_state[:, 0]  # type: ignore[no-any-return]
 
 
 class ClipEncoder(JudgeEncoder):
@@ -66,7 +75,7 @@ class ClipEncoder(JudgeEncoder):
     def __init__(self, folder: Path, device: Device, *, whole: bool = False) -> None:
         self.fingerprint = encoder_fingerprint(folder, whole=whole)
         self._device, self._whole = device, whole
-        self._processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        self._processor = _processor(folder)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._model = _load(CLIPModel, folder, device)
         self.dim = int(self._model.config.projection_dim)
@@ -110,15 +119,54 @@ def load_judge(source: str | Path, device: Device, *, whole: bool = False) -> Ju
 
 
 def encoder_fingerprint(folder: Path, *, whole: bool) -> str:
-    """The fingerprint of an encoder, another one where it sees images whole: its embeddings are others."""
+    """The fingerprint of an encoder: another one wherever the same files give other embeddings.
+
+    That is where it sees images whole, has no pooler, or scales images by something else than Pillow.
+    """
+    scales = type(_processor(folder)).__name__
+    others = {"whole": whole, "class token": lacks_pooler(folder), scales: not scales.endswith("Pil")}
     own = fingerprint(folder)
-    return hashlib.sha256(f"{own} whole".encode()).hexdigest()[:16] if whole else own
+    for what, so in others.items():
+        own = hashlib.sha256(f"{own} {what}".encode()).hexdigest()[:16] if so else own
+    return own
+
+
+def lacks_pooler(folder: Path) -> bool:
+    """Whether a model's own class has a pooler that its files hold no weights of."""
+    return _lacks_pooler(folder, fingerprint(folder))
+
+
+@lru_cache(maxsize=16)
+def _lacks_pooler(folder: Path, content: str) -> bool:
+    """`content` is part of the cache's key, so that a folder that was replaced is looked at again."""
+    there: set[str] = set()
+    for file in weight_files(folder):
+        with safe_open(file, "pt") as tensors:
+            there.update(tensors.keys())
+    if any(_POOLER in f".{name}" for name in there):
+        return False
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with torch.device("meta"):
+        wanted = AutoModel.from_config(config, trust_remote_code=False).state_dict()
+    return any(f".{name}".startswith(_POOLER) for name in wanted)
+
+
+def _processor(folder: Path) -> Any:
+    """What scales images for a model: by Pillow, whatever else is installed, since others give other pixels."""
+    with only_errors("transformers"):  # it warns where a model knows none that does
+        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False, backend="pil")
 
 
 def _load(model_class: Any, folder: Path, device: Device) -> Any:
     quiet()
     with only_errors("transformers"):  # a judge trained on labels has a head that is not wanted here
-        model = model_class.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
+        model, told = model_class.from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+        )
+    missing = sorted(name for name in told["missing_keys"] if not f".{name}".startswith(_POOLER))
+    if missing or told["mismatched_keys"]:
+        named = ", ".join([*missing, *(str(each[0]) for each in told["mismatched_keys"])][:3])
+        raise ValueError(f"{folder} has no weights for {named}, which would be left untrained: give a complete model")
     return model.to(device.name).eval().requires_grad_(False)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
-from transformers import AutoConfig, AutoTokenizer
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import AutoConfig, AutoTokenizer, CLIPTextModel
 
 from fashion_pipeline.ml.sources import find_pipeline, only_errors, quiet, variant_of
 
@@ -17,12 +17,14 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
 
     The safety checker of Stable Diffusion v1.5 is left out: it paints a false positive (swimwear, bare shoulders)
     black, which would be scored as if the model had drawn it. Who shows images to the public puts a filter behind it.
+    Raises ValueError that names the weights which the folder lacks: the libraries would fill them in at random.
     """
     quiet()
     pipeline = StableDiffusionPipeline.from_pretrained(
         folder,
-        dtype=dtype,
-        variant=variant_of(folder),
+        unet=_whole(UNet2DConditionModel, folder / "unet", torch_dtype=dtype),
+        vae=_whole(AutoencoderKL, folder / "vae", torch_dtype=dtype),
+        text_encoder=_whole(CLIPTextModel, folder / "text_encoder", dtype=dtype),
         use_safetensors=True,
         safety_checker=None,
         feature_extractor=None,
@@ -35,9 +37,21 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
 def load_autoencoder(folder: Path) -> Any:
     """The autoencoder of a pipeline's folder alone, in fp32 on the CPU."""
     quiet()
-    return AutoencoderKL.from_pretrained(
-        folder / "vae", torch_dtype=torch.float32, variant=variant_of(folder), use_safetensors=True
-    )
+    return _whole(AutoencoderKL, folder / "vae", torch_dtype=torch.float32)
+
+
+def _whole(kind: Any, part: Path, **options: Any) -> Any:
+    """One part of a pipeline, all of whose weights were in its files."""
+    with only_errors("transformers"), only_errors("diffusers"):  # what is missing is raised below
+        model, told = kind.from_pretrained(
+            part, variant=variant_of(part), use_safetensors=True, output_loading_info=True, **options
+        )
+    if missing := sorted(told["missing_keys"]):
+        raise ValueError(
+            f"{part} has no weights for {', '.join(missing[:3])}, which would be left untrained: put a complete copy "
+            "of the model there"
+        )
+    return model
 
 
 def merge_lora(pipeline: Any, lora: Path, scale: float = 1.0) -> None:
@@ -66,6 +80,11 @@ def trained_as(folder: Path) -> tuple[int, str]:
     )
     side = unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
     return side, scheduler.get("prediction_type", "epsilon")
+
+
+def text_width(folder: Path) -> int:
+    """Numbers of each token's embedding that the UNet of a folder reads: 768 for Stable Diffusion 1.x, 1024 for 2.x."""
+    return int(json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))["cross_attention_dim"])
 
 
 def smallest_side(folder: Path) -> int:

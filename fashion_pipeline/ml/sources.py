@@ -118,9 +118,9 @@ def stored_dtype(file: Path) -> torch.dtype:
     return dtype
 
 
-def variant_of(folder: Path) -> str | None:
-    """The variant that a pipeline's folder has instead of plain weights, such as fp16; None for plain ones."""
-    names = [file.name.removesuffix(".safetensors").split(".") for file in weight_files(folder / "unet")]
+def variant_of(part: Path) -> str | None:
+    """The variant that the folder of a pipeline's part has instead of plain weights, such as fp16; None for plain."""
+    names = [file.name.removesuffix(".safetensors").split(".") for file in weight_files(part)]
     return names[0][1] if names and len(names[0]) > 1 else None
 
 

@@ -42,7 +42,10 @@ def catalogue(
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Catalogued:
-    """Take in a style's photos; `tell` hears of damaged catalogs. Raises CatalogError for too few photos, or none."""
+    """Take in a style's photos; `tell` hears of damaged catalogs and odd colours.
+
+    Raises CatalogError for too few photos, or none.
+    """
     source = store.sources.source(style)
     listing = read_style(source, style)
     if not listing.entries:
@@ -58,6 +61,7 @@ def catalogue(
             base=source.base,
             withdrawn=_withdrawn(store),
             progress=progress,
+            tell=tell,
         )
         tables = {"images": made.images, "rejects": made.rejects}
         record = store.records.add("catalog", style, tables=tables, run=run)

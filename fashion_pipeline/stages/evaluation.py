@@ -102,6 +102,7 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
     model = store.records.latest("model", style)
     settings = settings_state(store, models.profile, style)
     training = store.records.input(model, "training")
+    models.require_base(training.made_of, f"model {model.key} of {style!r}")
     searched = store.records.newest("search", style)
     catalog = store.records.input(training, "catalog")
     challenger = Challenger(

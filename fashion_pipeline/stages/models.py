@@ -1,7 +1,7 @@
 """The models of a profile: which checkpoints, on which device, and for how long they stay in memory. No Dagster."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -216,8 +216,23 @@ class Models:
             export_loras(job.base, job.output, job.output, {"title": title})
         return result
 
+    def require_base(self, made_of: Mapping[str, Any], what: str) -> None:
+        """Raise ModelError where `what` was made with another base than the profile's generator is now.
+
+        `made_of` is the identity of the training behind it.
+        """
+        base = made_of.get("base")
+        if base is not None and base != (now := self.fingerprint("generator")):
+            raise ModelError(
+                f"{what} was trained on the base {base}, but the generator of profile {self.profile.name!r} is now "
+                f"{now}: materialise lora_weights again, or run it with the profile that it was trained with"
+            )
+
     def export(self, training: Path, folder: Path) -> tuple[float, float]:
-        """Write the complete pipeline of a training; returns the training's effect and the export's relative error."""
+        """Write the complete pipeline of a training; returns the training's effect and the export's relative error.
+
+        Raises ModelError where the profile's generator is not the base that was trained on.
+        """
         from fashion_pipeline.ml.training.exporting import export_pipeline, verify_export
 
         export_pipeline(self.profile.generator, training, folder)

@@ -83,6 +83,7 @@ def withdrawn_behind(store: Store, style: str, version: str) -> int:
 
 def _assembled(store: Store, models: Models, style: str, evaluation: Record, report: dict[str, Any]) -> Path:
     training = store.records.input(evaluation, "training")
+    models.require_base(training.made_of, f"version {report['model']} of {style!r}")  # which the card names
     extras: dict[str, Content] = {
         "README.md": card(
             report,

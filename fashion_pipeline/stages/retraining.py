@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from fashion_pipeline.core.automation.reasons import Change
@@ -11,16 +11,36 @@ from fashion_pipeline.core.catalog.listing import listing_state
 from fashion_pipeline.core.catalog.sources import read_style
 from fashion_pipeline.core.features.drift import Drift, drift
 from fashion_pipeline.core.rows import Role, Split
+from fashion_pipeline.core.training.recipe import DEFAULTS
 from fashion_pipeline.settings import Profile
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
+
+_NOT_A_SETTING = ("presets", "generation", "training")
 
 
 def settings_state(store: Store, profile: Profile, style: str) -> str:
     """A hash of the profile and of what was chosen for a style; another version of the program is no other setting.
 
-    Models count by name and place: where they were only moved, the next run finds its training made.
+    Models count by name and place: where they were only moved, the next run finds its training made. What is as usual
+    does not count, so that a knob which a later release adds changes nothing.
     """
+    said = {each.name: getattr(profile, each.name) for each in fields(profile) if each.name not in _NOT_A_SETTING}
+    usual = {each.name: each.default for each in fields(profile)}
+    plain: dict[str, Any] = {name: str(value) for name, value in said.items() if value != usual[name]}
+    plain |= {"generation": profile.generation.model_dump(mode="json", exclude_defaults=True)}
+    plain |= {"training": profile.training.differing(), "chosen": store.sources.config(style)}
+    return hashlib.sha256(json.dumps([DEFAULTS, plain], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _is_as_evaluated(store: Store, profile: Profile, style: str) -> bool:
+    """Whether the settings are those with which a style was evaluated, as far as that is known."""
+    known = store.sources.done_with(style, "evaluation")
+    return known in (None, settings_state(store, profile, style), _state_of_before(store, profile, style))
+
+
+def _state_of_before(store: Store, profile: Profile, style: str) -> str:
+    """The same as versions up to 0.1.0 wrote it."""
     text = repr(replace(profile, presets={})) + json.dumps(store.sources.config(style), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -62,8 +82,7 @@ def change_of(store: Store, profile: Profile, style: str, listed: str, baseline:
         new=len(now.keys() - before.keys()),
         gone=len(used - now.keys()),
         withdrawn=len(used & store.withdrawals.ids()),
-        settings=trained is not None
-        and store.sources.done_with(style, "evaluation") not in (None, settings_state(store, profile, style)),
+        settings=trained is not None and not _is_as_evaluated(store, profile, style),
         arrivals=store.sources.done_with(style, "features") != listed,
         drift=_drift(store, style, now, before) if trained else None,
     )

@@ -16,6 +16,7 @@ from fashion_pipeline.core.features.similarity import paired_cosines
 from fashion_pipeline.core.prompts.formats import FORMATS, Candidate
 from fashion_pipeline.core.prompts.lessons import phrase_effects, progress
 from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
+from fashion_pipeline.core.prompts.requests import Drawing
 from fashion_pipeline.core.prompts.search import (
     MIN_RUNG_PRODUCTS,
     Standing,
@@ -85,7 +86,7 @@ def search(
         studio = Studio(store, painter, Model.ORIGINAL, drawing, report)
         real = store.features.index(style, Role.ENCODER, encoder.fingerprint)
         embedder = Embedder(store.sample_features, style, Role.ENCODER, encoder, report, models.spread)
-        before = _drawn_before(earlier, painter.hand().generator, references)
+        before = _drawn_before(earlier, painter.hand().generator, drawing, references)
         round_ = _Round(store, studio, embedder, real, references, before)
         standings = round_.hold(competing, lambda trial: candidates[trial.candidate], for_style)
         by_format = round_.hold(list(formats), lambda t: formats[t.candidate][t.reference], for_format)
@@ -252,12 +253,26 @@ def _formats(
     return prompts if told_apart and paid else {}
 
 
-def _drawn_before(earlier: Record | None, generator: str, references: Mapping[str, Photo]) -> list[Sample]:
-    """The samples of earlier rounds that were drawn by the same model for photos that are still searched on."""
+def _drawn_before(
+    earlier: Record | None, generator: str, drawing: Drawing, references: Mapping[str, Photo]
+) -> list[Sample]:
+    """The samples of earlier rounds for photos that are still searched on, as this round would draw them.
+
+    By another model, in other steps, at another size or guidance scale a prompt draws something else.
+    """
     if earlier is None:
         return []
+    own_scale = {row["candidate"]: row["guidance"] for row in earlier.table("leaderboard").to_pylist()}
+    side = (drawing.image_size, drawing.image_size)
+
+    def same(sample: Sample) -> bool:
+        own = own_scale.get(sample.candidate)
+        guidance = drawing.guidance if own is None else own
+        drawn = (sample.model, sample.steps, sample.guidance, (sample.width, sample.height))
+        return drawn == (generator, drawing.steps, guidance, side)
+
     samples = Sample.read(earlier.table("samples"))
-    return [s for s in samples if s.purpose == Split.SEARCH and s.model == generator and s.reference in references]
+    return [s for s in samples if s.purpose == Split.SEARCH and s.reference in references and same(s)]
 
 
 def _left_behind(

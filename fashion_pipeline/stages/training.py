@@ -186,6 +186,7 @@ def _files(output: Path, weights: Path) -> dict[str, Path]:
 def export(store: Store, models: Models, style: str, run: str = "") -> Exported:
     """A complete Stable Diffusion pipeline with the newest training merged in, unless it is there."""
     training = store.records.latest("training", style)
+    models.require_base(training.made_of, f"training {training.key} of {style!r}")
     found = store.records.whole("model", style, training.key)
     verified: dict[str, float] = {}
 

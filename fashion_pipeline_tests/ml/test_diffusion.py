@@ -1,12 +1,15 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from fashion_pipeline.core.prompts.requests import Request
 from fashion_pipeline.ml.devices import Device
-from fashion_pipeline.ml.diffusion import Generator
+from fashion_pipeline.ml.diffusion import Generator, PrecisionError
+from fashion_pipeline.ml.pipelines import load_pipeline
 from fashion_pipeline_tests.ml.conftest import CPU
 
 RED = Request("a red coat", "blurry", seed=7, steps=3, guidance=3.0, width=64, height=64)
@@ -127,3 +130,37 @@ def test_an_overflow_of_the_autoencoder_is_decoded_again_in_single_precision(gen
     assert generator._pipeline.vae.dtype == torch.bfloat16
     exact = Generator(generator_folder, CPU, 1)
     assert np.abs(image - np.asarray(next(exact.draw([request])).image).astype(int)).mean() < 10
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_pipeline_that_lacks_weights_is_refused_and_they_are_named(generator_folder, tmp_path, part):
+    folder = shutil.copytree(generator_folder, tmp_path / "model")
+    (file,) = (folder / part).glob("*.safetensors")
+    tensors = load_file(file)
+    gone = sorted(name for name in tensors if name.endswith("weight"))[0]
+    save_file({n: t for n, t in tensors.items() if n != gone}, file, {"format": "pt"})
+    with pytest.raises(ValueError, match=rf"{part} has no weights for .*: put a complete copy"):
+        load_pipeline(folder)
+
+
+def scaled(folder, target, factor: float):
+    """A copy of a pipeline whose UNet's last layer is so many times as strong."""
+    shutil.copytree(folder, target)
+    (file,) = (target / "unet").glob("*.safetensors")
+    tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
+    tensors["conv_out.weight"] *= factor
+    save_file(tensors, file, {"format": "pt"})
+    return target
+
+
+def test_a_card_that_cannot_compute_in_fp16_is_told_apart_from_a_broken_model(generator_folder, tmp_path):
+    fp16 = Device("cpu", "fp16", "some card")
+    overflowing = scaled(generator_folder, tmp_path / "large", 2e5)
+    with (
+        Generator(overflowing, fp16, batch_size=2) as generator,
+        pytest.raises(PrecisionError, match=r"some card draws no numbers in precision fp16.*PRECISION=fp32"),
+    ):
+        next(generator.draw([RED]))
+    broken = scaled(generator_folder, tmp_path / "broken", float("nan"))
+    with Generator(broken, fp16, batch_size=2) as generator:
+        assert next(generator.draw([RED])).image.size == (64, 64), "judging it is not done here"

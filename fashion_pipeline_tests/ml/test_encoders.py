@@ -1,10 +1,16 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import ConvNextImageProcessorPil, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
+from fashion_pipeline.ml import encoders
 from fashion_pipeline.ml.encoders import load_clip, load_judge
+from fashion_pipeline.ml.sources import fingerprint
 from fashion_pipeline_tests.ml.conftest import CPU
 
 
@@ -80,3 +86,48 @@ def test_an_encoder_that_sees_photos_whole_sees_their_ends(load, clip_folder, ju
     by_hand.paste(shod, (20, 0))
     assert np.allclose(seen["whole"][1], middle.embed_images([by_hand])[0], atol=1e-5)
     assert middle.fingerprint != whole.fingerprint
+
+
+@pytest.fixture(scope="module")
+def labelled_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A judge that was trained on labels, whose class has a pooler that its files know nothing of."""
+    torch.manual_seed(3)
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    model = ViTForImageClassification(ViTConfig(**small, image_size=32, patch_size=8, num_labels=3))
+    folder = tmp_path_factory.mktemp("models") / "labelled"
+    for part in (model, ViTImageProcessorPil(size={"height": 32, "width": 32})):
+        part.save_pretrained(folder)
+    return folder
+
+
+def test_a_judge_without_a_trained_pooler_sees_the_same_at_each_load(labelled_folder, images):
+    first, second = (load_judge(labelled_folder, CPU) for _ in range(2))
+    rows = first.embed_images(images)
+    assert np.array_equal(rows, second.embed_images(images)) and first.fingerprint == second.fingerprint
+    model = ViTForImageClassification.from_pretrained(labelled_folder).eval()
+    with torch.inference_mode():
+        token = model.vit(first._pixels(images[:1])["pixel_values"]).last_hidden_state[0, 0]
+    assert np.allclose(rows[0], token / token.norm(), atol=1e-5), "what its own head reads"
+    assert first.fingerprint != fingerprint(labelled_folder), "a random pooler's embeddings are under that name"
+
+
+@pytest.mark.parametrize("load", [load_clip, load_judge])
+def test_a_model_that_lacks_weights_is_refused_and_they_are_named(load, clip_folder, judge_folder, tmp_path):
+    folder = shutil.copytree(clip_folder if load is load_clip else judge_folder, tmp_path / "model")
+    tensors = load_file(folder / "model.safetensors")
+    gone = next(name for name in sorted(tensors) if "weight" in name and "layer" in name)
+    save_file({n: t for n, t in tensors.items() if n != gone}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"has no weights for .*which would be left untrained: give a complete model"):
+        load(folder, CPU)
+
+
+def test_images_are_scaled_by_pillow_whatever_else_is_installed(clip_folder, judge_folder, monkeypatch):
+    for load, folder in ((load_clip, clip_folder), (load_judge, judge_folder)):
+        assert type(load(folder, CPU)._processor).__name__.endswith("Pil")
+    plain = load_judge(judge_folder, CPU).fingerprint
+
+    class Other(ConvNextImageProcessorPil):
+        """One that scales by another library, since it knows no Pillow."""
+
+    monkeypatch.setattr(encoders, "_processor", lambda folder: Other.from_pretrained(folder))
+    assert load_judge(judge_folder, CPU).fingerprint != plain

@@ -8,8 +8,10 @@ from huggingface_hub import ModelCard
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.stages.cards import base_name, card
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.evaluation import evaluate
+from fashion_pipeline.stages.models import ModelError, Models
 from fashion_pipeline.stages.publishing import approve, leaderboard_row, publish
+from fashion_pipeline.stages.training import export
 from fashion_pipeline.stages.versions import version_rows
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import Record
@@ -260,3 +262,20 @@ def test_the_only_version_can_be_taken_out_of_use_and_no_run_brings_it_back(stor
     evaluated(store, "v2")
     assert publish(store, MODELS, "coat").folder == store.versions.champion("coat"), "there is no champion to beat"
     assert store.versions.delete("coat", "v1") > 0
+
+
+def test_what_was_trained_on_another_base_is_neither_exported_nor_evaluated_nor_published(store: Store) -> None:
+    store.sources.register("coat", "coat", SourceSpec("/photos"))
+    made_of = {"base": "0123456789abcdef", "steps": 4}
+    training = store.records.add("training", "coat", made_of=made_of, files={"trained.safetensors": b"x"})
+    with pytest.raises(ModelError, match=r"was trained on the base 0123456789abcdef, but the generator .* is now"):
+        export(store, MODELS, "coat")
+    model = store.records.add("model", "coat", key=training.key, inputs={"training": training})
+    with pytest.raises(ModelError, match=r"was trained on the base 0123456789abcdef"):
+        evaluate(store, MODELS, "coat", products=2, report=lambda text: None)
+    content = report(training.key)
+    inputs = {"training": training, "model": model}
+    store.records.add("evaluation", "coat", inputs=inputs, made_of=content, files={"report.json": content})
+    with pytest.raises(ModelError, match="materialise lora_weights again, or run it with the profile"):
+        publish(store, MODELS, "coat")
+    MODELS.require_base({"base": MODELS.fingerprint("generator")}, "this")

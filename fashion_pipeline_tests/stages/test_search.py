@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 
 from fashion_pipeline.core.prompts.formats import FORMATS
+from fashion_pipeline.core.prompts.requests import Drawing
 from fashion_pipeline.core.prompts.search import BudgetError
 from fashion_pipeline.core.rows import Sample, Split
 from fashion_pipeline.stages.captions import caption_format
 from fashion_pipeline.stages.prompts import Written, write_candidates
 from fashion_pipeline.stages.reports import report_prompts
-from fashion_pipeline.stages.search import LEFT_BEHIND, Searched, search
+from fashion_pipeline.stages.search import LEFT_BEHIND, Searched, _drawn_before, search
 from fashion_pipeline.stages.similarity import compare_samples
 from fashion_pipeline.store.records import Record
 from fashion_pipeline_tests.conftest import STYLES, Chain, make_chain
@@ -133,3 +134,21 @@ def test_the_best_words_are_drawn_at_other_guidance_scales_and_the_best_of_them_
         assert sample.guidance == ((scales[0] or usual) if best else usual)
     _, cheap = go(searching, budget=64)
     assert {row["guidance"] for row in cheap.record.table("leaderboard").to_pylist()} == {None}
+
+
+def test_a_round_rests_on_no_image_that_it_would_draw_otherwise(searching: Chain) -> None:
+    _, found = go(searching)
+    photos = {photo.id: photo for photo in searching.store.photos(searching.store.records.latest("catalog", "coat"))}
+    drawing = searching.models.profile.generation
+    generator = str(found.record.made_of["generator"])
+
+    def kept(drawing: Drawing, generator: str = generator) -> int:
+        return len(_drawn_before(found.record, generator, drawing, photos))
+
+    assert kept(drawing) == len(searched_on(found.record))
+    for change in ({"steps": drawing.steps + 1}, {"image_size": 2 * drawing.image_size}):
+        assert kept(drawing.model_copy(update=change)) == 0, change
+    scaled = {row["candidate"] for row in found.record.table("leaderboard").to_pylist() if row["guidance"] is not None}
+    own_scale = [s for s in found.samples if s.purpose == Split.SEARCH and s.candidate in scaled]
+    assert kept(drawing.model_copy(update={"guidance": 9.0})) == len({s.id for s in own_scale})
+    assert kept(drawing, "another generator") == 0 and kept(drawing.model_copy(update={"batch_size": 2})) > 0

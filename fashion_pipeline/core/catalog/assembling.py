@@ -78,6 +78,8 @@ class _Found:
     print: tuple[int, NDArray[np.uint8]] | None = None
     """None for a photo whose row is known."""
     fault: str = ""
+    note: str = ""
+    """What a person should know of a photo that is used."""
 
     @property
     def order(self) -> tuple[str, str]:
@@ -94,18 +96,23 @@ def build_catalog(
     base: str = "",
     withdrawn: Withdrawn | None = None,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Catalog:
     """The catalog of `style` from all its entries.
 
     Photos that are known keep their group and split, and those of this style are not decoded again. `rejects` are the
     source's own, `base` is the folder or URL of the source, below which photos are listed; `withdrawn` photos and their
-    near-duplicates are refused; `progress` is called with (done, all). Raises CatalogError with fewer than MIN_PHOTOS
+    near-duplicates are refused; `progress` is called with (done, all), and `tell` with what a person should know of
+    photos that are used. Raises CatalogError with fewer than MIN_PHOTOS
     usable photos.
     """
     stored: dict[str, Row] = {row["id"]: row for row in known.own.to_pylist()}
     refused = list(rejects)
     found = _without_copies(_inspect_all(entries, set(stored), progress), refused)
     found = _without_withdrawn(found, stored, withdrawn, refused) if withdrawn else found
+    for photo in found:
+        if photo.note:
+            tell(f"{photo.entry.location}: {photo.note}")
     reused = [stored[photo.id] | _from_source(photo.entry, base) for photo in found if photo.id in stored]
     added = _assigned([photo for photo in found if photo.id not in stored], known, refused)
     located = {photo.id: _from_source(photo.entry, base) for photo in found}
@@ -144,7 +151,7 @@ def _inspect(entry: Entry, stored: set[str]) -> _Found:
     except PhotoError as error:
         return _Found(entry, fault=str(error))
     row: Row = {"width": photo.width, "height": photo.height, "bytes": photo.bytes}
-    return _Found(entry, photo.id, row, photo.print)
+    return _Found(entry, photo.id, row, photo.print, note=photo.note)
 
 
 def _without_copies(photos: Iterator[_Found], refused: list[Reject]) -> list[_Found]:

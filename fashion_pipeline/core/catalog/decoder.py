@@ -65,6 +65,7 @@ def answer(location: str, large: bool) -> dict[str, Any]:
         "bytes": len(data),
         "hash": printed,
         "thumbnail": thumbnail.tobytes().hex(),
+        "note": photo.note,
     }
 
 

@@ -44,6 +44,8 @@ class Inspected:
     bytes: int
     print: tuple[int, NDArray[np.uint8]]
     """Perceptual hash and (16, 16, 3) thumbnail."""
+    note: str = ""
+    """What a person should know, though the photo is used."""
 
 
 class Decoders:
@@ -69,7 +71,7 @@ class Decoders:
             raise PhotoError(answer["fault"])
         thumbnail = np.frombuffer(bytes.fromhex(answer["thumbnail"]), np.uint8).reshape(16, 16, 3)
         size = (answer["width"], answer["height"], answer["bytes"])
-        return Inspected(answer["id"], *size, (answer["hash"], thumbnail))
+        return Inspected(answer["id"], *size, (answer["hash"], thumbnail), answer["note"])
 
     def close(self) -> None:
         """End those that wait for work."""

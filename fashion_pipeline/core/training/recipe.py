@@ -7,9 +7,14 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 _BOOKKEEPING = {"processes", "checkpoint_every", "checkpoints_kept", "log_every", "held_out_every"}
-_BY_STEPS = {"warmup_steps", "checkpoint_every", "log_every", "held_out_every", "sample_every"}
+_RATES = {"learning_rate", "text_learning_rate"}
+FINDS_ITS_RATE = "prodigy"
+"""The optimizer whose rate is a factor of one that it finds: 1 is what its authors advise."""
 _MAIN = {"method", "rank", "alpha", "layers", "steps", "batch_size", "learning_rate", "schedule", "optimizer", "seed"}
 _EVER = 10_000_000
+
+DEFAULTS = 1
+"""Raised where a default below changes: hashes leave out what is as usual."""
 
 Layers = Literal["attention", "feed_forward", "convolution"]
 
@@ -61,7 +66,7 @@ class Recipe(BaseModel):
     )
     optimizer: Literal["adamw", "adamw8bit", "adafactor", "prodigy"] = Field(
         "adamw",
-        description="adamw; adamw8bit and adafactor need less memory; prodigy finds its rate (set learning_rate to 1).",
+        description="adamw; adamw8bit and adafactor need less memory; prodigy finds its rate (learning_rate: 1).",
     )
     learning_rate: float = Field(
         1e-4, ge=1e-8, le=1, description="Peak of the schedule; 1e-4 suits a LoRA, 1e-5 all weights."
@@ -146,20 +151,19 @@ class Recipe(BaseModel):
         50, ge=0, le=_EVER, description="Steps between held-out losses; a tenth of them. 0: at the two ends only."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _by_the_number_of_steps(cls, values: Any) -> Any:
-        steps = values.get("steps", cls.model_fields["steps"].default) if isinstance(values, dict) else None
-        if not isinstance(steps, int):
-            return values
-        derived = {
-            "warmup_steps": min(50, steps // 10),
-            "checkpoint_every": max(1, steps // 6),
-            "log_every": max(1, steps // 60),
-            "held_out_every": max(1, steps // 10),
-            "sample_every": max(1, steps // 5),
+    @model_validator(mode="after")
+    def _follow(self) -> Self:
+        """What is not given follows from the number of steps and the optimizer; it does not count as given by that."""
+        derived: dict[str, Any] = {
+            "warmup_steps": min(50, self.steps // 10),
+            "checkpoint_every": max(1, self.steps // 6),
+            "log_every": max(1, self.steps // 60),
+            "held_out_every": max(1, self.steps // 10),
+            "sample_every": max(1, self.steps // 5),
         }
-        return derived | values
+        derived |= {"learning_rate": 1.0} if self.optimizer == FINDS_ITS_RATE else {}
+        self.__dict__.update({name: derived[name] for name in derived.keys() - self.model_fields_set})
+        return self
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:
@@ -179,6 +183,15 @@ class Recipe(BaseModel):
             raise ValueError("method is 'full', but dora and text_learning_rate are for LoRA: leave them out")
         return self
 
+    @model_validator(mode="after")
+    def _one_rate_is_found(self) -> Self:
+        if self.optimizer == FINDS_ITS_RATE and self.text_learning_rate not in (0.0, self.learning_rate):
+            raise ValueError(
+                f"text_learning_rate is {self.text_learning_rate:g}, but {FINDS_ITS_RATE} finds one rate for all that "
+                f"learns: set it to learning_rate ({self.learning_rate:g}), or to 0"
+            )
+        return self
+
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
         """A recipe from plain values; those that are None count as not given. Raises ValueError in one line."""
@@ -193,11 +206,20 @@ class Recipe(BaseModel):
         return cls.of({name: value for name, value in values.items() if name in cls.model_fields})
 
     def changed(self, values: dict[str, Any]) -> Self:
-        """This recipe with some knobs turned; what follows from the number of steps follows the new one."""
+        """This recipe with some knobs turned; what is not given follows from those.
+
+        The rates of one optimizer are none for another, where one of the two finds its own.
+        """
         own = {name: getattr(self, name) for name in self.model_fields_set}
-        if values.get("steps") is not None:
-            own = {name: value for name, value in own.items() if name not in _BY_STEPS}
+        if (self.optimizer == FINDS_ITS_RATE) != ((values.get("optimizer") or self.optimizer) == FINDS_ITS_RATE):
+            own = {name: value for name, value in own.items() if name not in _RATES}
         return self.of(own | {name: value for name, value in values.items() if value is not None})
+
+    def differing(self) -> dict[str, Any]:
+        """The fields that are not as usual for so many steps: what another release adds is not among them."""
+        usual = type(self).of({"steps": self.steps, "optimizer": self.optimizer}).model_dump(mode="json")
+        kept = ("steps", "optimizer")
+        return {n: v for n, v in self.model_dump(mode="json").items() if n in kept or v != usual[n]}
 
     def identity(self) -> dict[str, Any]:
         """The fields that determine the weights: all but who works, and when to report and to save. JSON types only."""

@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from fashion_pipeline.core.training.recipe import Recipe
-from fashion_pipeline.ml.pipelines import load_lora, load_pipeline, trained_as
+from fashion_pipeline.ml.pipelines import load_lora, load_pipeline, text_width, trained_as
 from fashion_pipeline.ml.sources import find_pipeline, stored_dtype, weight_files
 from fashion_pipeline.ml.training.identity import RESULT_FILE
 from fashion_pipeline.ml.training.lora_files import (
     KOHYA_FILE,
     LORA_FILE,
+    base_version,
     model_spec,
     write_kohya,
     write_lora,
@@ -57,11 +58,13 @@ def export_loras(base: str | Path, output: Path, folder: Path, metadata: Mapping
         return []
     if not any(bool(tensor.any()) for name, tensor in load_file(result.weights).items() if "lora_B" in name):
         raise ExportError(f"{result.weights} changes nothing, its lora_B are all zero: train it for longer")
-    side, predicts = trained_as(find_pipeline(base))
-    told = model_spec(metadata.get("title", folder.name), recipe.resolution or side, predicts)
+    source = find_pipeline(base)
+    side, predicts = trained_as(source)
+    version = base_version(text_width(source))
+    told = model_spec(metadata.get("title", folder.name), recipe.resolution or side, predicts, version)
     files = [folder / LORA_FILE, folder / KOHYA_FILE]
     write_lora(result.weights, recipe, files[0], {**told, **metadata})
-    write_kohya(result.weights, recipe, files[1], {**told, **metadata})
+    write_kohya(result.weights, recipe, files[1], {**told, **metadata}, version)
     return files
 
 

@@ -202,7 +202,9 @@ def _is_exhausted(run: Run) -> bool:
 
 def _require_numbers(run: Run, loss: float, norm: float) -> tuple[float, float]:
     """Both, if training can go on. In fp16 single steps may overflow: they are skipped, and the scale is halved."""
-    mend = f"lower learning_rate (now {run.recipe.learning_rate:g}) or train in fp32"
+    mend = f"lower learning_rate (now {run.recipe.learning_rate:g})"
+    if run.device.precision != "fp32":
+        mend = f"set precision to fp32 (now {run.device.precision}, which some cards cannot train in), or {mend}"
     if not math.isfinite(loss):
         raise TrainingError(f"loss is {loss} at step {run.step + 1}; {_last_good(run)}; {mend}")
     overflow_is_normal = run.scaler.is_enabled() and run.scaler.get_scale() >= LEAST_SCALE

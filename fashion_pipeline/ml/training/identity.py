@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fashion_pipeline.core.training.recipe import Recipe
+import peft
+
+from fashion_pipeline.core.training.recipe import DEFAULTS, Recipe
 from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.encoders import encoder_fingerprint
 from fashion_pipeline.ml.sources import file_hash, find_model, fingerprint
@@ -30,12 +32,18 @@ def identity_of(folder: Path, job: TrainingJob, device: Device) -> dict[str, Any
         "validation": _validation(job),
         "drawing": job.drawing.model_dump(mode="json", exclude={"batch_size"}) if job.recipe.prior_images else None,
         **training_device(job.recipe, device).computing(),
+        **({} if job.recipe.method == "full" else {"peft": peft.__version__}),
     }
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that stand for an identity."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    """16 hexadecimal digits that stand for an identity.
+
+    Knobs that are as usual do not count, so that one which a later release adds changes no key.
+    """
+    knobs = Recipe.among(identity).differing()
+    identity = {n: v for n, v in identity.items() if n not in Recipe.model_fields or n in knobs}
+    return hashlib.sha256(json.dumps([DEFAULTS, identity], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def training_device(config: Recipe, device: Device) -> Device:
@@ -84,5 +92,6 @@ def _image(pair: TrainingPair) -> str:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """What differs between two identities, in words; empty if nothing does."""
+    old, new = ({**Recipe.among(each).identity(), **each} for each in (old, new))  # knobs that were not there yet
     changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in changed)

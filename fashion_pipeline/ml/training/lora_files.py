@@ -19,6 +19,7 @@ KOHYA_FILE = "fashion_lora_weights_kohya.safetensors"
 ADAPTER_METADATA = "lora_adapter_metadata"
 """Where diffusers looks for rank, alpha and layers; without it an alpha that differs from the rank is lost."""
 
+_OPENCLIP_WIDTH = 1024
 _KOHYA_PARTS = {"unet": "lora_unet", "text_encoder": "lora_te_text_model"}
 _KOHYA_WEIGHTS = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 
@@ -46,7 +47,7 @@ def write_lora(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, 
     )
 
 
-def write_kohya(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, str]) -> None:
+def write_kohya(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, str], version: str) -> None:
     """Write what a training has learnt in the format of kohya-ss/sd-scripts, with alphas, `ss_` keys and ModelSpec.
 
     There a layer adds alpha / rank of its product; rsLoRA's larger scale becomes a larger alpha.
@@ -57,7 +58,7 @@ def write_kohya(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str,
         layer, weight = kohya_name(name)
         tensors[f"{layer}.{weight}"] = tensor
         tensors[f"{layer}.alpha"] = torch.tensor(scale * recipe.rank)
-    write_tensors(file, tensors, {**_header(learnt), **_kohya_metadata(recipe, scale), **metadata})
+    write_tensors(file, tensors, {**_header(learnt), **_kohya_metadata(recipe, scale, version), **metadata})
 
 
 def kohya_name(name: str) -> tuple[str, str]:
@@ -68,11 +69,17 @@ def kohya_name(name: str) -> tuple[str, str]:
     return f"{_KOHYA_PARTS[part]}_{layer.replace('.', '_')}", _KOHYA_WEIGHTS[f"lora_{kind}"]
 
 
-def model_spec(title: str, side: int, predicts: str) -> dict[str, str]:
+def base_version(cross_attention: int) -> str:
+    """What kohya's trainer calls a base, by the width of the texts that its UNet reads: 1024 of OpenCLIP is 2.x."""
+    return "sd_v2" if cross_attention == _OPENCLIP_WIDTH else "sd_v1"
+
+
+def model_spec(title: str, side: int, predicts: str, version: str) -> dict[str, str]:
     """The header of Stability AI's ModelSpec 1.0.0, by which ComfyUI and A1111 know what a file is for."""
+    two = "stable-diffusion-v2-768-v" if predicts == "v_prediction" else "stable-diffusion-v2-512"
     return {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.architecture": f"{two if version == 'sd_v2' else 'stable-diffusion-v1'}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": title,
         "modelspec.resolution": f"{side}x{side}",
@@ -80,13 +87,14 @@ def model_spec(title: str, side: int, predicts: str) -> dict[str, str]:
     }
 
 
-def _kohya_metadata(recipe: Recipe, scale: float) -> dict[str, str]:
+def _kohya_metadata(recipe: Recipe, scale: float, version: str) -> dict[str, str]:
     """What kohya's trainer writes and other programs show."""
     told: dict[str, Any] = {
         "network_module": "networks.lora",
         "network_dim": recipe.rank,
         "network_alpha": f"{scale * recipe.rank:g}",
-        "base_model_version": "sd_v1",
+        "base_model_version": version,
+        "v2": version == "sd_v2",
         "max_train_steps": recipe.steps,
         "learning_rate": recipe.learning_rate,
         "text_encoder_lr": recipe.text_learning_rate,

@@ -9,9 +9,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
-from fashion_pipeline.core.catalog.photos import PhotoError, content_id, decode_photo, file_of, open_photo, read_bytes
+from fashion_pipeline.core.catalog.photos import (
+    GROUNDS,
+    PhotoError,
+    content_id,
+    decode_photo,
+    file_of,
+    open_photo,
+    read_bytes,
+    require_content,
+)
+from fashion_pipeline_tests.core.catalog.profiles import (
+    ADOBE_RGB,
+    DISPLAY_P3,
+    PROPHOTO,
+    SRGB,
+    Space,
+    cmyk_profile,
+    encoded,
+    rgb_profile,
+)
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -172,3 +191,110 @@ def test_a_photo_keeps_its_identity_when_it_is_renamed(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(buffer.getvalue())
     first, second = (content_id(read_bytes(str(tmp_path / name))) for name in ("a.png", "b#1.png"))
     assert first == second and re.fullmatch("[0-9a-f]{16}", first)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif", "avif"])
+def test_every_orientation_in_every_kind_that_can_carry_one_stands_upright(
+    tmp_path: Path, kind: str, orientation: int
+) -> None:
+    colours = np.array([[[255, 0, 0], [0, 160, 0]], [[0, 0, 255], [230, 230, 0]]], np.uint8)
+    stored = Image.fromarray(colours.repeat(32, 0).repeat(24, 1))  # 48 x 64
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    location = saved(tmp_path / f"a.{kind}", stored, exif=exif, quality=95)
+    expected = stored.copy()
+    expected.getexif()[0x0112] = orientation
+    expected = ImageOps.exif_transpose(expected)
+    photo = decode_photo(location, read_bytes(location))
+    assert photo.image.size == expected.size == (photo.width, photo.height)
+    difference = np.abs(np.asarray(photo.image, int) - np.asarray(expected.convert("RGB"), int))
+    assert np.median(difference) < 12 and (difference > 60).mean() < 0.05
+
+
+CLARET = (175, 43, 62)
+
+
+@pytest.mark.parametrize("space", [ADOBE_RGB, DISPLAY_P3, PROPHOTO], ids=["adobe", "p3", "prophoto"])
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
+def test_colours_are_converted_by_the_profile_of_the_photo(tmp_path: Path, space: Space, kind: str) -> None:
+    stored = encoded(CLARET, space)
+    assert not close(stored, CLARET, 8), "read as sRGB it would be another colour"
+    image = Image.new("RGB", (40, 40), stored)
+    options: dict[str, object] = {"lossless": True} if kind == "webp" else {"quality": 98}
+    location = saved(tmp_path / f"a.{kind}", image, icc_profile=rgb_profile(space), **options)
+    photo = decode_photo(location, read_bytes(location))
+    assert close(photo.image.getpixel((20, 20)), CLARET, 4) and photo.note == ""
+
+
+def test_a_profile_also_counts_where_a_photo_is_transparent_has_a_palette_or_is_large(tmp_path: Path) -> None:
+    profile, stored = rgb_profile(ADOBE_RGB), encoded(CLARET, ADOBE_RGB)
+    cut_out = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    cut_out.paste((*stored, 255), (0, 0, 20, 40))
+    seen = open_photo(saved(tmp_path / "a.png", cut_out, icc_profile=profile))
+    assert close(seen.getpixel((5, 20)), CLARET, 4) and seen.getpixel((35, 20)) == WHITE
+    palette = Image.new("RGB", (40, 40), stored).quantize(4)
+    assert close(open_photo(saved(tmp_path / "p.png", palette, icc_profile=profile)).getpixel((5, 5)), CLARET, 5)
+    large = Image.new("RGB", (3000, 2200), stored)
+    assert close(open_photo(saved(tmp_path / "l.png", large, icc_profile=profile), 64).getpixel((5, 5)), CLARET, 4)
+
+
+def test_a_print_shops_profile_decides_what_its_inks_look_like(tmp_path: Path) -> None:
+    magenta = Image.new("CMYK", (40, 40), (0, 255, 0, 0))
+    plain = open_photo(saved(tmp_path / "plain.tif", magenta)).getpixel((20, 20))
+    profiled = open_photo(saved(tmp_path / "a.tif", magenta, icc_profile=cmyk_profile())).getpixel((20, 20))
+    by_hand = ImageCms.profileToProfile(
+        magenta, ImageCms.ImageCmsProfile(io.BytesIO(cmyk_profile())), ImageCms.createProfile("sRGB"), 1, "RGB"
+    )
+    assert close(profiled, by_hand.getpixel((20, 20)), 12) and not close(profiled, plain, 30)
+
+
+def test_srgb_is_left_as_it_is_and_a_damaged_profile_is_told_and_not_fatal(tmp_path: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    own = saved(tmp_path / "own.png", noise, icc_profile=rgb_profile(SRGB, "sRGB IEC61966-2.1"))
+    assert np.array_equal(open_photo(own), noise)
+    for name, profile in {"broken": b"no profile at all" * 9, "other": cmyk_profile()}.items():
+        location = saved(tmp_path / f"{name}.png", noise, icc_profile=profile)
+        photo = decode_photo(location, read_bytes(location))
+        assert np.array_equal(photo.image, noise)
+        assert "its colour profile cannot be used" in photo.note and "export it as sRGB" in photo.note
+
+
+@pytest.mark.parametrize("colour", ["white", (245, 240, 235), "black", (128, 30, 40)])
+@pytest.mark.parametrize("kind", ["png", "webp", "gif"])
+def test_a_cut_out_garment_is_put_on_a_ground_that_shows_it(tmp_path: Path, kind: str, colour: object) -> None:
+    image = Image.new("RGBA", (60, 60), (0, 0, 0, 0))
+    image.paste(Image.new("RGBA", (30, 40), colour), (15, 10))  # type: ignore[arg-type]
+    options: dict[str, object] = {"lossless": True} if kind == "webp" else {}
+    if kind == "gif":
+        frames = [image, Image.new("RGBA", (60, 60), "blue")]
+        location = saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:], disposal=2)
+    else:
+        location = saved(tmp_path / f"a.{kind}", image, **options)
+    photo = open_photo(location)
+    require_content(photo)
+    garment, ground = np.array(photo.getpixel((30, 30)), int), np.array(photo.getpixel((2, 2)), int)
+    assert np.abs(garment - ground).max() > 60
+    dark = colour in ("black", (128, 30, 40))
+    assert tuple(ground) == GROUNDS[0 if dark else 1]
+
+
+def test_a_png_with_a_large_text_is_read(tmp_path: Path) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8))
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("workflow", "x" * (5 << 20), zip=True)
+    texts.add_itxt("prompt", "y" * (5 << 20), zip=True)
+    location = saved(tmp_path / "a.png", image, pnginfo=texts)
+    assert np.array_equal(open_photo(location), image)
+    for cut in (30, 60, 200):  # in the middle of a chunk
+        (tmp_path / "b.png").write_bytes(Path(location).read_bytes()[:-cut])
+        assert "again" in refusal(tmp_path / "b.png")
+
+
+def test_a_strip_is_not_decoded_to_a_line(tmp_path: Path) -> None:
+    strip = Image.new("RGB", (20, 4000), WHITE)
+    strip.paste(RED, (0, 0, 20, 2000))
+    for kind in ("jpg", "png"):
+        small = open_photo(saved(tmp_path / f"a.{kind}", strip), 128)
+        assert min(small.size) >= 16 and small.height / small.width == pytest.approx(200, rel=0.02)
+    assert "a strip of 16 x 5000 pixels: crop it" in refusal(saved(tmp_path / "b.png", Image.new("L", (16, 5000))))

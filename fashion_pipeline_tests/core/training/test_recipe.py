@@ -1,9 +1,19 @@
 """The knobs of a training stand once: in the profile, the launchpad and the trainer."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.core.training.recipe import Recipe, described
 from fashion_pipeline.defs.training import TrainingConfig
+from fashion_pipeline.ml.training import identity
+from fashion_pipeline.ml.training.identity import key_of, require_same
+from fashion_pipeline.ml.training.results import TrainingError
+from fashion_pipeline.settings import read_profile
+from fashion_pipeline.stages.retraining import _is_as_evaluated, _state_of_before, settings_state
+from fashion_pipeline.store.store import Store
 
 
 def test_intervals_and_warm_up_follow_from_the_steps_unless_they_are_given() -> None:
@@ -92,3 +102,65 @@ def test_what_is_told_of_a_recipe_is_its_main_knobs_and_those_that_were_turned()
     assert usual["method"] == "lora" and usual["steps"] == 100 and "noise_offset" not in usual
     turned = Recipe.of({"steps": 100, "noise_offset": 0.05}).told()
     assert turned == usual | {"noise_offset": 0.05}
+
+
+def test_a_zero_that_was_given_stays_where_the_number_of_steps_is_changed() -> None:
+    given = Recipe.of({"sample_every": 0, "warmup_steps": 0})
+    assert (given.sample_every, given.warmup_steps, given.log_every) == (0, 0, 6)
+    changed = given.changed({"steps": 600})
+    assert (changed.steps, changed.sample_every, changed.warmup_steps) == (600, 0, 0)
+    assert (changed.log_every, changed.checkpoint_every) == (10, 100), "what was not given follows the steps"
+    assert given.changed({"steps": 600, "sample_every": 7}).changed({"steps": 30}).sample_every == 7
+    assert Recipe().changed({"steps": 30}) == Recipe.of({"steps": 30})
+
+
+def test_prodigy_finds_its_rate_from_one_whatever_another_optimizer_was_given() -> None:
+    assert Recipe.of({"optimizer": "prodigy"}).learning_rate == 1.0
+    profile = Recipe.of({"learning_rate": 1e-3, "text_learning_rate": 5e-4})
+    turned = profile.changed({"optimizer": "prodigy"})
+    assert (turned.learning_rate, turned.text_learning_rate) == (1.0, 0.0)
+    assert profile.changed({"optimizer": "prodigy", "learning_rate": 0.5}).learning_rate == 0.5
+    assert turned.changed({"optimizer": "adamw"}).learning_rate == 1e-4
+    assert turned.changed({"steps": 10}).learning_rate == 1.0
+    with pytest.raises(ValueError, match=r"text_learning_rate is 0.5, but prodigy finds one rate .* \(1\), or to 0"):
+        Recipe.of({"optimizer": "prodigy", "text_learning_rate": 0.5})
+
+
+class Grown(Recipe):
+    """What a later release may be: one more knob."""
+
+    brand_new: int = 3
+
+
+def test_a_knob_that_a_later_release_adds_trains_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"steps": 30, "rank": 4, "learning_rate": 1e-3}
+    rest = {"base": "b", "pairs": "p", "torch": "2"}
+    before = key_of({**Recipe.of(values).identity(), **rest})
+    assert Grown.of(values).differing() == Recipe.of(values).differing()
+    monkeypatch.setattr(identity, "Recipe", Grown)
+    now = {**Grown.of(values).identity(), **rest}
+    assert key_of(now) == before != key_of({**now, "brand_new": 4})
+    require_same(Path("output"), {**Recipe.of(values).identity(), **rest}, now)  # a checkpoint of before goes on
+    with pytest.raises(TrainingError, match="brand_new was 3, is 4"):
+        require_same(Path("output"), {**Recipe.of(values).identity(), **rest}, {**now, "brand_new": 4})
+
+
+def test_a_knob_that_a_later_release_adds_is_no_other_setting(tmp_path: Path) -> None:
+    store, profile = Store(tmp_path), read_profile("embedded")
+    store.sources.register("coat", "coat", SourceSpec("/photos"))
+    state = settings_state(store, profile, "coat")
+    grown = replace(profile, training=Grown.of({"steps": 400, "learning_rate": 1e-3}))
+    known = replace(profile, training=Recipe.of({"steps": 400, "learning_rate": 1e-3}))
+    assert settings_state(store, grown, "coat") == settings_state(store, known, "coat")
+    assert settings_state(store, replace(profile, presets={"x": {}}), "coat") == state
+    for other in (
+        replace(profile, generator="elsewhere"),
+        replace(profile, whole_photos=not profile.whole_photos),
+        replace(profile, training=profile.training.changed({"rank": 3})),
+        replace(profile, generation=profile.generation.model_copy(update={"steps": 3})),
+    ):
+        assert settings_state(store, other, "coat") != state
+    store.sources.choose("coat", lambda known: {"lora_weights": {"rank": 3}})
+    assert settings_state(store, profile, "coat") != state
+    store.sources.mark("coat", "evaluation", _state_of_before(store, profile, "coat"))
+    assert _is_as_evaluated(store, profile, "coat"), "written by 0.1.0"

@@ -13,6 +13,7 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.diffusion import Generator
 from fashion_pipeline.ml.sources import fingerprint
 from fashion_pipeline.ml.training.exporting import ExportError, export_loras, export_pipeline, verify_export
+from fashion_pipeline.ml.training.lora_files import model_spec
 from fashion_pipeline_tests.ml.conftest import CPU, finetune
 
 
@@ -149,3 +150,20 @@ def test_an_older_base_keeps_its_names_so_that_older_versions_read_it(generator_
     assert all(name.startswith("text_model.") for name in load_file(weights(folder, "text_encoder")))
     assert {file.name for file in (folder / "tokenizer").iterdir()} >= {"tokenizer.json", "vocab.json", "merges.txt"}
     assert verify_export(base, tmp_path / "trained", folder).error < 0.05
+
+
+def test_the_headers_say_what_base_a_lora_belongs_to(generator_folder, trained, tmp_path):
+    two = shutil.copytree(generator_folder, tmp_path / "two")
+    config = json.loads((two / "unet" / "config.json").read_text())
+    (two / "unet" / "config.json").write_text(json.dumps(config | {"cross_attention_dim": 1024}))
+    for base, version, spec in (
+        (generator_folder, "sd_v1", "stable-diffusion-v1/lora"),
+        (two, "sd_v2", "stable-diffusion-v2-512/lora"),
+    ):
+        for file in export_loras(base, trained, tmp_path / version, {}):
+            with safe_open(file, "pt") as opened:
+                told = opened.metadata()
+            assert told["modelspec.architecture"] == spec
+            assert told.get("ss_base_model_version", version) == version
+            assert told.get("ss_v2", str(version == "sd_v2")) == str(version == "sd_v2")
+    assert model_spec("t", 768, "v_prediction", "sd_v2")["modelspec.architecture"] == "stable-diffusion-v2-768-v/lora"
