@@ -1,9 +1,15 @@
 """Object storage by its URLs: opening it, and saying what is wrong with it."""
 
+import re
 from typing import Any
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az"}
 """Kind of URL → the extra that installs its client."""
+
+
+_NO_BUCKET = re.compile(r"the specified (bucket|container) does not exist", re.IGNORECASE)
+"""How S3, Google Cloud Storage and Azure say that there is no such bucket. Only the word "bucket" would not do: of a
+missing file the text is its path."""
 
 
 def is_url(path: str) -> bool:
@@ -27,7 +33,7 @@ def opened(url: str) -> tuple[Any, str]:
 def refusal(url: str, error: Exception) -> str:
     """Why storage will not do something however often it is asked, with the way out; empty where it may do so later."""
     told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    if isinstance(error, FileNotFoundError) and "bucket" in told.lower():
+    if isinstance(error, FileNotFoundError) and _NO_BUCKET.search(told):
         return f"{url}: {told}: create it, or correct the URL"
     if isinstance(error, PermissionError) or "credential" in type(error).__name__.lower():
         mend = "give credentials as the storage's own tools take them (for S3 AWS_ACCESS_KEY_ID or a profile)"

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from fashion_pipeline.core.prompts.requests import Hand, Request, alike
+from fashion_pipeline.ml.adapters import merge_adapter
 from fashion_pipeline.ml.devices import Device, free_memory, out_of_memory
-from fashion_pipeline.ml.pipelines import image_size, load_pipeline, merge_lora
+from fashion_pipeline.ml.pipelines import image_size, load_pipeline
 from fashion_pipeline.ml.sources import file_hash, find_pipeline, fingerprint
 from fashion_pipeline.ml.tuning import apply
 
@@ -59,7 +60,7 @@ class Generator:
         """Places in a batch; halved when memory runs out."""
         self._pipeline = load_pipeline(folder)
         if lora is not None:
-            merge_lora(self._pipeline, lora, scale)
+            merge_adapter(self._pipeline, lora, scale)
         way = device.way.within(int(self._pipeline.unet.config.sample_size) ** 2)
         self._device = replace(device, attention=way.attention)
         _place(self._pipeline, self._device)
@@ -207,7 +208,8 @@ class Generator:
 def _with_lora(base: str, lora: Path | None, scale: float) -> str:
     if lora is None:
         return base
-    return hashlib.sha256(f"{base} {file_hash(lora)} {scale}".encode()).hexdigest()[:16]
+    told = f"{base} {file_hash(lora)} {scale} by layer"  # earlier versions merged all layers by one alpha
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def _place(pipeline: Any, device: Device) -> None:

@@ -54,13 +54,6 @@ def _whole(kind: Any, part: Path, **options: Any) -> Any:
     return model
 
 
-def merge_lora(pipeline: Any, lora: Path, scale: float = 1.0) -> None:
-    """Add a LoRA file in diffusers' format, times `scale`, to the weights, which must be fp32 to keep small changes."""
-    load_lora(pipeline, lora)
-    pipeline.fuse_lora(lora_scale=scale)
-    pipeline.unload_lora_weights()
-
-
 def load_lora(pipeline: Any, lora: Path) -> None:
     """Load a LoRA file as stock diffusers does, without its warning that there is no part for the text encoder."""
     with only_errors("diffusers.loaders.lora_base"):

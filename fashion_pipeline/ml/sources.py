@@ -3,9 +3,12 @@
 import hashlib
 import json
 import logging
-import os
+import math
+import re
+import shutil
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,10 +18,12 @@ from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from huggingface_hub.constants import HF_HOME
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers.utils import logging as transformers_logging
 from yaml import YAMLError
 
+_FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+_SAYS_V = re.compile(r"parameterization:\s*[\"']?v\b")
 _SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
 UNUSED_PARTS = {"safety_checker", "feature_extractor"}
 
@@ -40,13 +45,13 @@ def _unpacked(file: Path) -> Path:
     """The folder that a single file, as ComfyUI and A1111 use it, was written out to: once, beside the hub's cache.
 
     Its configuration and tokenizer are those of a folder of the same name beside the file, if there is one, else of
-    Stable Diffusion v1.5 from the hub.
+    Stable Diffusion v1.5 from the hub. It predicts v where a tensor `v_pred`, the header or a `.yaml` beside says so.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not there: restore it, or name another model")
-    folder = Path(HF_HOME) / "fashion-pipeline" / file_hash(file)[:16]
+    beside, predicts_v = file.with_suffix(""), _predicts_v(file)
+    folder = Path(HF_HOME) / "fashion-pipeline" / _unpacked_name(file, beside, predicts_v)
     if not (folder / "model_index.json").is_file():
-        beside = file.with_suffix("")
         known = {"config": str(beside)} if (beside / "model_index.json").is_file() else {}
         try:
             pipeline = StableDiffusionPipeline.from_single_file(
@@ -55,10 +60,36 @@ def _unpacked(file: Path) -> Path:
         except (SingleFileComponentError, KeyError, RuntimeError, TypeError) as error:
             told = str(error).strip().splitlines()[0]
             raise ValueError(f"{file} holds no Stable Diffusion v1 model ({told}): name another one") from error
-        fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
+        if predicts_v:
+            v_prediction = {"prediction_type": "v_prediction"}
+            pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **v_prediction)
+        fresh = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
         pipeline.save_pretrained(fresh, safe_serialization=True)
-        fresh.rename(folder)
+        try:
+            fresh.rename(folder)
+        except OSError:
+            if not (folder / "model_index.json").is_file():
+                raise
+            shutil.rmtree(fresh)  # another process was faster
     return folder
+
+
+def _unpacked_name(file: Path, beside: Path, predicts_v: bool) -> str:
+    """Names all that the unpacked folder is made from: the file, the configuration beside it, what it predicts."""
+    configuration = [each for each in sorted(beside.rglob("*")) if each.suffix in (".json", ".txt", ".model")]
+    parts = [f"{each.relative_to(beside).as_posix()} {file_hash(each)}" for each in configuration]
+    text = "\n".join([file_hash(file), str(stored_dtype(file)), *parts, *(["v"] if predicts_v else [])])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _predicts_v(file: Path) -> bool:
+    """Whether a single file, or a configuration as A1111 reads it beside the file, says that the model predicts v."""
+    with suppress(SafetensorError), safe_open(file, "pt") as tensors:
+        told = dict(tensors.metadata() or {}).get("modelspec.prediction_type", "")
+        if "v_pred" in tensors.keys() or told.startswith("v"):  # noqa: SIM118 - not a dict
+            return True
+    yaml = file.with_suffix(".yaml")
+    return yaml.is_file() and bool(_SAYS_V.search(yaml.read_text(encoding="utf-8", errors="replace")))
 
 
 def find_model(source: str | Path) -> Path:
@@ -112,10 +143,14 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def stored_dtype(file: Path) -> torch.dtype:
-    """The precision that a file's weights are stored in, by its first one."""
+    """The precision that most numbers of a file are stored in."""
+    counts = dict.fromkeys(_FLOATS, 0)
     with safe_open(file, "pt") as tensors:
-        dtype: torch.dtype = tensors.get_tensor(next(iter(tensors.keys()))).dtype
-    return dtype
+        for name in tensors.keys():  # noqa: SIM118 - not a dict
+            about = tensors.get_slice(name)
+            if about.get_dtype() in counts:
+                counts[about.get_dtype()] += math.prod(about.get_shape())
+    return _FLOATS[max(counts, key=lambda name: counts[name])]
 
 
 def variant_of(part: Path) -> str | None:

@@ -1,7 +1,8 @@
 """The models of the profile as a Dagster resource. Where there are several graphics cards, each run has one of them."""
 
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+import os
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from fashion_pipeline.stages.models import Models, cards
 from fashion_pipeline.store.errors import LockedError
 from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.store import Store
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class ModelsResource(dg.ConfigurableResource[Models]):
@@ -36,6 +39,34 @@ class ModelsResource(dg.ConfigurableResource[Models]):
     def create_resource(self, context: dg.InitResourceContext | None = None) -> Models:
         """The models; nothing is loaded yet."""
         return Models(self.profile, self.gpu.device, self.gpu.precision, Path(self.root) / "machine")
+
+
+@contextmanager
+def own_cards(device: str, processes: int, store: Store) -> Iterator[dict[str, str]]:
+    """The environment in which several processes see as many cards, which nobody else has while the block runs.
+
+    Empty where one process trains, or cards are no question; the run's own card is among them. Raises LockedError
+    where there are too few that are free.
+    """
+    count = cards() if device.partition(":")[0] in ("auto", "cuda") else 0
+    if processes < 2 or count < 2:
+        yield {}
+        return
+    own = [int(index)] if (index := device.partition(":")[2]) else []
+    with ExitStack() as held:
+        for card in range(count):
+            if card not in own and len(own) < processes:
+                with suppress(LockedError):
+                    held.enter_context(holding(store.card_lock(card), f"card {card}", "a training"))
+                    own.append(card)
+        if len(own) < processes:
+            raise LockedError(
+                f"processes is {processes}, one a card, but only {len(own)} of {count} cards are free: wait for the "
+                "others, or set processes lower"
+            )
+        given = os.environ.get(_VISIBLE, "")
+        names = given.split(",") if given else [str(card) for card in range(count)]
+        yield {_VISIBLE: ",".join(names[card] for card in sorted(own))}
 
 
 def _own_card(device: str, store: Store, held: ExitStack) -> str:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from dagster._core.errors import DagsterPipesExecutionError
 from fashion_pipeline.core.repeating import repeating
 from fashion_pipeline.core.reports.links import picture_link
 from fashion_pipeline.core.reports.pictures import markdown_image
+from fashion_pipeline.resources.models import own_cards
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.reports import SAMPLES
 from fashion_pipeline.stages.trainer import FAILURE, Order, command
@@ -35,13 +37,16 @@ def trainer(context: dg.AssetExecutionContext, models: Models, store: Store) -> 
     def train(job: "TrainingJob", title: str) -> None:
         if models.spread:
             models.spread.release()  # a training wants the devices for itself
-        order = Order.write(models, job, title, pipes=True)
+        processes = job.recipe.processes
         client = dg.PipesSubprocessClient(termination_timeout_seconds=_STOPPING)
-        with _shown(context, store, job.output / SAMPLES):
+        with _shown(context, store, job.output / SAMPLES), own_cards(models.device, processes, store) as visible:
+            own = replace(models, device="cuda") if visible else models
+            order = Order.write(own, job, title, pipes=True)
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", dg.PreviewWarning)  # of how Pipes counts the processes that write
-                    client.run(context=context, command=command(order, job.recipe.processes, models.cluster))
+                    how = command(order, processes, models.cluster)
+                    client.run(context=context, command=how, env=visible)
             except DagsterPipesExecutionError as error:
                 raise _failure(job.output, error) from None
 

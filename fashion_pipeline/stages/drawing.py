@@ -12,7 +12,7 @@ from fashion_pipeline.core.features.embeddings import FeatureIndex
 from fashion_pipeline.core.features.shuffling import shuffled_id
 from fashion_pipeline.core.progress import Meter
 from fashion_pipeline.core.prompts.planning import Shot, sample_of
-from fashion_pipeline.core.prompts.requests import Drawing
+from fashion_pipeline.core.prompts.requests import Drawing, Hand, Request
 from fashion_pipeline.core.rows import Sample
 from fashion_pipeline.stages.spread import ImageEncoder, Painter, Picture, Spread, embed_here
 from fashion_pipeline.store.embeddings import PHOTOS, Embeddings
@@ -46,8 +46,9 @@ class Studio:
         """The samples of all shots, in order, with every image on disk."""
         requests = [shot.request(self._drawing) for shot in shots]
         hand = self._painter.hand()
-        names = [hand.sample_id(request) for request in requests]
-        missing = {name: at for at, name in enumerate(names) if not self._samples.readable(name)}
+        known = [self._known(hand, request) for request in requests]
+        names = [name or hand.sample_id(request) for name, request in zip(known, requests, strict=True)]
+        missing = {name: at for at, name in enumerate(names) if known[at] is None}
         drawn: dict[str, str] = {}
         waiting = list(missing)
         meter = Meter(self._report, f"{self._model_name}: {{}} images drawn", len(waiting))
@@ -61,6 +62,11 @@ class Studio:
             sample_of(shot, request, drawn.get(name, name), hand.generator, self._model_name)
             for shot, request, name in zip(shots, requests, names, strict=True)
         ]
+
+    def _known(self, hand: Hand, request: Request) -> str | None:
+        """The image of a request that is there, also one of a smaller batch: memory may have run out at this one."""
+        names = (each.sample_id(request) for each in (hand, *hand.smaller()))
+        return next((name for name in names if self._samples.readable(name)), None)
 
 
 class Embedder:

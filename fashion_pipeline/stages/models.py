@@ -241,19 +241,18 @@ class Models:
 
     def require_lora(self, lora: Path) -> None:
         """Raise ModelError for a LoRA file that cannot be read, or does not fit the profile's generator."""
+        from fashion_pipeline.ml.adapters import AdapterError
         from fashion_pipeline.ml.training.exporting import LEAST_EFFECT, effect_of
 
-        if not lora.is_file() or lora.suffix != ".safetensors":
-            raise ModelError(f"{lora} is no safetensors file: name a LoRA in diffusers' or kohya's format")
+        if not lora.is_file():
+            raise ModelError(f"there is no file {lora}: name a LoRA in diffusers', kohya's or peft's format")
         self.fingerprint("generator")
         mend = f"name one that was trained on {self.profile.generator}, or a profile with its base"
         try:
             effect = effect_of(self.profile.generator, lora)
-        except Exception as error:  # diffusers and peft raise whatever a file of another model makes them trip over
-            told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        except AdapterError as error:
             raise ModelError(
-                f"{lora} does not fit the generator of profile {self.profile.name!r} "
-                f"({type(error).__name__}: {told}): {mend}"
+                f"{lora} cannot be judged on the generator of profile {self.profile.name!r}: {error}; {mend}"
             ) from error
         if effect < LEAST_EFFECT:
             raise ModelError(f"{lora} changes nothing in the generator of profile {self.profile.name!r}: {mend}")

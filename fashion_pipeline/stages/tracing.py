@@ -1,6 +1,6 @@
 """From a version back to its photos, prompts, seeds and scores; from a photo on to everything that used it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,9 @@ class Made:
         """Whether it has a table: those of earlier versions of the program lack some."""
         return (self.folder / f"{table}.parquet").exists()
 
-    def table(self, table: str) -> pa.Table:
-        """The rows of one of its tables. Raises StorageError."""
-        return read_parquet(table, self.folder / f"{table}.parquet", "it is a copy in a published version")
+    def table(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one of its tables, of all columns or some. Raises StorageError."""
+        return read_parquet(table, self.folder / f"{table}.parquet", "it is a copy in a published version", columns)
 
     def record(self) -> dict[str, Any]:
         """Its key, when and by which run it was made, and what else `record.json` says. Raises StorageError."""
@@ -80,26 +80,37 @@ def find_photos(store: Store, asked: Iterable[str]) -> dict[str, list[dict[str, 
     Those that are in no catalog any more are found in earlier catalogs. Raises StorageError that names the first one
     that nobody knows, or that fits several photos.
     """
-    listed = {
-        style: [record.table("images").to_pylist() for record in reversed(store.records.all("catalog", style))]
-        for style in store.records.styles("catalog")
-    }
+    newest = {style: store.records.newest("catalog", style) for style in store.records.styles("catalog")}
     found: dict[str, list[dict[str, Any]]] = {}
-    rows = [(style, row) for style, catalogs in listed.items() for catalog in catalogs for row in catalog]
     for text in asked:
-        own = _content(text)
-        exact = {row["id"]: (style, row) for style, row in rows if row["id"] == own}
-        hits = exact or {row["id"]: (style, row) for style, row in reversed(rows) if _is_meant(row, text)}
+        hits = _photos_meant([record for record in newest.values() if record], text)
+        if not hits:
+            hits = _photos_meant([each for style in newest for each in store.records.all("catalog", style)], text)
         if len(hits) != 1:
             what = "is in no catalog" if not hits else f"fits {len(hits)} photos"
             raise StorageError(
                 f"{text!r} {what}: name a photo by its path, or by its id, as "
                 'fashion-pipeline sql "SELECT id, path FROM images" lists them'
             )
-        ((style, row),) = hits.values()
+        ((catalog, place),) = hits.values()
+        style, row = catalog.style, catalog.table("images").slice(place, 1).to_pylist()[0]
         if row["id"] not in [each["id"] for each in found.get(style, ())]:
             found.setdefault(style, []).append(row)
     return found
+
+
+def _photos_meant(catalogs: Sequence[Record], text: str) -> dict[str, tuple[Record, int]]:
+    """Id → the newest catalog and its row, of the photos that a text names in some catalogs, oldest first."""
+    own = _content(text)
+    exact: dict[str, tuple[Record, int]] = {}
+    meant: dict[str, tuple[Record, int]] = {}
+    for catalog in catalogs:
+        for place, row in enumerate(catalog.table("images", ("id", "path")).to_pylist()):
+            if row["id"] == own:
+                exact[row["id"]] = (catalog, place)
+            elif _is_meant(row, text):
+                meant[row["id"]] = (catalog, place)
+    return exact or meant
 
 
 def uses(store: Store, style: str, ids: set[str]) -> list[Use]:
@@ -155,7 +166,7 @@ def trace_version(store: Store, style: str, version: str) -> dict[str, Any]:
 def _use(style: str, kind: str, key: str, created: str, made: Mapping[str, Made], ids: set[str]) -> Use | None:
     """How closely some photos went into something, by the records behind it; None where they did not."""
     catalog = made.get("catalog")
-    listed = ids & set(catalog.table("images")["id"].to_pylist()) if catalog else set()
+    listed = ids & set(catalog.table("images", ("id",))["id"].to_pylist()) if catalog else set()
     if not listed:
         return None
     reached = [
@@ -184,7 +195,7 @@ def trained_pairs(made: Mapping[str, Made]) -> list[Pair]:
 def _references(made: Made | None) -> Iterator[str]:
     for table in ("evaluation_samples", "samples"):
         if made and made.has(table):
-            yield from made.table(table)["reference"].to_pylist()
+            yield from made.table(table, ("reference",))["reference"].to_pylist()
 
 
 def _distinct(table: pa.Table | None, column: str) -> list[Any]:

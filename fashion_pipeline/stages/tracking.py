@@ -33,7 +33,7 @@ def track(store: Store, evaluation: Record, address: str) -> str | None:
         if client.search_runs([experiment], f"tags.`{RECORD}` = '{evaluation.key}'", max_results=1):
             return None
         training, report = store.records.input(evaluation, "training"), evaluation.json(REPORT)
-        tags = {RECORD: evaluation.key, "verdict": report["verdict"], "profile": report["profile"]}
+        tags = {"verdict": report["verdict"], "profile": report["profile"]}
         tags |= {"dagster.run": evaluation.run, "training": training.key}
         run = client.create_run(experiment, run_name=training.key, tags=tags).info.run_id
         params = [Param(key, str(value)[:500]) for key, value in training.made_of.items()]
@@ -41,6 +41,7 @@ def track(store: Store, evaluation: Record, address: str) -> str | None:
         if evaluation.path(PAGE).exists():
             client.log_artifact(run, str(evaluation.path(PAGE)))
         client.set_terminated(run)
+        client.set_tag(run, RECORD, evaluation.key)  # last: what was told by half is told again
     except Exception as error:  # whatever a server that is away or refuses makes the client raise
         return f"the evaluation could not be told to MLflow at {address}: {type(error).__name__}: {error}"
     return None

@@ -10,6 +10,7 @@ from fashion_pipeline import launching
 from fashion_pipeline.resources import models
 from fashion_pipeline.resources.gpu import POOL
 from fashion_pipeline.stages import models as lent
+from fashion_pipeline.store.errors import LockedError
 from fashion_pipeline.store.store import Store
 
 
@@ -46,3 +47,27 @@ def test_the_pool_has_as_many_slots_as_there_are_cards(monkeypatch: pytest.Monke
         launching._set_slots(instance)
         (pool,) = [limit for limit in instance.event_log_storage.get_pool_limits() if limit.name == POOL]
         assert pool.limit == 3
+
+
+def test_processes_of_a_training_have_cards_that_nobody_else_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "cards", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    store = Store(tmp_path)
+    with ExitStack() as first, ExitStack() as second:
+        assert models._own_card("auto", store, first) == "cuda:0"
+        own = models._own_card("auto", store, second)
+        with models.own_cards(own, 3, store) as visible:
+            assert visible == {"CUDA_VISIBLE_DEVICES": "1,2,3"}, "not the card of the first run"
+            with (
+                pytest.raises(LockedError, match="processes is 2, one a card, but only 1 of 4 cards are free"),
+                models.own_cards("cuda:0", 2, store),
+            ):
+                pytest.fail("two at once")
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+        with models.own_cards("cuda:0", 2, store) as visible:
+            assert visible == {"CUDA_VISIBLE_DEVICES": "4,6"}
+    for device, processes in (("cpu", 3), ("auto", 1), ("mps", 2)):
+        with models.own_cards(device, processes, store) as visible:
+            assert visible == {}

@@ -155,6 +155,6 @@ def test_a_lora_of_another_base_or_no_lora_at_all_is_refused_with_a_mend(trained
     text.write_text("no weights")
     (tmp_path / "other").mkdir()
     other, nothing = tiny_lora(tmp_path / "other", 1.0, layers=640), tiny_lora(tmp_path, 0.0)
-    for file, why in ((text, "no safetensors file"), (other, "does not fit|changes nothing"), (nothing, "nothing")):
+    for file, why in ((text, "no safetensors file"), (other, "of another size"), (nothing, "nothing")):
         with pytest.raises(ModelError, match=why):
             evaluate_weights(trained.store, trained.models, "coat", file, products=8, report=lambda text: None)

@@ -1,19 +1,25 @@
 """The search on real photos and models: rounds, formats, prompts of one's own, and budgets that are too small."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from fashion_pipeline.core.prompts.formats import FORMATS
-from fashion_pipeline.core.prompts.requests import Drawing
+from fashion_pipeline.core.prompts.formats import FORMATS, Candidate
+from fashion_pipeline.core.prompts.planning import Shot
+from fashion_pipeline.core.prompts.requests import Drawing, Hand
 from fashion_pipeline.core.prompts.search import BudgetError
-from fashion_pipeline.core.rows import Sample, Split
+from fashion_pipeline.core.rows import Photo, Sample, Split
 from fashion_pipeline.stages.captions import caption_format
+from fashion_pipeline.stages.drawing import Studio
 from fashion_pipeline.stages.prompts import Written, write_candidates
 from fashion_pipeline.stages.reports import report_prompts
 from fashion_pipeline.stages.search import LEFT_BEHIND, Searched, _drawn_before, search
 from fashion_pipeline.stages.similarity import compare_samples
 from fashion_pipeline.store.records import Record
+from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import STYLES, Chain, make_chain
 
 BUDGET = 72
@@ -152,3 +158,32 @@ def test_a_round_rests_on_no_image_that_it_would_draw_otherwise(searching: Chain
     own_scale = [s for s in found.samples if s.purpose == Split.SEARCH and s.candidate in scaled]
     assert kept(drawing.model_copy(update={"guidance": 9.0})) == len({s.id for s in own_scale})
     assert kept(drawing, "another generator") == 0 and kept(drawing.model_copy(update={"batch_size": 2})) > 0
+
+
+class Short:
+    """A painter with memory for a smaller batch than it was asked for."""
+
+    def __init__(self, shape: int) -> None:
+        self.shape, self.asked, self.drawn = shape, shape, 0
+
+    def hand(self) -> Hand:
+        return Hand("generator", self.shape, {}, {})
+
+    def draw(self, requests: Any) -> Any:
+        self.shape = 8  # memory ran out at 16
+        for index, request in enumerate(requests):
+            self.drawn += 1
+            yield SimpleNamespace(index=index, id=self.hand().sample_id(request), image=Image.new("RGB", (8, 8), "red"))
+
+
+def test_what_was_drawn_in_smaller_batches_since_memory_ran_out_is_found_again(tmp_path: Path) -> None:
+    store, drawing = Store(tmp_path), Drawing(image_size=8, steps=1, guidance=1.0, batch_size=16)
+    photo = Photo("p", "g", "dev", "p", "p.png", None, {})
+    shots = [Shot(Candidate("plain", f"a coat {k}", ""), photo, "dev", "plain", k) for k in range(20)]
+    samples = []
+    for expected in (20, 0):
+        painter = Short(16)
+        studio = Studio(store, painter, "original", drawing, lambda text: None)  # type: ignore[arg-type]
+        samples.append(studio.shoot(shots))
+        assert painter.drawn == studio.drawn == expected
+    assert samples[0] == samples[1]

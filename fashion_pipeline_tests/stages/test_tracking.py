@@ -72,3 +72,24 @@ def test_a_server_that_is_away_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     store = Store(tmp_path / "data")
     told = track(store, evaluation(store), "http://127.0.0.1:1")
     assert told is not None and "could not be told to MLflow at http://127.0.0.1:1" in told
+
+
+def test_an_evaluation_that_was_told_by_half_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow = pytest.importorskip("mlflow", reason="the extra `tracking` is not installed")
+    client_class = mlflow.tracking.MlflowClient
+    store = Store(tmp_path / "data")
+    told, address = evaluation(store), (tmp_path / "mlruns").as_uri()
+
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("the server went away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(client_class, "log_batch", away)
+        problem = track(store, told, address)
+    assert problem is not None and "went away" in problem
+    assert track(store, told, address) is None
+    client = client_class(tracking_uri=address)
+    experiment = client.get_experiment_by_name("fashion-pipeline/coat").experiment_id
+    (whole,) = client.search_runs([experiment], f"tags.`{RECORD}` = '{told.key}'")
+    assert whole.data.metrics["loss"] == 0.25

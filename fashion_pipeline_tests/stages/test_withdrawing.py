@@ -17,6 +17,7 @@ from fashion_pipeline.core.rows import Pair
 from fashion_pipeline.defs.jobs import BY_HAND, CATALOG
 from fashion_pipeline.stages.publishing import approve, publish, withdrawn_behind
 from fashion_pipeline.stages.tracing import find_photos, stale, trace_version, uses
+from fashion_pipeline.store import parquet
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import Record
 from fashion_pipeline_tests.conftest import Chain, errors
@@ -249,3 +250,27 @@ def test_what_was_trained_on_a_withdrawn_photo_is_not_published_any_more(publish
     with pytest.raises(StorageError, match="have been withdrawn since"):
         approve(store, "coat")
     assert store.versions.pointer("coat").version is None
+
+
+def test_looking_for_a_photo_reads_no_thumbnail_and_no_earlier_catalog_unless_it_must(
+    published: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = published.store
+    newest = store.records.latest("catalog", "coat")
+    rows = newest.table("images").to_pylist()
+    store.records.add("catalog", "coat", tables={"images": rows[1:], "rejects": []})
+    read: list[tuple[str, object]] = []
+    inside = parquet.read_parquet
+
+    def watched(table: str, path: Path, mend: str, columns: Any = None) -> Any:
+        read.append((path.parent.name, tuple(columns) if columns else None))
+        return inside(table, path, mend, columns)
+
+    monkeypatch.setattr("fashion_pipeline.store.records.read_parquet", watched)
+    monkeypatch.setattr("fashion_pipeline.stages.tracing.read_parquet", watched)
+    assert find_photos(store, [rows[3]["id"]]) == {"coat": [rows[3]]}
+    assert {place for place, _ in read} == {store.records.latest("catalog", "coat").folder.name}
+    uses(store, "coat", {rows[3]["id"]})
+    images = [columns for place, columns in read if columns is None]
+    assert len(images) <= 4, "the row that was found, and training pairs, which have no pictures"
+    assert find_photos(store, [rows[0]["id"]]) == {"coat": [rows[0]]}, "it is in an earlier catalog alone"

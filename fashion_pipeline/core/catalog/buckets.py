@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -114,7 +115,7 @@ class _Bucket:
 
     def _caption(self, name: str, style: str, rejects: list[Reject]) -> str | None:
         try:
-            return caption_of(self._fs.cat_file(f"{self._path}/{name}"))
+            return caption_of(_text_at(f"{self._base}/{name}", self._state(name)))
         except CatalogError as error:
             rejects.append(Reject(f"{self._base}/{name}", str(error), style))
             return None
@@ -125,6 +126,13 @@ class _Bucket:
         if is_url(relative) or relative.startswith("/") or ".." in PurePosixPath(relative).parts:
             raise CatalogError(f"{path!r} lies outside {self._base}: move the photo below it and correct the row")
         return f"{self._base}/{relative}"
+
+
+@lru_cache(maxsize=1 << 16)
+def _text_at(url: str, state: str) -> bytes:
+    """The bytes of a text. `state` is part of the cache's key: what has not changed since is not asked for again."""
+    fs, path = opened(url)
+    return bytes(fs.cat_file(path))
 
 
 def _text_of(photo: str) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -77,6 +77,11 @@ class Hand:
     batch_shape: int
     scheduler: Mapping[str, object]
     computing: Mapping[str, object]
+
+    def smaller(self) -> "list[Hand]":
+        """The same at the batch shapes that are left when memory runs out, largest first."""
+        shapes = [self.batch_shape >> halvings for halvings in range(1, self.batch_shape.bit_length())]
+        return [replace(self, batch_shape=shape) for shape in shapes]
 
     def sample_id(self, request: Request) -> str:
         """32 hexadecimal digits: the identity of the image that it draws for a request."""

@@ -1,6 +1,8 @@
 """What the autoencoder and the text encoder say of the training data: computed once, kept on disk by content."""
 
 import hashlib
+import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,35 +31,90 @@ LoadImage = Callable[[str], Image.Image]
 _CHECKSUM = "sha256"
 
 
-class TensorCache:
-    """Tensors by key, in memory and in a folder of safetensors files that only grows.
+IN_MEMORY = 512 << 20
+"""Bytes of tensors that are kept in memory; the others are read when they are asked for."""
 
-    A file whose tensors are not those that were written is removed, and they are computed again.
+
+class TensorCache:
+    """Tensors by key in a folder of safetensors files that only grows; those asked for last are also in memory.
+
+    Only what is asked for is read. A file whose tensors are not those that were written is removed, and they are
+    computed again.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._known: dict[str, torch.Tensor] = {}
+    def __init__(self, folder: Path, in_memory: int = IN_MEMORY) -> None:
+        self._folder, self._most = folder, in_memory
+        self._files: dict[str, Path] = {}
+        self._whole: set[Path] = set()
+        """Files whose tensors were found to be those that were written."""
+        self._recent: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._bytes = 0
         for file in sorted(folder.glob("*.safetensors")):
-            if (tensors := _read_checked(file)) is None:
-                file.unlink(missing_ok=True)
-            else:
-                self._known.update(tensors)
+            self._files.update(dict.fromkeys(_keys(file), file))
 
     def __contains__(self, key: str) -> bool:
-        return key in self._known
+        file = self._files.get(key)
+        if file is None:
+            return False
+        if file not in self._whole:
+            if not _is_whole(file):
+                file.unlink(missing_ok=True)
+                self._files = {each: place for each, place in self._files.items() if place != file}
+                return False
+            self._whole.add(file)
+        return True
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        return self._known[key]
+        if key in self._recent:
+            self._recent.move_to_end(key)
+            return self._recent[key]
+        with safe_open(self._files[key], "pt") as tensors:
+            found: torch.Tensor = tensors.get_tensor(key)
+        self._remember(key, found)
+        return found
+
+    def stored(self, key: str) -> "Stored":
+        """A tensor that is there, without its content."""
+        if key in self._recent:
+            return Stored(self, key, self._recent[key].shape)
+        with safe_open(self._files[key], "pt") as tensors:
+            return Stored(self, key, torch.Size(tensors.get_slice(key).get_shape()))
+
+    def _remember(self, key: str, tensor: torch.Tensor) -> None:
+        self._recent[key] = tensor
+        self._bytes += tensor.nbytes
+        while self._bytes > self._most and len(self._recent) > 1:
+            _, oldest = self._recent.popitem(last=False)
+            self._bytes -= oldest.nbytes
 
     def add(self, tensors: dict[str, torch.Tensor]) -> None:
         """Keep the tensors, on disk first, in a file of their own that appears whole."""
         name = _digest(*sorted(tensors))
         self._folder.mkdir(parents=True, exist_ok=True)
-        fresh = self._folder / f".{name}.fresh"
+        fresh, file = self._folder / f".{name}.{uuid.uuid4().hex[:8]}", self._folder / f"{name}.safetensors"
         save_file(tensors, fresh, metadata={_CHECKSUM: _checksum(tensors)})
-        fresh.replace(self._folder / f"{name}.safetensors")
-        self._known.update(tensors)
+        fresh.replace(file)
+        self._files.update(dict.fromkeys(tensors, file))
+        self._whole.add(file)
+        for key, tensor in tensors.items():
+            self._remember(key, tensor)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor that lies on disk until it is asked for."""
+
+    cache: TensorCache
+    key: str
+    shape: torch.Size
+
+
+Tensor = torch.Tensor | Stored
+
+
+def loaded(tensor: Tensor) -> torch.Tensor:
+    """The tensor itself."""
+    return tensor.cache[tensor.key] if isinstance(tensor, Stored) else tensor
 
 
 @dataclass
@@ -84,26 +141,28 @@ class Encoder:
             raise TrainingError(f"resolution is {side}: choose a multiple of {unit}, such as {side // unit * unit}")
         return side
 
-    def images(self, paths: Sequence[str], flip: bool) -> list[list[torch.Tensor]]:
+    def images(self, paths: Sequence[str], flip: bool) -> list[list[Stored]]:
         """For each image its views (as it is; mirrored, if `flip`), each (2c, h, w) means and log variances of latents.
 
-        Images get the shape that the recipe says. Raises TrainingError that names the first image which cannot be read.
+        Images get the shape that the recipe says. Each is opened once, however often it is named. Raises TrainingError
+        that names the first image which cannot be read.
         """
-        keys: list[list[str]] = []
-        meter = Meter(self.tell, "encoding: {} images", len(paths))
+        keys: dict[str, list[str]] = {}
+        different = list(dict.fromkeys(paths))
+        meter = Meter(self.tell, "encoding: {} images", len(different))
         missing: dict[str, Image.Image] = {}
-        for done, path in enumerate(paths, start=1):
+        for done, path in enumerate(different, start=1):
             views = {self._image_key(view): view for view in _views(self._read(path), flip)}
-            keys.append(list(views))
+            keys[path] = list(views)
             missing.update({key: view for key, view in views.items() if key not in self.cache})
             if len(missing) >= CHUNK:
                 self._encode_images(missing)
                 meter.reach(done)
                 missing = {}
         self._encode_images(missing)
-        return [[self.cache[key] for key in view_keys] for view_keys in keys]
+        return [[self.cache.stored(key) for key in keys[path]] for path in paths]
 
-    def captions(self, captions: Sequence[str]) -> dict[str, torch.Tensor]:
+    def captions(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """Each distinct caption → its (tokens, d) fp32 embedding, or its (tokens,) ids where the text encoder learns.
 
         Raises TrainingError for one that is too long.
@@ -115,7 +174,7 @@ class Encoder:
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
             self.cache.add({keys[caption]: self._embedding(caption) for caption in chunk})
-        return {caption: self.cache[key] for caption, key in keys.items()}
+        return {caption: self.cache.stored(key) for caption, key in keys.items()}
 
     def prior(self, drawing: Drawing) -> list[torch.Tensor]:
         """(c, h, w) latents that the base draws of the recipe's prior prompt, with a seed each."""
@@ -197,15 +256,25 @@ def _views(image: Image.Image, flip: bool) -> list[Image.Image]:
     return [image, ImageOps.mirror(image)] if flip else [image]
 
 
-def _read_checked(file: Path) -> dict[str, torch.Tensor] | None:
-    """The tensors of a file, or None if it is damaged."""
+def _keys(file: Path) -> list[str]:
+    """The keys in a file; none where its header is damaged, and the file is removed."""
+    try:
+        with safe_open(file, "pt") as tensors:
+            return list(tensors.keys())
+    except (SafetensorError, OSError):
+        file.unlink(missing_ok=True)
+        return []
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether the tensors of a file are those that were written."""
     try:
         tensors = load_file(file)
         with safe_open(file, "pt") as opened:
             written = (opened.metadata() or {}).get(_CHECKSUM)
     except (SafetensorError, OSError):
-        return None
-    return tensors if written == _checksum(tensors) else None
+        return False
+    return bool(written == _checksum(tensors))
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -10,18 +10,18 @@ import torch
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.core.training.tags import variants
-from fashion_pipeline.ml.training.caching import Encoder
+from fashion_pipeline.ml.training.caching import Encoder, Tensor, loaded
 from fashion_pipeline.ml.training.objective import Batch, held_out_batches, random_for, sample_latents
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything that training looks at, encoded, on the CPU."""
+    """Everything that training looks at, encoded: on disk, or on the CPU."""
 
-    views: list[list[torch.Tensor]]
+    views: Sequence[Sequence[Tensor]]
     """For each pair its views, each (2c, h, w) means and log variances."""
-    texts: list[list[torch.Tensor]]
+    texts: Sequence[Sequence[Tensor]]
     """For each pair the variants of its caption, each (tokens, d), or (tokens,) ids where the text encoder learns."""
     no_text: torch.Tensor
     """The empty caption, likewise."""
@@ -56,11 +56,13 @@ class TrainingData:
         mirrored, dropped = torch.rand((2, size), generator=random)
         moments = [self.views[p][int(m * len(self.views[p]))] for p, m in zip(pairs, mirrored.tolist(), strict=True)]
         kept = [bool(d >= recipe.caption_dropout) for d in dropped]
-        latents = sample_latents(torch.stack(moments), self.scaling, random)
+        latents = sample_latents(torch.stack([loaded(each) for each in moments]), self.scaling, random)
         timesteps = torch.randint(0, self.timesteps, (size,), generator=random)
         noise = _noise(latents, recipe.noise_offset, random)
         told = [int(t * len(self.texts[p])) for p, t in zip(pairs, torch.rand(size, generator=random), strict=True)]
-        texts = [self.texts[p][t] if keep else self.no_text for p, t, keep in zip(pairs, told, kept, strict=True)]
+        texts = [
+            loaded(self.texts[p][t]) if keep else self.no_text for p, t, keep in zip(pairs, told, kept, strict=True)
+        ]
         return Batch(latents, noise, timesteps, torch.stack(texts), weight)
 
     def _prior_batch(self, recipe: Recipe, number: int, weight: float) -> Batch:
@@ -115,24 +117,28 @@ def encode_data(pipeline: Any, job: TrainingJob, encoder: Encoder) -> TrainingDa
     told = [_variants(pair, recipe) for pair in job.pairs]
     held_out = [pair.caption for pair in job.held_out]
     texts = encoder.captions([*(text for each in told for text in each), *held_out, "", recipe.prior_prompt])
-    unseen = [views[0] for views in encoder.images([pair.path for pair in job.held_out], flip=False)]
+    unseen = [loaded(views[0]) for views in encoder.images([pair.path for pair in job.held_out], flip=False)]
     scaling = float(pipeline.vae.config.scaling_factor)
     timesteps = int(pipeline.scheduler.config.num_train_timesteps)
     return TrainingData(
         views=encoder.images([pair.path for pair in job.pairs], flip=recipe.horizontal_flip),
         texts=[[texts[text] for text in each] for each in told],
-        no_text=texts[""],
+        no_text=loaded(texts[""]),
         held_out=[
             batch
             for same in _by_shape(unseen)
             for batch in held_out_batches(
-                [unseen[i] for i in same], [texts[held_out[i]] for i in same], timesteps, scaling, recipe.batch_size
+                [unseen[i] for i in same],
+                [loaded(texts[held_out[i]]) for i in same],
+                timesteps,
+                scaling,
+                recipe.batch_size,
             )
         ],
         scaling=scaling,
         timesteps=timesteps,
         prior=encoder.prior(job.drawing),
-        prior_text=texts[recipe.prior_prompt],
+        prior_text=loaded(texts[recipe.prior_prompt]),
     )
 
 
@@ -146,7 +152,7 @@ def _variants(pair: TrainingPair, recipe: Recipe) -> list[str]:
     )
 
 
-def _by_shape(tensors: Sequence[torch.Tensor]) -> list[list[int]]:
+def _by_shape(tensors: Sequence[Tensor]) -> list[list[int]]:
     """The indices of the tensors of each shape, the shape of the first one first."""
     found: defaultdict[torch.Size, list[int]] = defaultdict(list)
     for index, tensor in enumerate(tensors):

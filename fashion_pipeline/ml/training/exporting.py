@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.ml.adapters import merge_adapter
 from fashion_pipeline.ml.pipelines import load_lora, load_pipeline, text_width, trained_as
 from fashion_pipeline.ml.sources import find_pipeline, stored_dtype, weight_files
 from fashion_pipeline.ml.training.identity import RESULT_FILE
@@ -112,13 +113,13 @@ def verify_export(base: str | Path, output: Path, exported: Path) -> Verificatio
 
 
 def effect_of(base: str | Path, lora: Path) -> float:
-    """How much a LoRA file in diffusers' or kohya's format changes what the base predicts: |with - base| / |base|.
+    """How much a LoRA file from anywhere changes what the base predicts: |with - base| / |base|.
 
-    Raises whatever stock diffusers raises for a file that does not fit.
+    Raises AdapterError for a file that cannot be read or does not fit.
     """
     pipeline = load_pipeline(find_pipeline(base))
     before = _predict(pipeline)
-    load_lora(pipeline, lora)
+    merge_adapter(pipeline, lora)
     return _relative(_predict(pipeline) - before, before)
 
 

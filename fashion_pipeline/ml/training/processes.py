@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,10 @@ from fashion_pipeline.ml.training.results import TrainingError
 
 MEETING = "FASHION_PIPELINE_MEETING"
 """Names a file by which processes of one machine find each other, see `stages.together`; else torchrun says how."""
+
+
+PATIENCE = timedelta(days=2)
+"""How long processes wait for each other: the leader may encode for hours first. Where one dies, torchrun ends all."""
 
 
 def leads() -> bool:
@@ -46,7 +51,8 @@ class Group:
                 torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
             meeting = os.environ.get(MEETING)
             distributed.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo",
+                timeout=PATIENCE,
+                backend="nccl" if device.type == "cuda" else "gloo",
                 init_method=f"file://{meeting}" if meeting else "env://",
                 rank=int(os.environ["RANK"]),
                 world_size=int(os.environ["WORLD_SIZE"]),

@@ -11,7 +11,7 @@ import torch
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device, free_memory
 from fashion_pipeline.ml.pipelines import load_pipeline
-from fashion_pipeline.ml.training.caching import Encoder, LoadImage, TensorCache
+from fashion_pipeline.ml.training.caching import Encoder, LoadImage, TensorCache, loaded
 from fashion_pipeline.ml.training.checkpoints import Checkpoint, packed, unpacked, write_checkpoint
 from fashion_pipeline.ml.training.data import TrainingData, encode_data
 from fashion_pipeline.ml.training.identity import training_device
@@ -135,7 +135,7 @@ def _prepared(
     watcher = None
     if validation and recipe.sample_every:
         prompts = {text for request in validation.requests for text in (request.prompt, request.negative_prompt)}
-        texts = encoder.captions(sorted(prompts))
+        texts = {prompt: loaded(text) for prompt, text in encoder.captions(sorted(prompts)).items()}
         watcher = Watcher(validation, pipeline, texts, device, load_image, job.output / "samples")
     return data, watcher, _warnings(job, encoder)
 

@@ -8,6 +8,7 @@ import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from s3fs import S3FileSystem
 
 from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec, listing_state
 from fashion_pipeline.core.catalog.photos import PhotoError, open_photo, read_bytes
@@ -117,3 +118,30 @@ def test_what_is_wrong_is_said_with_the_way_out(monkeypatch: pytest.MonkeyPatch)
     put_photos(range(1))
     with pytest.raises(PhotoError, match="export it smaller"):
         read_bytes(f"{PHOTOS}/Rain Coat/00.png")
+
+
+def test_a_caption_is_asked_for_once_until_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_photos(range(3))
+    for seed in range(3):
+        put(f"Rain Coat/{seed:02}.txt", f"coat {seed}")
+    asked: list[str] = []
+    inside = S3FileSystem.cat_file
+    monkeypatch.setattr(S3FileSystem, "cat_file", lambda fs, path, **o: (asked.append(path), inside(fs, path, **o))[1])
+
+    def captions() -> list[str | None]:
+        return [entry.caption for entry in read_source(SourceSpec(PHOTOS)).entries]
+
+    assert captions() == captions() == ["coat 0", "coat 1", "coat 2"] and len(asked) == 3
+    put("Rain Coat/01.txt", "another coat")
+    assert captions() == ["coat 0", "another coat", "coat 2"] and len(asked) == 4
+
+
+@pytest.mark.parametrize("name", ["bucket", "my-bucket-of-photos", "does-not-exist"])
+def test_a_missing_photo_is_told_whatever_its_bucket_is_called(name: str) -> None:
+    boto3.client("s3").create_bucket(Bucket=name)
+    with pytest.raises(PhotoError, match="there is no such object: check that it exists"):
+        read_bytes(f"s3://{name}/photos/gone.png")
+    with pytest.raises(CatalogError, match=f"there is no s3://{name}/a.csv: name a folder"):
+        read_source(SourceSpec(f"s3://{name}/a.csv"))
+    with pytest.raises(PhotoError, match="bucket does not exist"):
+        read_bytes("s3://nowhere/photos/gone.png")

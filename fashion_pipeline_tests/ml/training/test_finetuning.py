@@ -1,5 +1,7 @@
 import shutil
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,8 @@ from safetensors.torch import load_file
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device
-from fashion_pipeline.ml.training import finetuning
+from fashion_pipeline.ml.training import caching, finetuning, processes
+from fashion_pipeline.ml.training.caching import TensorCache, loaded
 from fashion_pipeline.ml.training.identity import identity_of, key_of
 from fashion_pipeline.ml.training.results import TrainingError, TrainingPair
 from fashion_pipeline_tests.ml.conftest import CPU, finetune, job_of
@@ -234,3 +237,46 @@ def test_a_damaged_result_is_named_and_training_goes_on_without_it(generator_fol
     file.unlink()
     again = finetune(generator_folder, pairs[:4], [], SHORT, tmp_path, CPU)
     assert again.resumed_from == 7 and same(finished.weights, again.weights)
+
+
+def test_of_a_cache_only_what_is_asked_for_is_read_and_little_is_kept_in_memory(tmp_path, monkeypatch):
+    def batch(number: int) -> dict[str, torch.Tensor]:
+        return {f"{number}-{k}": torch.full((1024,), float(10 * number + k)) for k in range(4)}
+
+    filled = TensorCache(tmp_path)
+    for number in range(6):
+        filled.add(batch(number))
+    read: list[Path] = []
+    inside = caching.load_file
+    monkeypatch.setattr(caching, "load_file", lambda file: (read.append(file), inside(file))[1])
+    cache = TensorCache(tmp_path, in_memory=3 * 4096)
+    assert not read, "what nobody asks for is not read"
+    assert "2-1" in cache and "2-3" in cache and "9-0" not in cache and len(read) == 1
+    kept = [cache.stored(f"{number}-{k}") for number in range(6) for k in range(4) if f"{number}-{k}" in cache]
+    assert len(kept) == 24 and all(each.shape == (1024,) for each in kept)
+    for each in [*kept, *reversed(kept)]:
+        number, k = map(int, each.key.split("-"))
+        assert bool((loaded(each) == 10 * number + k).all())
+        assert cache._bytes == sum(tensor.nbytes for tensor in cache._recent.values()) <= 3 * 4096
+
+
+def test_a_photo_with_several_captions_is_opened_once(generator_folder, pairs, tmp_path):
+    opened: list[str] = []
+
+    def load(path: str) -> Image.Image:
+        opened.append(path)
+        return Image.open(path)
+
+    twice = [*pairs[:3], *(pair._replace(caption="a coat") for pair in pairs[:3])]
+    finetune(generator_folder, twice, [], SHORT, tmp_path, CPU, load_image=load)
+    assert sorted(opened) == sorted(pair.path for pair in pairs[:3])
+
+
+def test_processes_wait_for_a_leader_that_encodes_for_hours(monkeypatch):
+    told: dict[str, object] = {}
+    monkeypatch.setattr(processes.distributed, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(processes.distributed, "init_process_group", lambda **values: told.update(values))
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    processes.Group.join(CPU, 1)
+    assert told["timeout"] > timedelta(hours=24) and told["backend"] == "gloo"

@@ -1,0 +1,174 @@
+"""LoRA files from anywhere, merged layer by layer: each adds B A alpha / rank of that layer, and nothing is left out.
+
+Read are the formats of kohya-ss/sd-scripts, diffusers (of today and of before it had peft) and peft. Stock diffusers
+takes one alpha for all layers where they differ or are missing, and drops what it does not know; here a file that
+cannot be merged as it is meant is refused with the reason.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+_ADAPTER_METADATA = "lora_adapter_metadata"
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt")
+_OTHERS = {
+    "hada_w": "a LoHa",
+    "lokr_w": "a LoKr",
+    "oft_": "an OFT",
+    "boft_": "a BOFT",
+    ".ia3_": "an IA3",
+    "lora_mid": "a LoCon with Tucker decomposition",
+    "dora_scale": "a DoRA",
+    "lora_magnitude_vector": "a DoRA",
+    ".diff": "one with differences of whole weights",
+    ".w_norm": "one with norms of weights",
+}
+"""Ends of names → the kind of adapter that has them."""
+
+_KOHYA = re.compile(r"(?P<part>lora_(?:unet|te1?))_(?P<layer>.+)\.(?P<what>lora_down\.weight|lora_up\.weight|alpha)")
+_DIFFUSERS = (
+    (re.compile(r"\.processor\.to_(q|k|v|out)_lora\.(down|up)\.weight$"), r".to_\1.lora.\2.weight"),
+    (re.compile(r"\.to_out\.lora\."), ".to_out.0.lora."),
+    (re.compile(r"\.lora_linear_layer\.(down|up)\.weight$"), r".lora.\1.weight"),
+    (re.compile(r"\.lora_A(\.\w+)?\.weight$"), ".lora.down.weight"),
+    (re.compile(r"\.lora_B(\.\w+)?\.weight$"), ".lora.up.weight"),
+)
+_PARTS = {"lora_unet": "unet", "lora_te": "text_encoder", "lora_te1": "text_encoder"}
+
+
+class AdapterError(ValueError):
+    """A file that is no LoRA, or none for this model; the message says why."""
+
+
+@dataclass
+class _Addition:
+    """What is added to one layer."""
+
+    name: str
+    """As the file calls the layer."""
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    """`down` (rank, in, …) and `up` (out, rank, …), perhaps `alpha`."""
+
+    @property
+    def rank(self) -> int:
+        return int(self.tensors["down"].shape[0])
+
+
+def merge_adapter(pipeline: Any, file: Path, scale: float = 1.0) -> None:
+    """Add a LoRA file, times `scale`, to the weights of a pipeline, which must be fp32 to keep small changes.
+
+    Raises AdapterError, before any weight is changed, for a file that cannot be read or does not fit.
+    """
+    tensors, settings = _read(file)
+    known = {part: _weights(getattr(pipeline, part)) for part in ("unet", "text_encoder")}
+    deltas = []
+    for (part, layer), addition in _additions(tensors).items():
+        weight = _weight(known[part], part, layer, addition)
+        deltas.append((weight, _delta(addition, weight, scale * _scale(addition, part, layer, settings))))
+    with torch.no_grad():
+        for weight, delta in deltas:
+            weight.add_(delta)
+
+
+def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors of a file, and what it or `adapter_config.json` beside it tells of the adapter."""
+    if file.suffix.lower() in _PICKLES:
+        raise AdapterError(f"{file.name} is a pickle, which may run any program: convert it to safetensors")
+    try:
+        with safe_open(file, "pt") as opened:
+            told = dict(opened.metadata() or {})
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{file.name} is no safetensors file, or cut off ({error}): download it again") from error
+    if not tensors:
+        raise AdapterError(f"{file.name} holds no tensors: download it again")
+    for name, tensor in tensors.items():
+        if kind := next((kind for mark, kind in _OTHERS.items() if mark in name), ""):
+            raise AdapterError(f"{file.name} is {kind} ({name}), which is not read: give a plain LoRA")
+        if "lora_te2_" in name or name.startswith(("text_encoder_2.", "transformer.")):
+            raise AdapterError(f"{file.name} is for another family of models, as {name} shows")
+        if not tensor.isfinite().all():
+            raise AdapterError(f"{file.name} has values in {name} that are no numbers: its training failed")
+    settings = json.loads(told.get(_ADAPTER_METADATA, "{}"))
+    beside = file.with_name("adapter_config.json")
+    if not settings and beside.is_file():
+        settings = {f"unet.{name}": value for name, value in json.loads(beside.read_text(encoding="utf-8")).items()}
+    return tensors, settings
+
+
+def _additions(tensors: Mapping[str, torch.Tensor]) -> dict[tuple[str, str], _Addition]:
+    """(part, layer) → what is added to it; of a layer in kohya's names the points are underscores."""
+    found: dict[tuple[str, str], _Addition] = {}
+    for name, tensor in tensors.items():
+        part, layer, what = _parsed(name)
+        found.setdefault((part, layer), _Addition(name)).tensors[what] = tensor.float()
+    for addition in found.values():
+        if not {"down", "up"} <= addition.tensors.keys():
+            raise AdapterError(f"only one half of what is added to a layer is there ({addition.name})")
+    return found
+
+
+def _parsed(name: str) -> tuple[str, str, str]:
+    """A tensor's name → part of the pipeline, layer, and what it is: down, up or alpha."""
+    if kohya := _KOHYA.fullmatch(name):
+        what = {"lora_down.weight": "down", "lora_up.weight": "up"}.get(kohya["what"], "alpha")
+        return _PARTS[kohya["part"]], kohya["layer"], what
+    plain = name.removeprefix("base_model.model.")
+    for pattern, instead in _DIFFUSERS:
+        plain = pattern.sub(instead, plain)
+    layer, mark, what = plain.rpartition(".lora.")
+    if not mark and plain.endswith(".alpha"):
+        layer, what = plain.removesuffix(".alpha"), "alpha.weight"
+    elif what not in ("down.weight", "up.weight"):
+        raise AdapterError(f"{name} is part of no LoRA that is read")
+    part = "text_encoder" if layer.startswith("text_encoder.") else "unet"
+    return part, layer.removeprefix(f"{part}."), what.removesuffix(".weight")
+
+
+def _weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Layer → its weight, by both names that files have for it."""
+    known: dict[str, torch.nn.Parameter] = {}
+    for name, module in model.named_modules():
+        if isinstance(weight := getattr(module, "weight", None), torch.nn.Parameter):
+            plain = name.removeprefix("text_model.")  # a level that transformers 5 dropped
+            known |= {plain: weight, plain.replace(".", "_"): weight}
+    return known
+
+
+def _weight(known: Mapping[str, torch.nn.Parameter], part: str, layer: str, addition: _Addition) -> torch.nn.Parameter:
+    """The weight that is added to. Raises AdapterError where the model has no such layer."""
+    for each in (layer, layer.removeprefix("text_model."), layer.removeprefix("text_model_")):
+        if each in known:
+            return known[each]
+    raise AdapterError(f"the {part} has no layer {layer!r} ({addition.name})")
+
+
+def _scale(addition: _Addition, part: str, layer: str, settings: Mapping[str, Any]) -> float:
+    """alpha / rank of a layer, or alpha / sqrt(rank) of an rsLoRA. Without an alpha it is the rank."""
+    if "alpha" in addition.tensors:
+        return float(addition.tensors["alpha"]) / addition.rank
+    alpha = settings.get(f"{part}.lora_alpha")
+    patterns = dict(settings.get(f"{part}.alpha_pattern") or {})
+    alpha = next((own for end, own in patterns.items() if layer == end or layer.endswith(f".{end}")), alpha)
+    if alpha is None:
+        return 1.0
+    return float(alpha) / (math.sqrt(addition.rank) if settings.get(f"{part}.use_rslora") else addition.rank)
+
+
+def _delta(addition: _Addition, weight: torch.Tensor, scale: float) -> torch.Tensor:
+    """B A times `scale`, in the shape of the weight: of a convolution A has the kernel, B is 1 x 1."""
+    down, up = addition.tensors["down"], addition.tensors["up"]
+    product = up.flatten(1) @ down.flatten(1) if up.flatten(1).shape[1] == len(down) else torch.empty(0)
+    if product.numel() != weight.numel() or len(product) != len(weight):
+        raise AdapterError(
+            f"{addition.name} is for a layer of another size: {tuple(up.shape)} times {tuple(down.shape)} is not "
+            f"{tuple(weight.shape)}"
+        )
+    return (scale * product).reshape(weight.shape).to(weight)
