@@ -207,6 +207,8 @@ def _take_in(
     listing = read_source(spec)
     if homeless := [reject for reject in listing.rejects if not reject.style]:
         tell("of no style" + first_reasons(homeless, SHOWN_REJECTS))
+    for note in listing.notes:
+        tell(note)
     if style not in listing.styles():
         reasons = "".join(f"; {r.path}: {r.reason}" for r in listing.rejects[:3])
         known = ", ".join(listing.styles()) or "none"

@@ -53,6 +53,7 @@ def curated_subset(
         **row_count(made.record.table("training_pairs")),
         "caption format": made.strategy,
         "photos": made.count(Origin.REFERENCE),
+        "captions cut": len(made.cut),
         "samples": made.count(Origin.SAMPLE),
         "least similarity of a sample": made.threshold,
         "pairs": Album(store, made.record).gallery(

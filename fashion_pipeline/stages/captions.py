@@ -1,7 +1,11 @@
 """What photos are captioned with: the format that the search found, filled with each photo's own attributes."""
 
+from collections.abc import Iterable
+
 from fashion_pipeline.core.prompts.formats import FORMATS, Candidate, write
+from fashion_pipeline.core.rows import Photo
 from fashion_pipeline.core.training.curation import captions
+from fashion_pipeline.core.training.tags import shortened
 from fashion_pipeline.stages.features import photo_attributes
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.records import Record
@@ -31,13 +35,17 @@ def own_prompts(store: Store, models: Models, features: Record, strategy: str) -
 
 
 def photo_captions(store: Store, models: Models, features: Record, strategy: str) -> dict[str, tuple[str, ...]]:
-    """Photo → its captions: its own one if there is one that fits, else by the format; and the plain prompt."""
+    """Photo → its captions: as much of its own one as fits, or the format's where it has none; and the plain prompt."""
     fits = models.prompt_fits()
     plain = write("plain", store.sources.subject(features.style), [], fits).prompt
     written = own_prompts(store, models, features, strategy)
     return {
-        photo.id: captions(
-            photo.caption if photo.caption and fits(photo.caption) else None, written[photo.id].prompt, plain
-        )
+        photo.id: captions(shortened(photo.caption or "", fits) or None, written[photo.id].prompt, plain)
         for photo in store.photos(store.records.input(features, "catalog"))
     }
+
+
+def too_long(models: Models, photos: Iterable[Photo]) -> list[Photo]:
+    """The photos whose own captions the text encoder does not read whole."""
+    fits = models.prompt_fits()
+    return [photo for photo in photos if photo.caption and not fits(photo.caption)]

@@ -50,6 +50,8 @@ def catalogue(
     listing = read_style(source, style)
     if not listing.entries:
         raise CatalogError(f"no photos of style {style!r} under {source.path}: add some, or remove the style")
+    for note in listing.notes:
+        tell(note)
     state = listing_state(listing.entries)
     with store.one_catalog_at_a_time():
         known = store.known(style, tell)

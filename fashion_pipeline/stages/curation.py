@@ -10,7 +10,7 @@ from fashion_pipeline.core.catalog.assembling import near_held_out
 from fashion_pipeline.core.features.similarity import typicality, within_similarity
 from fashion_pipeline.core.rows import Origin, Pair, Photo, Role, Split, rows_of
 from fashion_pipeline.core.training.curation import Item, curate, validation_photos
-from fashion_pipeline.stages.captions import caption_format, photo_captions
+from fashion_pipeline.stages.captions import caption_format, photo_captions, too_long
 from fashion_pipeline.stages.drawing import Report
 from fashion_pipeline.stages.features import features_of
 from fashion_pipeline.stages.models import Models
@@ -30,6 +30,8 @@ class Curated:
     """Least similarity of a sample; infinite where no sample may pass."""
     outside: list[str]
     """Photos among the pairs that lie in dev or test, or are near-duplicates of one that does; none is right."""
+    cut: list[str]
+    """Captions of photos that are too long for the text encoder: what fits of them is trained with."""
 
     @property
     def kept(self) -> list[Pair]:
@@ -51,7 +53,10 @@ def curate_pairs(
     tell: Report = lambda text: None,
     run: str = "",
 ) -> Curated:
-    """The training pairs that earned their place, and a random control of equal size; `tell` hears of damage."""
+    """The training pairs that earned their place, and a random control of equal size.
+
+    `tell` hears of damage, and of captions that were cut.
+    """
     features = features_of(store, models, style)
     catalog = store.records.input(features, "catalog")
     searched, similarity = _search(store, style)
@@ -84,7 +89,10 @@ def curate_pairs(
     )
     trained = {pair.id for pair in pairs if pair.origin == Origin.REFERENCE}
     known = replace(store.known(style, tell), own=catalog.table("images"))
-    return Curated(record, pairs, strategy, threshold, near_held_out(trained, known))
+    cut = [str(photo.caption) for photo in too_long(models, photos)]
+    if cut:
+        tell(f"{len(cut)} captions are too long for the text encoder and were cut, the first one: {cut[0]!r:.300}")
+    return Curated(record, pairs, strategy, threshold, near_held_out(trained, known), cut)
 
 
 def _search(store: Store, style: str) -> tuple[Record | None, Record | None]:

@@ -9,18 +9,26 @@ from typing import Any
 from fashion_pipeline.core.catalog.listing import (
     IMAGES,
     MANIFESTS,
+    REGULARISATION,
     CatalogError,
     Entry,
     Listing,
     Reject,
     SourceSpec,
     caption_of,
+    captions_of,
     is_ignored,
+    is_kohyas,
     is_of,
+    is_regularisation,
+    kohyas_note,
+    masks_note,
     misplaced,
+    style_of,
     style_slug,
     the_manifest,
     why_no_photo,
+    without_masks,
     worded,
 )
 from fashion_pipeline.core.catalog.manifests import read_manifest
@@ -78,7 +86,7 @@ class _Bucket:
                 listing = read_manifest(file, spec, style, self._inside)
             except CatalogError as error:
                 raise CatalogError(str(error).replace(str(file), spec.path)) from error
-        return Listing([replace(entry, state=_LISTED) for entry in listing.entries], listing.rejects)
+        return replace(listing, entries=[replace(entry, state=_LISTED) for entry in listing.entries])
 
     def styles(self, names: list[str], spec: SourceSpec, only: str) -> Listing:
         """The photos of each folder, or of one style's, and the texts beside them as captions."""
@@ -86,25 +94,37 @@ class _Bucket:
         if only:
             folders = {folder for folder in {name.partition("/")[0] for name in names} if is_of(folder, only)}
             names = [name for name in names if name.partition("/")[0] in folders]
-        photos = {name for name in names if PurePosixPath(name).suffix.lower() in IMAGES}
-        captions = {_text_of(name) for name in photos} & set(names)
+        images, masks = without_masks([name for name in names if PurePosixPath(name).suffix.lower() in IMAGES])
+        photos, captions, told = set(images), captions_of(images, names), set[str]()
+        known = {*photos, *masks, *captions.values()}
+        if masks:
+            listing.notes.append(masks_note(self._base, masks))
         for name in names:
             location = f"{self._base}/{name}"
             folder, _, rest = name.partition("/")
+            if rest and is_regularisation(folder):
+                if folder not in told:
+                    listing.notes.append(REGULARISATION.format(folder))
+                told.add(folder)
+                continue
             if not rest:
                 if name in photos:
                     listing.rejects.append(Reject(location, misplaced(self._base)))
                 continue
+            if is_kohyas(folder) and folder not in told:
+                listing.notes.append(kohyas_note(folder))
+                told.add(folder)
             try:
-                style = style_slug(folder)
+                style = style_slug(style_of(folder))
             except CatalogError as error:
                 listing.rejects.append(Reject(location, str(error)))
                 continue
             if name in photos:
-                caption = self._caption(_text_of(name), style, listing.rejects) if _text_of(name) in captions else None
-                wording, state = worded(spec.style_name, folder), self._state(name)
-                listing.entries.append(Entry(style, folder, wording, "", location, caption=caption, state=state))
-            elif name not in captions:
+                caption = self._caption(captions[name], style, listing.rejects) if name in captions else None
+                own = style_of(folder)
+                wording, state = worded(spec.style_name, own), self._state(name)
+                listing.entries.append(Entry(style, own, wording, "", location, caption=caption, state=state))
+            elif name not in known:
                 listing.rejects.append(Reject(location, why_no_photo(Path(name)), style))
         return listing
 
@@ -133,8 +153,3 @@ def _text_at(url: str, state: str) -> bytes:
     """The bytes of a text. `state` is part of the cache's key: what has not changed since is not asked for again."""
     fs, path = opened(url)
     return bytes(fs.cat_file(path))
-
-
-def _text_of(photo: str) -> str:
-    """Where the caption of a photo would lie."""
-    return str(PurePosixPath(photo).with_suffix(".txt"))

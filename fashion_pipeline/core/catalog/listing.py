@@ -24,6 +24,18 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 """Values, in lower case, that stand for no value."""
 
 
+REGULARISATION = "{} holds images of regularisation, which are no style and are left out"
+
+CAPTIONS = (".txt", ".caption")
+"""Suffixes of texts that say what the photo of the same name shows; the first one counts where both are there."""
+
+_MASKS = ("-masklabel", "_mask")
+"""Ends of the names of masks beside their photos, as OneTrainer and others have them."""
+
+_REPEATS = re.compile(r"\d{1,3}_(?=.*[^\W\d_])")
+_REGULARISATION = frozenset(
+    f"{name}{ending}" for name in ("reg", "regularization", "regularisation", "class") for ending in ("", "_images")
+) - {"class"}
 _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
 
@@ -142,6 +154,8 @@ class Listing:
 
     entries: list[Entry]
     rejects: list[Reject]
+    notes: list[str] = field(default_factory=list, compare=False)
+    """What a person should know of how it was read."""
 
     def styles(self) -> list[str]:
         """The slugs of all styles, sorted."""
@@ -152,13 +166,35 @@ class Listing:
         return Listing(
             [entry for entry in self.entries if entry.style == style],
             [reject for reject in self.rejects if reject.style == style],
+            self.notes,
         )
+
+
+def style_of(folder: str) -> str:
+    """The style that a folder's name says: of `10_red dress`, as kohya's trainer has it, without the repeats."""
+    return folder.partition("_")[2] if is_kohyas(folder) else folder
+
+
+def is_kohyas(folder: str) -> bool:
+    """Whether a folder is called as kohya's trainer wants it: repeats of its photos, then what they show."""
+    return _REPEATS.match(folder) is not None
+
+
+def is_regularisation(folder: str) -> bool:
+    """Whether a folder is called as those of images by which trainers remind a model of what it knew."""
+    return folder.casefold() in _REGULARISATION
+
+
+def kohyas_note(folder: str) -> str:
+    """What to say of a folder that kohya's trainer would read."""
+    repeats, _, name = folder.partition("_")
+    return f"{folder} is named for kohya's trainer ({repeats} repeats, which are not used here): its style is {name!r}"
 
 
 def is_of(folder: str, style: str) -> bool:
     """Whether a folder's name is one of a style's."""
     try:
-        return style_slug(folder) == style
+        return style_slug(style_of(folder)) == style
     except CatalogError:
         return False
 
@@ -226,9 +262,40 @@ def why_no_photo(path: Path) -> str:
     """What is wrong with a file among photos that is none."""
     if path.suffix.lower() in (".heic", ".heif"):
         return "HEIC photos cannot be read: export it as JPEG"
-    if path.suffix.lower() == ".txt":
+    if path.suffix.lower() in CAPTIONS:
         return "a text with no photo of the same name beside it: name it after its photo, or remove it"
     return f"{path.suffix or 'a file without a suffix'} is no image: replace it by a JPEG or PNG, or remove it"
+
+
+def without_masks(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of images, and of masks among them: those called after another one, beside it or in a folder `masks`."""
+    stems = {str(PurePosixPath(name).with_suffix("")) for name in names}
+
+    def masked(name: str) -> bool:
+        path = PurePosixPath(name)
+        beside = (str(path.with_name(path.stem.removesuffix(end))) for end in _MASKS if path.stem.endswith(end))
+        above = [str(path.parent.parent / path.stem)] if path.parent.name.lower() in ("mask", "masks") else []
+        return any(each in stems for each in (*beside, *above))
+
+    masks = [name for name in names if masked(name)]
+    return [name for name in names if name not in set(masks)], masks
+
+
+def masks_note(folder: str, masks: Sequence[str]) -> str:
+    """What to say of masks among photos."""
+    return f"{folder}: {len(masks)} masks, such as {masks[0]}, are no photos and are left out; masks are not used"
+
+
+def captions_of(photos: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+    """Photo → the text beside it that has its name, however the suffix is written."""
+    texts: dict[str, str] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        if (suffix := path.suffix.lower()) in CAPTIONS:
+            stem = str(path.with_suffix(""))
+            texts[stem] = name if suffix == CAPTIONS[0] else texts.get(stem, name)
+    found = {photo: texts.get(str(PurePosixPath(photo).with_suffix(""))) for photo in photos}
+    return {photo: text for photo, text in found.items() if text is not None}
 
 
 def the_manifest(names: Sequence[str], source: str) -> str | None:

@@ -12,19 +12,27 @@ from fashion_pipeline.core.catalog.idx import IdxError, read_idx
 from fashion_pipeline.core.catalog.listing import (
     IMAGES,
     MANIFESTS,
+    REGULARISATION,
     CatalogError,
     Entry,
     Listing,
     Reject,
     SourceSpec,
     caption_of,
+    captions_of,
     first_reasons,
     is_ignored,
+    is_kohyas,
     is_of,
+    is_regularisation,
+    kohyas_note,
+    masks_note,
     misplaced,
+    style_of,
     style_slug,
     the_manifest,
     why_no_photo,
+    without_masks,
     worded,
 )
 from fashion_pipeline.core.catalog.manifests import read_manifest
@@ -92,14 +100,28 @@ def _read_folder(root: Path, spec: SourceSpec, style: str) -> Listing:
 
 def _read_styles(root: Path, children: list[Path], spec: SourceSpec, style: str) -> Listing:
     listing = Listing([], [])
+    children = _of_kohya(children, listing.notes)
     for child in children if not style else (child for child in children if is_of(child.name, style)):
         if _leads_out(child, root):
             listing.rejects.append(Reject(printable(child), _LEADS_OUT))
+        elif child.is_dir() and is_regularisation(child.name):
+            listing.notes.append(REGULARISATION.format(child.name))
         elif child.is_dir():
             _read_style(root, child, spec, listing)
         elif child.suffix.lower() in IMAGES:
             listing.rejects.append(Reject(printable(child), misplaced(str(root))))
     return listing
+
+
+def _of_kohya(children: list[Path], notes: list[str]) -> list[Path]:
+    """Where the folders lie as kohya's trainer wants them (img/10_dress, log, model, reg): those of `img`."""
+    for child in children:
+        if child.name.lower() == "img" and child.is_dir() and not child.is_symlink():
+            inside = [path for path in sorted(child.iterdir()) if path.is_dir() and not is_ignored(path.name)]
+            if inside and all(is_kohyas(path.name) for path in inside):
+                notes.append(f"{child.name} holds folders of kohya's trainer: each is a style")
+                return inside
+    return children
 
 
 def _leads_out(path: Path, root: Path) -> bool:
@@ -113,22 +135,28 @@ def _leads_out(path: Path, root: Path) -> bool:
 
 
 def _read_style(root: Path, folder: Path, spec: SourceSpec, listing: Listing) -> None:
-    """Add the photos below one style's folder; their captions lie beside them as .txt files."""
+    """Add the photos below one style's folder; their captions lie beside them as texts."""
+    name = style_of(folder.name)
     try:
-        style = style_slug(folder.name)
+        style = style_slug(name)
     except CatalogError as error:
         listing.rejects.append(Reject(printable(folder), str(error)))
         return
-    wording = worded(spec.style_name, folder.name)
-    files = list(_files_below(root, folder, style, listing.rejects))
-    photos = [path for path in files if path.suffix.lower() in IMAGES]
-    captioned = {path.with_suffix(".txt") for path in photos}
+    if name != folder.name:
+        listing.notes.append(kohyas_note(folder.name))
+    wording = worded(spec.style_name, name)
+    files = [str(path) for path in _files_below(root, folder, style, listing.rejects)]
+    photos, masks = without_masks([path for path in files if Path(path).suffix.lower() in IMAGES])
+    if masks:
+        listing.notes.append(masks_note(folder.name, [Path(mask).name for mask in masks]))
+    captions = captions_of(photos, files)
     for path in photos:
-        caption = _caption(path.with_suffix(".txt"), style, listing.rejects)
-        listing.entries.append(Entry(style, folder.name, wording, "", str(path), caption=caption))
+        caption = _caption(Path(captions[path]), style, listing.rejects) if path in captions else None
+        listing.entries.append(Entry(style, name, wording, "", path, caption=caption))
+    known = {*photos, *masks, *captions.values()}
     for path in files:
-        if path.suffix.lower() not in IMAGES and path not in captioned:
-            listing.rejects.append(Reject(str(path), why_no_photo(path), style))
+        if path not in known:
+            listing.rejects.append(Reject(path, why_no_photo(Path(path)), style))
 
 
 def _files_below(root: Path, folder: Path, style: str, rejects: list[Reject]) -> Iterator[Path]:
@@ -160,8 +188,6 @@ def printable(path: Path) -> str:
 
 
 def _caption(path: Path, style: str, rejects: list[Reject]) -> str | None:
-    if not path.is_file():
-        return None
     try:
         return caption_of(path.read_bytes())
     except CatalogError as error:

@@ -145,3 +145,18 @@ def test_a_missing_photo_is_told_whatever_its_bucket_is_called(name: str) -> Non
         read_source(SourceSpec(f"s3://{name}/a.csv"))
     with pytest.raises(PhotoError, match="bucket does not exist"):
         read_bytes("s3://nowhere/photos/gone.png")
+
+
+def test_layouts_of_trainers_are_recognised_in_buckets_too() -> None:
+    put("10_ohwx dress/00.png", png(0))
+    put("10_ohwx dress/00.TXT", "zero")
+    put("10_ohwx dress/00-masklabel.png", png(1))
+    put("10_ohwx dress/01.png", png(2))
+    put("10_ohwx dress/01.caption", "one")
+    put("reg/1_dress/02.png", png(3))
+    listing = read_source(SourceSpec(PHOTOS))
+    assert [(entry.style, entry.caption) for entry in listing.entries] == [
+        ("ohwx-dress", "zero"),
+        ("ohwx-dress", "one"),
+    ]
+    assert not listing.rejects and len(listing.notes) == 3

@@ -21,7 +21,7 @@ from fashion_pipeline.core.catalog.listing import (
     listing_state,
     style_slug,
 )
-from fashion_pipeline.core.catalog.sources import FASHION_MNIST
+from fashion_pipeline.core.catalog.sources import FASHION_MNIST, read_source, read_style
 from fashion_pipeline_tests.core.catalog.planting import (
     NOTHING_KNOWN,
     listed,
@@ -244,3 +244,168 @@ def test_the_sensor_sees_new_changed_and_removed_photos_and_nothing_else(tmp_pat
     (tmp_path / "coat" / "03.png").unlink()
     seen.append(state())
     assert len(set(seen)) == 5
+
+
+# Manifests as other programs write them
+
+
+def twelve(folder: Path) -> list[str]:
+    """Rows of a manifest with twelve photos."""
+    save_photos(folder, range(12))
+    return [f"coat,{seed:02}.png,coat {seed}" for seed in range(12)]
+
+
+def manifest_of(folder: Path, rows: list[str], header: str = "style,path,caption", **how: str) -> SourceSpec:
+    (folder / "m.csv").write_text("\n".join([header, *rows]) + "\n", **{"encoding": "utf-8"} | how)  # type: ignore[arg-type]
+    return SourceSpec(str(folder / "m.csv"))
+
+
+@pytest.mark.parametrize(
+    ("bad", "planted"),
+    [
+        (3, {3: 'coat,03.png,"a red coat'}),
+        (3, {3: 'coat,03.png,"a red coat', 9: 'coat,09.png,"a blue coat"'}),
+        (3, {3: 'coat,03.png,"a red coat', 9: 'coat,09.png,a blue coat"'}),
+        (11, {11: 'coat,11.png,"a red coat'}),
+        (0, {0: '"coat,00.png,a red coat'}),
+        (5, {3: 'coat,03.png,"5" heel', 5: 'coat,05.png,"a red coat'}),
+    ],
+)
+def test_a_quote_that_nobody_closes_takes_no_other_row_along(tmp_path: Path, bad: int, planted: dict[int, str]) -> None:
+    rows = twelve(tmp_path)
+    for at, row in planted.items():
+        rows[at] = row
+    listing = read_source(manifest_of(tmp_path, rows))
+    found = {Path(entry.location).stem for entry in listing.entries}
+    assert found == {f"{at:02}" for at in range(12) if at != bad}
+    assert reasons(listing) == {f"m.csv:{bad + 2}": "a quote is not closed: close it, or remove it"}
+
+
+def test_a_quoted_caption_may_have_commas_quotes_and_several_lines(tmp_path: Path) -> None:
+    rows = twelve(tmp_path)
+    rows[3] = 'coat,03.png,"a red coat, long\nwith ""gold"" buttons, and\na belt"'
+    listing = read_source(manifest_of(tmp_path, rows))
+    assert len(listing.entries) == 12 and not listing.rejects
+    assert next(e.caption for e in listing.entries if e.location.endswith("03.png")) == (
+        'a red coat, long\nwith "gold" buttons, and\na belt'
+    )
+    again = [r.replace(",", ";") if at != 3 else r for at, r in enumerate(rows)]
+    again[3] = 'coat;03.png;"a red coat; long"'
+    assert len(read_source(manifest_of(tmp_path, again, "style;path;caption")).entries) == 12
+
+
+@pytest.mark.parametrize(
+    ("header", "separator", "how"),
+    [
+        ("sep=;\nstyle;path;caption", ";", {}),
+        ('"sep=,"\nstyle,path,caption', ",", {}),
+        ("Style,Path,Caption", ",", {}),
+        ("STYLE\tPATH\tCAPTION", "\t", {"encoding": "utf-16"}),
+        ("style;path;caption", ";", {"encoding": "utf-8-sig", "newline": "\r\n"}),
+        ("\n  \nstyle,path,caption", ",", {}),
+    ],
+)
+def test_what_spreadsheets_write_is_read(tmp_path: Path, header: str, separator: str, how: dict[str, str]) -> None:
+    rows = [row.replace(",", separator) for row in twelve(tmp_path)]
+    listing = read_source(manifest_of(tmp_path, rows, header, **how))
+    assert [entry.caption for entry in listing.entries] == [f"coat {seed}" for seed in range(12)]
+    assert not listing.rejects and listing.styles() == ["coat"]
+
+
+def test_a_column_that_is_there_twice_is_named_where_it_counts(tmp_path: Path) -> None:
+    rows = [f"{row},x.png" for row in twelve(tmp_path)]
+    for twice in ("path", "Path"):
+        with pytest.raises(CatalogError, match="has the column 'path' more than once: remove or rename the others"):
+            read_source(manifest_of(tmp_path, rows, f"style,path,caption,{twice}"))
+    more = [f"{row},1" for row in rows]
+    assert len(read_source(manifest_of(tmp_path, more, "style,path,caption,note,note")).entries) == 12
+
+
+def parquet_of(folder: Path, **columns: object) -> SourceSpec:
+    twelve(folder)
+    table = {"style": ["coat"] * 12, "path": [f"{seed:02}.png" for seed in range(12)], **columns}
+    pq.write_table(pa.table(table), folder / "m.parquet")
+    return SourceSpec(str(folder / "m.parquet"))
+
+
+def test_columns_of_a_parquet_file_that_nobody_asked_for_are_not_read(tmp_path: Path) -> None:
+    times = pa.array([1_700_000_000_000_000_123] * 12, pa.timestamp("ns"))
+    images = [{"bytes": bytes(500_000), "path": "x"}] * 12
+    listing = read_source(parquet_of(tmp_path, taken=times, image=images, blob=[bytes(9)] * 12))
+    assert len(listing.entries) == 12 and not listing.rejects
+
+
+def test_columns_that_hold_no_texts_are_named_in_a_short_message(tmp_path: Path) -> None:
+    images = [{"bytes": bytes(500_000), "path": "x"}] * 12
+    with pytest.raises(CatalogError, match=r"m.parquet: column 'path' holds struct<bytes.*, not texts") as caught:
+        read_source(parquet_of(tmp_path, path=images))
+    assert len(str(caught.value)) < 600
+    times = pa.array([1_700_000_000_000_000_123] * 12, pa.timestamp("ns"))
+    assert read_source(parquet_of(tmp_path, caption=times)).entries[0].caption == "2023-11-14 22:13:20.000000123"
+    spec = parquet_of(tmp_path, path=["x" * 5000] * 12)
+    listing = read_style(spec, "coat")
+    assert len(listing.rejects) == 12 and all(len(reject.reason) < 600 for reject in listing.rejects)
+
+
+@pytest.mark.parametrize(("kind", "first"), [(pa.float32(), 2**24), (pa.float64(), 2**53)])
+def test_ids_that_went_through_floats_are_refused_where_they_would_merge(
+    tmp_path: Path, kind: pa.DataType, first: int
+) -> None:
+    fine = pa.array([float(seed) for seed in range(11)] + [float(first - 1)], kind)
+    assert [entry.key for entry in read_source(parquet_of(tmp_path, id=fine)).entries][-1] == str(first - 1)
+    merged = pa.array([float(first + seed) for seed in range(12)], kind)
+    with pytest.raises(CatalogError, match=r"column 'id' holds numbers of .* or more as .*: write them as integers"):
+        read_source(parquet_of(tmp_path, id=merged))
+    exact = pa.array([first + seed for seed in range(12)], pa.int64())
+    assert len({entry.key for entry in read_source(parquet_of(tmp_path, id=exact)).entries}) == 12
+    names = pa.array([f"p{seed}" for seed in range(12)]).dictionary_encode()
+    assert read_source(parquet_of(tmp_path, id=names)).entries[3].key == "p3"
+
+
+# Folders as trainers have them
+
+
+def test_captions_are_found_however_their_suffix_is_written(tmp_path: Path) -> None:
+    save_photos(tmp_path / "coat", range(5))
+    for name, text in {"00.TXT": "zero", "01.caption": "one", "02.txt": "two", "02.caption": "other"}.items():
+        (tmp_path / "coat" / name).write_text(text)
+    (tmp_path / "coat" / "99.caption").write_text("nothing")
+    listing = listed(tmp_path)
+    assert [entry.caption for entry in listing.entries] == ["zero", "one", "two", None, None]
+    assert set(reasons(listing)) == {"99.caption", "02.caption"}
+    assert "no photo of the same name" in reasons(listing)["99.caption"]
+
+
+def test_folders_of_kohyas_trainer_are_read_by_what_they_show(tmp_path: Path) -> None:
+    save_photos(tmp_path / "10_ohwx dress", range(2))
+    save_photos(tmp_path / "3_ohwx dress", range(2, 4))
+    save_photos(tmp_path / "reg" / "1_dress", range(4, 6))
+    save_photos(tmp_path / "2024_summer", range(6, 7))
+    save_photos(tmp_path / "coat", range(7, 8))
+    listing = listed(tmp_path)
+    assert listing.styles() == ["2024-summer", "coat", "ohwx-dress"]
+    assert {entry.wording for entry in listing.of("ohwx-dress").entries} == {"ohwx dress"}
+    assert len(read_style(SourceSpec(str(tmp_path)), "ohwx-dress").entries) == 4
+    told = " ".join(listing.notes)
+    assert "10_ohwx dress is named for kohya's trainer (10 repeats, which are not used here)" in told
+    assert "reg holds images of regularisation, which are no style" in told
+
+
+def test_a_whole_folder_of_kohyas_trainer_is_recognised(tmp_path: Path) -> None:
+    for seed, name in enumerate(("img/10_dress", "img/5_coat", "reg/1_garment", "log", "model")):
+        save_photos(tmp_path / name, range(seed, seed + 1))
+    listing = listed(tmp_path)
+    assert listing.styles() == ["coat", "dress"] and len(listing.entries) == 2
+    assert "img holds folders of kohya's trainer" in " ".join(listing.notes)
+    assert len(read_style(SourceSpec(str(tmp_path)), "dress").entries) == 1
+
+
+def test_masks_beside_photos_are_no_photos(tmp_path: Path) -> None:
+    save_photos(tmp_path / "coat", range(3))
+    save_photos(tmp_path / "coat" / "masks", range(3))
+    for name in ("00-masklabel.png", "01_mask.png", "carnival_mask.png"):
+        photo(50).save(tmp_path / "coat" / name)
+    listing = listed(tmp_path)
+    names = [Path(entry.location).name for entry in listing.entries]
+    assert names == ["00.png", "01.png", "02.png", "carnival_mask.png"] and not listing.rejects
+    assert any("coat: 5 masks, such as 00-masklabel.png, are no photos" in note for note in listing.notes)
