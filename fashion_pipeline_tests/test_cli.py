@@ -1,17 +1,22 @@
 """The command, as far as it launches nothing."""
 
+import os
 import shutil
 import socket
+import subprocess
+import sys
+from io import StringIO
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
 from fashion_pipeline import api, diagnosis
 from fashion_pipeline.api import running
-from fashion_pipeline.cli import app
+from fashion_pipeline.cli import app, console
 from fashion_pipeline.cli.commands import _config
 from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec
 from fashion_pipeline.defs.configuration import settled
@@ -19,6 +24,7 @@ from fashion_pipeline.defs.publishing import PublishingConfig
 from fashion_pipeline.defs.samples import SearchConfig
 from fashion_pipeline.defs.training import TrainingConfig
 from fashion_pipeline.settings import PACKAGE, PROFILES, Settings
+from fashion_pipeline.stages.models import Models
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import assert_one_message
 
@@ -460,3 +466,80 @@ def test_a_style_that_a_command_is_about_to_run_cannot_be_removed(tmp_path: Path
         for arguments in (("remove", "--style", "coat", "--yes"), ("run", "--style", "coat")):
             assert_one_message(call(*arguments), "in use by a command that runs it")
     assert store.sources.styles() == ["coat"]
+
+
+def test_ids_are_whole_in_a_narrow_terminal_and_between_tabs_in_a_pipe(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"version": "0123456789abcdef" * 2, "state": "in use", "what else there is": "word " * 30}]
+    monkeypatch.setattr(
+        api, "versions", lambda style: [{**rows[0], "bytes": 1, "bytes of its own": 1, "judge gain": None}]
+    )
+    piped = call("versions", "--style", "coat")
+    header, row = piped.stdout.splitlines()
+    assert header.split("\t")[:2] == ["version", "state"] and row.split("\t")[0] == rows[0]["version"]
+    shown = StringIO()
+    monkeypatch.setattr(console, "out", Console(file=shown, force_terminal=True, width=60))
+    console.show(rows)
+    assert rows[0]["version"] in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("sql", "SELECT range AS n FROM range(500000)"), ("status", "--json"), ("styles",)]
+)
+def test_a_reader_that_leaves_is_no_error(root: Path, arguments: tuple[str, ...]) -> None:
+    for style in range(60):
+        Store(root).sources.register(f"style-{style}", "coat " * 100, SourceSpec("/photos"))
+    program = [sys.executable, "-m", "fashion_pipeline.cli", *arguments]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(100)
+        process.stdout.close()
+        told = process.stderr.read().decode()
+    assert "Broken pipe" not in told and "Traceback" not in told and "Exception ignored" not in told
+    assert process.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the peak of a process")
+def test_rows_of_an_answer_are_not_all_in_memory_as_text(root: Path) -> None:
+    code = (
+        "import sys; from fashion_pipeline.cli import app; app(sys.argv[1:], standalone_mode=False); "
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0], file=sys.stderr)"
+    )
+    program = [sys.executable, "-c", code, "sql", "SELECT range AS n FROM range(2000000)"]
+    ended = subprocess.run(program, capture_output=True, check=True)
+    assert ended.stdout.count(b"\n") == 2_000_001
+    assert int(ended.stderr.split()[-1]) < 450 * 1024, "KiB; as Python objects the rows alone take 800 MB"
+
+
+def test_a_terminal_shows_the_beginning_of_a_long_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = StringIO()
+    monkeypatch.setattr(console, "out", Console(file=shown, force_terminal=True, width=60))
+    monkeypatch.setattr("fashion_pipeline.cli.commands.out", console.out)
+    result = call("sql", "SELECT range AS n FROM range(3000)")
+    assert len(shown.getvalue().splitlines()) == 1001 and "and 2,000 rows more" in result.stderr
+
+
+def test_no_images_are_refused_and_nothing_is_left_behind(tmp_path: Path, root: Path) -> None:
+    with pytest.raises(ValueError, match="n is 0: ask for 1 image or more"):
+        api.generate("coat", "a coat", 0, tmp_path / "out")
+    model = Models("embedded").profile.generator
+    Store(root).versions.publish("coat", "v1", Path(model), {}, {})
+    for place in (tmp_path / "out", tmp_path):
+        result = call("generate", "--style", "coat", "--prompt", "long " * 100, "--out", str(place))
+        assert_one_message(result, "tokens, but the model reads 77: shorten")
+    assert not (tmp_path / "out").exists() and tmp_path.exists()
+
+
+def test_a_locale_that_is_not_utf_8_is_to_blame_and_not_the_name(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "photos" / "旗袍").mkdir(parents=True)
+    (tmp_path / "photos" / "旗袍" / "a.png").write_bytes(b"x")
+    settings = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "COLUMNS": "500"}
+    program = [sys.executable, "-m", "fashion_pipeline.cli", "run", "--source", str(tmp_path / "photos")]
+    for style in ("旗袍", "coat"):
+        ended = subprocess.run(
+            [*program, "--style", style], env=os.environ | settings, capture_output=True, check=False
+        )
+        told = (ended.stdout + ended.stderr).decode(errors="replace")
+        assert ended.returncode == 1 and "Traceback" not in told
+        assert "locale's encoding is" in told and "set LC_ALL=C.UTF-8" in told, told

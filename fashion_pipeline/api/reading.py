@@ -1,7 +1,8 @@
 """Reading what runs found, and drawing with what was published."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,12 +69,14 @@ def generate(style: str, prompt: str, n: int, out: str | Path, seed: int = 0, te
     """Draw n images with the style's published model into a folder; seeds count up from `seed`.
 
     `tell`, or the standard error stream, hears of words that the text encoder cannot know. Raises StorageError where
-    nothing was published, ValueError for a prompt longer than the text encoder reads, OSError where the folder cannot
-    be made.
+    nothing was published, ValueError for less than one image or a prompt longer than the text encoder reads, OSError
+    where the folder cannot be made. A folder into which nothing is drawn is not left behind.
     """
     from fashion_pipeline.core.prompts.requests import Request
     from fashion_pipeline.store.errors import StorageError
 
+    if n < 1:
+        raise ValueError(f"n is {n}: ask for 1 image or more")
     style = style_slug(style)
     champion = open_store().versions.champion(style)
     if champion is None:
@@ -81,17 +84,30 @@ def generate(style: str, prompt: str, n: int, out: str | Path, seed: int = 0, te
     out, models = Path(out), open_models()
     g = models.profile.generation
     requests = [Request(prompt, "", seed + k, g.steps, g.guidance, g.image_size, g.image_size) for k in range(n)]
-    out.mkdir(parents=True, exist_ok=True)
-    if unknown := models.unknown_words(prompt, champion):
-        (tell or warn)(
-            f"the text encoder does not know {', '.join(unknown)}, so the images hardly depend on it: say it in English"
-        )
     paths: dict[int, Path] = {}
-    with models.generator(champion) as generator:
-        for drawn in generator.draw(requests):
-            paths[drawn.index] = out / f"{style}-{requests[drawn.index].seed}.png"
-            drawn.image.save(paths[drawn.index])
+    with _folder_for(out):
+        if unknown := models.unknown_words(prompt, champion):
+            (tell or warn)(
+                f"the text encoder does not know {', '.join(unknown)}, so the images hardly depend on it: say it in "
+                "English"
+            )
+        with models.generator(champion) as generator:
+            for drawn in generator.draw(requests):
+                paths[drawn.index] = out / f"{style}-{requests[drawn.index].seed}.png"
+                drawn.image.save(paths[drawn.index])
     return [paths[index] for index in sorted(paths)]
+
+
+@contextmanager
+def _folder_for(out: Path) -> Iterator[None]:
+    """A folder that is there inside the block, and goes again if nothing was put into it."""
+    fresh = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if fresh and not any(out.iterdir()):
+            out.rmdir()
 
 
 def styles(tell: Tell | None = None) -> list[dict[str, Any]]:

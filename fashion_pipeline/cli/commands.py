@@ -18,11 +18,13 @@ from fashion_pipeline.cli.console import (
     err,
     errors,
     out,
+    print_json,
     progress_line,
+    show,
     show_report,
     show_scores,
-    table,
     warn,
+    write_lines,
 )
 from fashion_pipeline.core.catalog.listing import style_slug
 from fashion_pipeline.settings import enter, read_settings
@@ -36,6 +38,13 @@ app = typer.Typer(
     "Start with `fashion-pipeline run --style coat --source data/samples`, "
     "then `fashion-pipeline report --style coat --open` and `fashion-pipeline ui`.",
 )
+
+
+SHOWN_ROWS = 1000
+"""Rows of an answer that a terminal shows."""
+
+AT_A_TIME = 8192
+"""Rows of an answer that are turned into text together."""
 
 
 class Mode(StrEnum):
@@ -129,7 +138,7 @@ def report(
         if as_json:
             if style is None:
                 raise ValueError("--json needs a style: name it with --style")
-            print(json.dumps(api.report(style), indent=2, ensure_ascii=False))
+            print_json(api.report(style))
             return
         page = api.report_page(style, lang)
         if opened:
@@ -161,7 +170,7 @@ def styles() -> None:
     with errors():
         rows = api.styles(warn)
     if rows:
-        out.print(table(rows))
+        show(rows)
     else:
         out.print("No styles yet. Start with: fashion-pipeline run --style coat --source data/samples")
 
@@ -177,13 +186,16 @@ def sql(
     """
     with errors():
         answer = api.sql(query, warn)
-    columns, rows = answer.column_names, answer.to_pylist()
+    columns, count = answer.column_names, answer.num_rows
     if out.is_terminal:
-        out.print(table(rows, columns))
+        show(answer.slice(0, SHOWN_ROWS).to_pylist(), columns)
+        if count > SHOWN_ROWS:
+            err.print(f"… and {count - SHOWN_ROWS:,} rows more; in a pipe or a file there are all: … | less")
     else:
-        for values in (columns, *(map(cell, row.values()) for row in rows)):
-            print("\t".join(" ".join(value.split()) for value in values))
-    if columns and not rows:
+        write_lines([columns])
+        for batch in answer.to_batches(max_chunksize=AT_A_TIME):
+            write_lines(zip(*(map(cell, column.to_pylist()) for column in batch.columns), strict=True))
+    if columns and not count:
         err.print("no rows")
 
 

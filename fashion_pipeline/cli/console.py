@@ -1,6 +1,9 @@
 """What all commands share: the two consoles, tables, errors in one message, progress, the figures of a report."""
 
-from collections.abc import Iterable, Iterator
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +25,34 @@ SIMILARITY = ("encoder", "judge")
 
 SHOWN_ITEMS = 8
 
-out, err = Console(), Console(stderr=True)
+IDS = frozenset({"version", "key", "id", "run", "record", "path", "file"})
+"""Columns that people copy from: they are never broken into two lines."""
+
+
+class _Console(Console):
+    """A console whose reader may leave, as `head` does: that is no error."""
+
+    def on_broken_pipe(self) -> None:
+        leave_quietly()
+
+
+def leave_quietly() -> None:
+    """End well, since nobody reads on; what Python would still write at its end goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(0)
+
+
+@contextmanager
+def _read_to_the_end() -> Iterator[None]:
+    """A block that writes to the standard output, whose reader may leave."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        leave_quietly()
+
+
+out, err = _Console(), _Console(stderr=True)
 
 Style = Annotated[str, typer.Option("--style", "-s", help="The style, as in `fashion-pipeline styles`.")]
 
@@ -52,6 +82,8 @@ def errors() -> Iterator[None]:
     ) as error:
         err.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
+    except BrokenPipeError:
+        leave_quietly()
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         mend = "name another one, or set FASHION_PIPELINE_DATA to a folder that can be written and has room"
@@ -143,7 +175,7 @@ def show_scores(found: dict[str, Any], page: Path) -> None:
         for score in found["scores"]
         if score["measure"] in SIMILARITY
     ]
-    out.print(table(rows))
+    show(rows)
     out.print(f"best prompt: {found['optimized_prompt']}  ({found['strategy']})", markup=False)
     if on_prompt := found.get("prompt_verdict"):
         out.print(f"does it help: {on_prompt['verdict']}. {on_prompt['reason']}", markup=False)
@@ -152,11 +184,45 @@ def show_scores(found: dict[str, Any], page: Path) -> None:
     out.print(f"report: {page}", markup=False, soft_wrap=True)
 
 
-def table(rows: list[dict[str, Any]], columns: Iterable[str] = ()) -> Table:
-    """Rows under the names of their fields."""
+def show(rows: Sequence[Mapping[str, Any]], columns: Iterable[str] = ()) -> None:
+    """Print rows under the names of their fields: as a table for a person, in a pipe as lines of values between tabs.
+
+    `columns` are the names where there are no rows.
+    """
+    names = list(rows[0]) if rows else list(columns)
+    if out.is_terminal:
+        out.print(_table(names, rows))
+    else:
+        write_lines([names])
+        write_lines([cell(value) for value in row.values()] for row in rows)
+
+
+def write_lines(rows: Iterable[Iterable[str]]) -> None:
+    """Write each row as a line of values between tabs, whatever white space is in them."""
+    with _read_to_the_end():
+        for row in rows:
+            sys.stdout.write("\t".join(" ".join(value.split()) for value in row) + "\n")
+
+
+def print_json(values: object) -> None:
+    """Print values as JSON."""
+    with _read_to_the_end():
+        sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def show_or_say(rows: Sequence[Mapping[str, Any]], nothing: str) -> None:
+    """Show rows, or say what it means that there are none."""
+    if rows:
+        show(rows)
+    else:
+        out.print(nothing)
+
+
+def _table(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Table:
     made = Table(box=None, header_style="bold", pad_edge=False)
-    for name in rows[0] if rows else columns:
-        made.add_column(escape(str(name)), overflow="fold")
+    for name in names:
+        whole = name in IDS
+        made.add_column(escape(str(name)), overflow="ignore" if whole else "fold", no_wrap=whole)
     for row in rows:
         made.add_row(*(escape(cell(value)) for value in row.values()))
     return made

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fashion_pipeline import api
-from fashion_pipeline.cli.console import errors, megabytes, out, table
+from fashion_pipeline.cli.console import errors, megabytes, out, print_json, show, show_or_say
 
 
 def register(app: typer.Typer) -> None:
@@ -23,14 +23,15 @@ def status(
     with errors():
         found = api.status()
         if as_json:
-            out.print_json(data=found)
+            print_json(found)
             return
-    out.print(table([_short(row) for row in found["styles"]]) if found["styles"] else "no styles yet")
-    out.print(table(found["runs"]) if found["runs"] else "no run is under way, and none failed this week", end="\n\n")
-    out.print(table([{**row, "on": "on" if row["on"] else "off"} for row in found["ticks"]]))
+    show_or_say([_short(row) for row in found["styles"]], "no styles yet")
+    show_or_say(found["runs"], "no run is under way, and none failed this week")
+    out.print()
+    show([{**row, "on": "on" if row["on"] else "off"} for row in found["ticks"]])
     total = sum(row["bytes"] for row in found["disk"])
     if disk:
-        out.print(table([{**row, "bytes": megabytes(row["bytes"])} for row in found["disk"]]))
+        show([{**row, "bytes": megabytes(row["bytes"])} for row in found["disk"]])
     out.print(f"disk: {megabytes(total)}, of which {_largest(found['disk'])}", markup=False)
 
 
@@ -68,7 +69,7 @@ def clean(
     with errors():
         found = api.clean(dry_run=not sure)
     if found:
-        out.print(table([{"what": each.what, "why": each.why, "size": megabytes(each.size)} for each in found]))
+        show([{"what": each.what, "why": each.why, "size": megabytes(each.size)} for each in found])
     total = megabytes(sum(each.size for each in found))
     out.print(f"freed {total}" if sure else f"could free {total}: fashion-pipeline clean --yes")
 
@@ -98,7 +99,7 @@ def automation(
     with errors():
         if any(value is not None for value in given.values()):
             api.automate(style, cron=cron, timezone=timezone, new_photos=new_photos, drift=drift)
-        out.print(table(api.automation()))
+        show(api.automation())
 
 
 def alerts(

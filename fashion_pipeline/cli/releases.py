@@ -1,13 +1,12 @@
 """Commands for versions: publish, go back, look, withdraw photos, trace, upload."""
 
-import json
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from fashion_pipeline import api
-from fashion_pipeline.cli.console import Style, errors, out, table, warn
+from fashion_pipeline.cli.console import Style, errors, out, print_json, show, show_or_say, warn
 from fashion_pipeline.store.versions import IN_USE, WAITS
 
 Version = Annotated[str | None, typer.Option("--version", help="A version, as in `fashion-pipeline versions`.")]
@@ -66,7 +65,7 @@ def versions(
     ]
     names = {"bytes": "MB", "bytes of its own": "MB of its own"}
     if shown:
-        out.print(table([{names.get(name, name): value for name, value in row.items()} for row in shown]))
+        show([{names.get(name, name): value for name, value in row.items()} for row in shown])
     else:
         out.print(f"no version of {escape(style)} was published yet")
 
@@ -114,9 +113,9 @@ def trace(
     with errors():
         found = api.trace(what, style)
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
     elif "photo" in found:
-        out.print(table([found["photo"]]))
+        show([found["photo"]])
         _show_uses(found["uses"])
     else:
         _show_version(found)
@@ -132,7 +131,7 @@ def upload(
     """Upload a version to a private repository of the Hugging Face hub, without the report and the trail."""
     with errors():
         files = api.upload(style, repository, version=version, dry_run=dry_run, everything=everything)
-    out.print(table([{"file": name, "MB": f"{size / 1e6:.1f}"} for name, size in files]))
+    show([{"file": name, "MB": f"{size / 1e6:.1f}"} for name, size in files])
     total = sum(size for _, size in files) / 1e6
     out.print(f"{'would upload' if dry_run else 'uploaded'} {total:.1f} MB to {escape(repository)}", soft_wrap=True)
 
@@ -148,15 +147,15 @@ def _show_uses(uses: list[dict[str, Any]]) -> None:
         out.print("nothing was made with it")
         return
     names = ("style", "kind", "key", "how", "photos", "created")
-    out.print(table([{name: use[name] for name in names} for use in uses]))
+    show([{name: use[name] for name in names} for use in uses])
 
 
 def _show_version(found: dict[str, Any]) -> None:
     out.print(f"{found['style']} {found['version']}: {found['verdict']}. {found['reason']}", markup=False)
-    out.print(table(found["prompts"][:5]) if found["prompts"] else "no prompt search behind it")
+    show_or_say(found["prompts"][:5], "no prompt search behind it")
     photos = found["trained_on"]
     out.print(f"trained on {len(photos)} images, evaluated on {len(found['evaluated_on'])} photos")
     shown = [{"id": each["id"], "path": each.get("path", ""), "caption": each["caption"]} for each in photos]
-    out.print(table(shown[:SHOWN_PHOTOS]))
+    show(shown[:SHOWN_PHOTOS])
     if len(photos) > SHOWN_PHOTOS:
         out.print(f"… and {len(photos) - SHOWN_PHOTOS} more; --json has all, with seeds and scores")

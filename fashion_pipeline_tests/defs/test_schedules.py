@@ -3,13 +3,15 @@
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from dagster._utils.schedules import schedule_execution_time_iterator
 
 from fashion_pipeline import api
 from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.defs.schedules import retraining, scheduled_runs
+from fashion_pipeline.defs.schedules import is_due, retraining, scheduled_runs
 from fashion_pipeline.resources.runs import REASON
 from fashion_pipeline.settings import SettingsError
 from fashion_pipeline.stages.models import Models
@@ -108,3 +110,35 @@ def test_a_source_that_has_gone_does_not_break_the_schedule(store: Store, tmp_pa
     store.sources.register("bag", "bag", SourceSpec(str(tmp_path / "gone")))
     (request,) = scheduled(store, "bag", "coat")
     assert request.partition_key == "coat"
+
+
+DAILY = ("0 3 * * *", "30 2 * * *", "0 2 * * *", "15 1 * * *", "0 0 * * *", "45 23 * * *")
+WEEKLY = ("0 3 * * 0", "30 2 * * 0", "0 3 * * 1")
+
+
+@pytest.mark.parametrize("timezone", ["Europe/Paris", "America/New_York", "Australia/Lord_Howe", "UTC"])
+def test_each_due_time_fires_once_also_over_the_gap_and_the_fold_of_a_year(timezone: str) -> None:
+    crons, zone = [*DAILY, *WEEKLY], ZoneInfo(timezone)
+    begin, end = (datetime(year, 1, 1, tzinfo=zone).timestamp() for year in (2027, 2028))
+    fired: dict[str, list[datetime]] = {cron: [] for cron in crons}
+    last = None
+    for tick in schedule_execution_time_iterator(begin, crons, timezone):
+        if tick.timestamp() >= end:
+            break
+        if tick.timestamp() == last:
+            continue  # two crons at one time are one tick
+        last = tick.timestamp()
+        for cron in crons:
+            if is_due(cron, tick, timezone):
+                fired[cron].append(tick)
+    for cron, times in fired.items():
+        days = [time.astimezone(zone).date() for time in times]
+        assert len(days) == len(set(days)) == (365 if cron in DAILY else 52), (cron, len(days), len(set(days)))
+
+
+def test_a_run_is_not_lost_on_the_day_that_summer_time_begins(store: Store) -> None:
+    register(store, "coat")
+    store.preferences.change("retraining", timezone="Europe/Paris", cron="0 3 * * *")
+    at = datetime(2027, 3, 28, 3, tzinfo=ZoneInfo("Europe/Paris"))
+    (request,) = scheduled(store, "coat", at=at)
+    assert isinstance(request, dg.RunRequest) and request.partition_key == "coat"

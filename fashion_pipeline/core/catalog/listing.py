@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -199,8 +200,23 @@ def is_of(folder: str, style: str) -> bool:
         return False
 
 
+def is_text(name: str) -> bool:
+    """Whether a name is text; others come from the operating system with their bytes as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def not_text() -> str:
+    """Why a name is no text, and how to mend it: it may be the locale that is to blame, not the name."""
+    encoding = sys.getfilesystemencoding()
+    if encoding.lower() != "utf-8":
+        return f"the locale's encoding is {encoding}, in which it cannot be read: set LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+    return "its name is not UTF-8: rename it"
+
+
 def style_slug(name: str) -> str:
     """A style's partition key and folder name: "Smart Casual" → "smart-casual". Raises CatalogError."""
+    if not is_text(name):
+        raise CatalogError(f"style name {name.encode('utf-8', 'replace').decode()!r}: {not_text()}")
     text = unicodedata.normalize("NFKC", name).strip()
     kinds = [unicodedata.category(character)[0] for character in text]
     if text.casefold() in MISSING:

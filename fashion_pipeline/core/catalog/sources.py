@@ -25,9 +25,11 @@ from fashion_pipeline.core.catalog.listing import (
     is_kohyas,
     is_of,
     is_regularisation,
+    is_text,
     kohyas_note,
     masks_note,
     misplaced,
+    not_text,
     style_of,
     style_slug,
     the_manifest,
@@ -166,20 +168,15 @@ def _files_below(root: Path, folder: Path, style: str, rejects: list[Reject]) ->
     for where, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = sorted(name for name in folders if not is_ignored(name))
         for path in (Path(where) / name for name in sorted(names) if not is_ignored(name)):
-            if not _is_utf8(path.name):
-                rejects.append(Reject(printable(path), "its name is not UTF-8: rename it", style))
+            if not is_text(path.name):
+                rejects.append(Reject(printable(path), not_text(), style))
             elif _leads_out(path, root):
                 rejects.append(Reject(str(path), _LEADS_OUT, style))
             else:
                 yield path
-        for name in [name for name in folders if not _is_utf8(name)]:
+        for name in [name for name in folders if not is_text(name)]:
             folders.remove(name)
-            rejects.append(Reject(printable(Path(where) / name), "its name is not UTF-8: rename it", style))
-
-
-def _is_utf8(name: str) -> bool:
-    """Whether a file's name is text; others come from the operating system with their bytes as surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
+            rejects.append(Reject(printable(Path(where) / name), not_text(), style))
 
 
 def printable(path: Path) -> str:

@@ -69,7 +69,7 @@ class TensorCache:
             self._recent.move_to_end(key)
             return self._recent[key]
         with safe_open(self._files[key], "pt") as tensors:
-            found: torch.Tensor = tensors.get_tensor(key)
+            found: torch.Tensor = tensors.get_tensor(key).clone()  # else the whole file stays mapped
         self._remember(key, found)
         return found
 
