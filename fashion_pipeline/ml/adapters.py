@@ -8,7 +8,7 @@ cannot be merged as it is meant is refused with the reason.
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,11 @@ _PARTS = {"lora_unet": "unet", "lora_te": "text_encoder", "lora_te1": "text_enco
 
 
 class AdapterError(ValueError):
-    """A file that is no LoRA, or none for this model; the message says why."""
+    """A file that is no LoRA that is read, or none for this model; the message says why."""
+
+
+class MisfitError(AdapterError):
+    """A LoRA of another model."""
 
 
 @dataclass
@@ -83,17 +87,12 @@ def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise AdapterError(f"{file.name} is a pickle, which may run any program: convert it to safetensors")
     try:
         with safe_open(file, "pt") as opened:
-            told = dict(opened.metadata() or {})
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+            told, names = dict(opened.metadata() or {}), list(opened.keys())
+            _require_plain(file, names)
+            tensors = {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{file.name} is no safetensors file, or cut off ({error}): download it again") from error
-    if not tensors:
-        raise AdapterError(f"{file.name} holds no tensors: download it again")
     for name, tensor in tensors.items():
-        if kind := next((kind for mark, kind in _OTHERS.items() if mark in name), ""):
-            raise AdapterError(f"{file.name} is {kind} ({name}), which is not read: give a plain LoRA")
-        if "lora_te2_" in name or name.startswith(("text_encoder_2.", "transformer.")):
-            raise AdapterError(f"{file.name} is for another family of models, as {name} shows")
         if not tensor.isfinite().all():
             raise AdapterError(f"{file.name} has values in {name} that are no numbers: its training failed")
     settings = json.loads(told.get(_ADAPTER_METADATA, "{}"))
@@ -101,6 +100,18 @@ def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     if not settings and beside.is_file():
         settings = {f"unet.{name}": value for name, value in json.loads(beside.read_text(encoding="utf-8")).items()}
     return tensors, settings
+
+
+def _require_plain(file: Path, names: Sequence[str]) -> None:
+    """Raise AdapterError, before a tensor is read, for a file with names that are no plain LoRA's."""
+    if not names:
+        raise AdapterError(f"{file.name} holds no tensors: download it again")
+    for name in names:
+        if kind := next((kind for mark, kind in _OTHERS.items() if mark in name), ""):
+            raise AdapterError(f"{file.name} is {kind} ({name}), which is not read: give a plain LoRA")
+        if "lora_te2_" in name or name.startswith(("text_encoder_2.", "transformer.")):
+            raise MisfitError(f"{file.name} is for another family of models, as {name} shows")
+        _parsed(name)
 
 
 def _additions(tensors: Mapping[str, torch.Tensor]) -> dict[tuple[str, str], _Addition]:
@@ -147,7 +158,7 @@ def _weight(known: Mapping[str, torch.nn.Parameter], part: str, layer: str, addi
     for each in (layer, layer.removeprefix("text_model."), layer.removeprefix("text_model_")):
         if each in known:
             return known[each]
-    raise AdapterError(f"the {part} has no layer {layer!r} ({addition.name})")
+    raise MisfitError(f"the {part} has no layer {layer!r} ({addition.name})")
 
 
 def _scale(addition: _Addition, part: str, layer: str, settings: Mapping[str, Any]) -> float:
@@ -167,7 +178,7 @@ def _delta(addition: _Addition, weight: torch.Tensor, scale: float) -> torch.Ten
     down, up = addition.tensors["down"], addition.tensors["up"]
     product = up.flatten(1) @ down.flatten(1) if up.flatten(1).shape[1] == len(down) else torch.empty(0)
     if product.numel() != weight.numel() or len(product) != len(weight):
-        raise AdapterError(
+        raise MisfitError(
             f"{addition.name} is for a layer of another size: {tuple(up.shape)} times {tuple(down.shape)} is not "
             f"{tuple(weight.shape)}"
         )

@@ -241,7 +241,7 @@ class Models:
 
     def require_lora(self, lora: Path) -> None:
         """Raise ModelError for a LoRA file that cannot be read, or does not fit the profile's generator."""
-        from fashion_pipeline.ml.adapters import AdapterError
+        from fashion_pipeline.ml.adapters import AdapterError, MisfitError
         from fashion_pipeline.ml.training.exporting import LEAST_EFFECT, effect_of
 
         if not lora.is_file():
@@ -251,9 +251,8 @@ class Models:
         try:
             effect = effect_of(self.profile.generator, lora)
         except AdapterError as error:
-            raise ModelError(
-                f"{lora} cannot be judged on the generator of profile {self.profile.name!r}: {error}; {mend}"
-            ) from error
+            told = f"{lora} cannot be judged on the generator of profile {self.profile.name!r}: {error}"
+            raise ModelError(f"{told}: {mend}" if isinstance(error, MisfitError) else told) from error
         if effect < LEAST_EFFECT:
             raise ModelError(f"{lora} changes nothing in the generator of profile {self.profile.name!r}: {mend}")
 

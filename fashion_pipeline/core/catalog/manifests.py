@@ -184,9 +184,12 @@ def _csv_text(manifest: Path) -> str:
         raise CatalogError(f"{manifest} cannot be read ({error.strerror}): check that it may be read") from error
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
+        text = data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise CatalogError(f"{manifest} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
+    if "\0" in text.partition("\n")[0]:
+        raise CatalogError(f"{manifest} is not UTF-8 text (its header has zero bytes): save it as UTF-8")
+    return text
 
 
 def _separator(lines: Sequence[str]) -> tuple[str, int]:
@@ -229,10 +232,12 @@ def _csv_record(lines: Sequence[str], separator: str) -> tuple[int, list[str] | 
         if count > 1 and len(fields) > 1 and all(len(each) == len(fields) for each in whole):
             break  # each line behind the first is a row by itself
         return count, fields
-    unclosed = lines[0].count('"') % 2 == 1
-    if unclosed:
+    if lines[0].count('"') % 2:
         return 1, "a quote is not closed: close it, or remove it"
-    return 1, next(csv.reader([lines[0]], delimiter=separator), [])
+    try:
+        return 1, next(csv.reader([lines[0]], delimiter=separator), [])
+    except csv.Error as error:
+        return 1, f"it is not CSV ({error}): correct the line"
 
 
 def _csv_row(number: int, header: list[str], fields: list[str] | str) -> _Row:

@@ -409,3 +409,18 @@ def test_masks_beside_photos_are_no_photos(tmp_path: Path) -> None:
     names = [Path(entry.location).name for entry in listing.entries]
     assert names == ["00.png", "01.png", "02.png", "carnival_mask.png"] and not listing.rejects
     assert any("coat: 5 masks, such as 00-masklabel.png, are no photos" in note for note in listing.notes)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-32", "cp1252"])
+def test_a_manifest_in_an_encoding_that_cannot_be_told_says_what_to_save_it_as(tmp_path: Path, encoding: str) -> None:
+    text = "style,path,caption\ncoat,00.png,M\u00e4ntel\n"
+    (tmp_path / "m.csv").write_bytes(text.encode(encoding))
+    with pytest.raises(CatalogError, match=r"m.csv is not UTF-8 text .*: save it as UTF-8"):
+        read_source(SourceSpec(str(tmp_path / "m.csv")))
+
+
+def test_a_field_that_is_too_large_costs_its_row_alone(tmp_path: Path) -> None:
+    rows = twelve(tmp_path)
+    rows[3] = f'coat,03.png,"{"x" * 200_000}"'
+    listing = read_source(manifest_of(tmp_path, rows))
+    assert len(listing.entries) == 11 and "field larger than field limit" in reasons(listing)["m.csv:5"]
