@@ -243,8 +243,8 @@ def read_profile(name: str) -> Profile:
             f"no profile {name!r}: use one of {', '.join(profile_names())}, or the path of a .toml file"
         )
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # UnicodeDecodeError is one, too
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
     base = path.absolute().parent
     models = _section(data, "models", path)

@@ -56,7 +56,7 @@ def read_pods(path: Path, pools: Mapping[str, str | None]) -> Asks:
     Raises SettingsError that names file, section and field.
     """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        found = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         told = " ".join(str(error).split())
         raise SettingsError(f"FASHION_PIPELINE_KUBERNETES: {path} cannot be read: {told}") from error

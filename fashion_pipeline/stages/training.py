@@ -98,6 +98,7 @@ def train(
     run: str = "",
 ) -> Trained:
     """Train on the newest curated pairs, or on the random control, by the profile's recipe with some knobs turned."""
+    from fashion_pipeline.ml.training.identity import key_of_before
     from fashion_pipeline.ml.training.results import TrainingResult
 
     curation = store.records.latest("curation", style)
@@ -106,7 +107,8 @@ def train(
     pairs = [pair for pair in Pair.read(curation.table("training_pairs")) if pair.kept != control]
     job = training_job(store, models, curation, recipe, pairs)
     key, identity = models.training_identity(job)
-    found = store.records.whole("training", style, key)
+    keys = (key, key_of_before(identity))
+    found = next((record for each in keys if (record := store.records.whole("training", style, each))), None)
     if found is not None:
         store.records.point(found)
         result = TrainingResult.load(found.path("result.json"))

@@ -32,7 +32,7 @@ class PreferencesFile:
     def read(self) -> Preferences:
         """What it says; the defaults where there is none. Raises StorageError that names file, section and field."""
         path = self.path
-        return self._checked(path.read_text(encoding="utf-8")) if path.exists() else Preferences()
+        return self._checked(self._text()) if path.exists() else Preferences()
 
     def change(self, section: str, style: str | None = None, **values: Any) -> Preferences:
         """Set fields of a section, or of that of a style instead; returns what the file says then.
@@ -43,7 +43,7 @@ class PreferencesFile:
             return self._change(section, style, values)
 
     def _change(self, section: str, style: str | None, values: Mapping[str, Any]) -> Preferences:
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        text = self._text() if self.path.exists() else ""
         self._checked(text)
         document: Any = tomlkit.parse(text)
         if style is None:
@@ -56,6 +56,13 @@ class PreferencesFile:
         checked = self._checked(fresh)
         self._files.place(self.path, lambda temporary: temporary.write_text(fresh, encoding="utf-8"))
         return checked
+
+    def _text(self) -> str:
+        """What it says; some editors mark UTF-8 by three bytes. Raises StorageError."""
+        try:
+            return self.path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise StorageError(f"{self.path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
 
     def _checked(self, text: str) -> Preferences:
         try:

@@ -69,3 +69,14 @@ def test_what_cannot_be_is_not_written(store: Store) -> None:
     with pytest.raises(StorageError, match="not a style name"):
         store.preferences.change("retraining", "Rain Coat", new_photos=1)
     assert store.preferences.path.read_text(encoding="utf-8") == WRITTEN
+
+
+def test_a_file_that_an_editor_has_marked_is_read_and_another_encoding_is_told(store: Store) -> None:
+    store.preferences.change("retraining", new_photos=3)
+    text = store.preferences.path.read_text(encoding="utf-8").replace("\n", "\r\n")
+    store.preferences.path.write_text(text, encoding="utf-8-sig")
+    assert store.preferences.read().retraining.new_photos == 3
+    assert store.preferences.change("retraining", "coat", new_photos=4).rule("coat").new_photos == 4
+    store.preferences.path.write_text(text + "# M\u00e4ntel", encoding="utf-16")
+    with pytest.raises(StorageError, match=r"settings.toml is not UTF-8 text .*: save it as UTF-8"):
+        store.preferences.read()

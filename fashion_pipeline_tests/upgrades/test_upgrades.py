@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from fashion_pipeline.core import tables
 from fashion_pipeline.core.reports.links import version_link
+from fashion_pipeline.ml.training.identity import key_of, key_of_before
 from fashion_pipeline.stages.catalog import catalogue
 from fashion_pipeline.stages.models import Models
 from fashion_pipeline.stages.versions import version_rows
@@ -65,3 +66,10 @@ def test_photos_keep_their_identity_group_and_split(root: Path) -> None:
     store = Store(root)
     before = store.records.latest("catalog", "coat")
     assert catalogue(store, "coat").record == before
+
+
+def test_what_was_trained_is_found_under_its_name(root: Path) -> None:
+    training = Store(root).records.latest("training", "coat")
+    identity = {name: value for name, value in training.made_of.items() if name != "control"}
+    now = {"device": "cuda", "peft": "99", **identity}
+    assert training.key in (key_of(identity), key_of_before(now))

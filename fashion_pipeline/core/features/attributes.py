@@ -83,7 +83,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
     templates of a facet that is not there.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise VocabularyError(f"vocabulary {path}: {error}: restore the file or mend the line") from error
     data.pop("broader", None)

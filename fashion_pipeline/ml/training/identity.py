@@ -46,6 +46,12 @@ def key_of(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([DEFAULTS, identity], sort_keys=True).encode()).hexdigest()[:16]
 
 
+def key_of_before(identity: Mapping[str, Any]) -> str:
+    """The same as versions up to 0.1.0 made it, which did not tell the device and peft: what they trained is found."""
+    known = {name: value for name, value in identity.items() if name not in ("device", "peft")}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def training_device(config: Recipe, device: Device) -> Device:
     """The device with the precision that the recipe asks for; auto is the device's own."""
     return device if config.precision == "auto" else replace(device, precision=config.precision)
