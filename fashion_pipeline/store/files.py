@@ -102,7 +102,7 @@ class Files:
 
     def changing(self, name: str) -> AbstractContextManager[None]:
         """Held while a small file is read, changed and written again, so that no change of another process is lost."""
-        return self.alone(f"changes/{name}", f"{name} of the data root", "a change to it", None, once=True)
+        return self.alone(f"changes/{name}.lock", f"{name} of the data root", "a change to it", None, once=True)
 
     def unfinished(self) -> list[Path]:
         """What `place` was filling when its process was killed; nobody has touched it for an hour."""

@@ -258,7 +258,11 @@ def test_images_are_filed_under_the_batch_shape_that_they_were_drawn_at(
     assert all(chain.store.samples.readable(sample.id) for sample in made.samples)
     monkeypatch.undo()
     again = search(chain.store, chain.models, "coat", budget=12, held_out_products=1, report=lambda _: None)
-    assert not {sample.id for sample in made.samples} & {sample.id for sample in again.samples}
+    assert again.drawn == 0 and {s.id for s in again.samples} == {s.id for s in made.samples}
+    for path in chain.store.samples.all():
+        path.unlink()
+    anew = search(chain.store, chain.models, "coat", budget=12, held_out_products=1, report=lambda _: None)
+    assert not {sample.id for sample in made.samples} & {sample.id for sample in anew.samples}
 
 
 def test_a_budget_that_is_too_small_is_refused_before_a_model_is_loaded(
