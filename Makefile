@@ -11,13 +11,17 @@ help:  ## show the targets
 
 setup: $(VENV)/installed  ## install everything into .venv
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/program: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed: $(VENV)/program
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: setup  ## run the whole chain on a sample style (STYLE=coat, dress, bag or sneaker)
+demo: $(VENV)/program  ## run the whole chain on a sample style (STYLE=coat, dress, bag or sneaker)
 	$(BIN)/fashion-pipeline run --mode full --style $(STYLE) --source data/samples
 
 test: setup  ## run all tests
@@ -27,7 +31,7 @@ mutants: setup  ## plant known mistakes, then small ones all over core/, and see
 	$(BIN)/python -m tools.plant_mutations
 	$(BIN)/mutmut run
 
-ui: setup  ## open the Dagster UI on 127.0.0.1:3000
+ui: $(VENV)/program  ## open the Dagster UI on 127.0.0.1:3000
 	$(BIN)/fashion-pipeline ui
 
 lint: setup  ## style, import rules and types

@@ -25,11 +25,11 @@ from fashion_pipeline.core.prompts.planning import photos_of, plan
 from fashion_pipeline.core.rows import Model, Origin, Pair, Role, Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.settings import read_settings
-from fashion_pipeline.stages.curation import curate_pairs
-from fashion_pipeline.stages.drawing import Studio
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.similarity import measure
-from fashion_pipeline.stages.training import training_job
+from fashion_pipeline.stages.drawing.drawing import Studio
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.prompts.similarity import measure
+from fashion_pipeline.stages.training.curation import curate_pairs
+from fashion_pipeline.stages.training.training import training_job
 from fashion_pipeline.store.files import remove
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store

@@ -29,8 +29,8 @@ from transformers import CLIPImageProcessor, CLIPModel
 from benchmarks.common import timed
 from fashion_pipeline.core.rows import Role
 from fashion_pipeline.settings import PACKAGE
-from fashion_pipeline.stages.drawing import Embedder
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.drawing.drawing import Embedder
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.store import Store
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"

@@ -26,8 +26,8 @@ import psutil
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, TrainingResult
 from fashion_pipeline.settings import PACKAGE
-from fashion_pipeline.stages.models import WEIGHTS, Models
-from fashion_pipeline.stages.trainer import Order, command
+from fashion_pipeline.stages.drawing.models import WEIGHTS, Models
+from fashion_pipeline.stages.training.process import Order, command
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples" / "coat"
 BASE = PACKAGE / "embedded" / "generator"

@@ -25,7 +25,7 @@ from fashion_pipeline.core.prompts.requests import Request
 from fashion_pipeline.core.prompts.search import seed_for
 from fashion_pipeline.ml.diffusion import Generator
 from fashion_pipeline.settings import PACKAGE
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.drawing.models import Models
 
 GARMENTS = ("coat", "handbag", "dress", "watch", "t-shirt", "sneaker", "kurta", "wallet")
 COLOURS = ("black", "blue", "white", "grey", "red", "green")

@@ -25,9 +25,9 @@ import torch
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, TrainingResult
 from fashion_pipeline.settings import PROFILES
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.trainer import FAILURE, Order, command
-from fashion_pipeline.stages.training import OUTCOME
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.training.process import FAILURE, Order, command
+from fashion_pipeline.stages.training.training import OUTCOME
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples" / "coat"
 

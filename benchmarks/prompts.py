@@ -36,11 +36,11 @@ from fashion_pipeline.core.prompts.search import Trial, affordable, successive_h
 from fashion_pipeline.core.rows import Model, Role, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.settings import read_settings
-from fashion_pipeline.stages.drawing import Embedder, Studio
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.prompts import read_candidates, write_candidates
-from fashion_pipeline.stages.search import GUIDANCE_SHARE, plain_candidate, search
-from fashion_pipeline.stages.similarity import measure
+from fashion_pipeline.stages.drawing.drawing import Embedder, Studio
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.prompts.candidates import read_candidates, write_candidates
+from fashion_pipeline.stages.prompts.search import GUIDANCE_SHARE, plain_candidate, search
+from fashion_pipeline.stages.prompts.similarity import measure
 from fashion_pipeline.store.store import Store
 
 THREE = ("plain", "all_attributes", "high_confidence_only")
@@ -92,8 +92,8 @@ def _compared(store: Store, models: Models, style: str, budget: int, products: i
         share = GUIDANCE_SHARE if name == "all" else budget + 1
         with (
             mock.patch.dict(strategies.STRATEGIES, rules, clear=True),
-            mock.patch("fashion_pipeline.stages.prompts.negative_prompt", negative),
-            mock.patch("fashion_pipeline.stages.search.GUIDANCE_SHARE", share),
+            mock.patch("fashion_pipeline.stages.prompts.candidates.negative_prompt", negative),
+            mock.patch("fashion_pipeline.stages.prompts.search.GUIDANCE_SHARE", share),
         ):
             written = write_candidates(store, models, style)
             limits: dict[str, Any] = {"budget": budget, "held_out_products": products}

@@ -10,10 +10,10 @@ from fashion_pipeline.defs.jobs import ASSETS, BY_HAND, CHECKS, JOBS, POOLS, pre
 from fashion_pipeline.defs.lineage import with_source
 from fashion_pipeline.defs.schedules import retraining
 from fashion_pipeline.defs.sensors import new_photos
-from fashion_pipeline.resources.executor import one_process
 from fashion_pipeline.resources.gpu import Gpu
 from fashion_pipeline.resources.models import ModelsResource
 from fashion_pipeline.resources.store import StoreResource
+from fashion_pipeline.running.executor import one_process
 from fashion_pipeline.settings import Settings, read_profile, read_settings
 from fashion_pipeline.store.store import Store
 
@@ -35,7 +35,7 @@ def _executor(settings: Settings) -> dg.ExecutorDefinition:
     """One process a run, or a pod a step where the settings say what those ask for."""
     if not settings.kubernetes:
         return one_process
-    from fashion_pipeline.resources.kubernetes import read_pods, step_pods
+    from fashion_pipeline.running.kubernetes import read_pods, step_pods
 
     return step_pods(read_pods(Path(settings.kubernetes), POOLS), settings.data)
 

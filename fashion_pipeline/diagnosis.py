@@ -109,7 +109,7 @@ def _kubernetes(settings: Settings) -> Finding:
         from dagster import DagsterInstance
 
         from fashion_pipeline.defs.jobs import POOLS
-        from fashion_pipeline.resources.kubernetes import launcher_of, read_pods
+        from fashion_pipeline.running.kubernetes import launcher_of, read_pods
     except ImportError as error:
         mend = "pip install 'fashion-pipeline[kubernetes]', or unset FASHION_PIPELINE_KUBERNETES"
         return name, False, str(error), mend

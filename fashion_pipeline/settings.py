@@ -35,7 +35,7 @@ T = TypeVar("T", bound=BaseModel)
 PACKAGE = Path(__file__).parent
 PROFILES = PACKAGE / "profiles"
 TEMPLATES = PACKAGE / "templates"
-_SHIPPED = frozenset({"e426ba4db3653a1f", "222e52363907e0ea"})
+_SHIPPED = frozenset({"e426ba4db3653a1f", "222e52363907e0ea", "c340c0eaf4885d48"})
 """SHA-256, first 16 digits, of the Dagster configurations of earlier versions."""
 DATABASE = "FASHION_PIPELINE_DATABASE"
 MARK = "remote.json"
@@ -199,7 +199,9 @@ def enter(settings: Settings) -> Settings:
     home.mkdir(parents=True, exist_ok=True)
     configuration = home / "dagster.yaml"
     known = configuration.read_bytes() if configuration.exists() else None
-    if known is None or (known != wanted and _is_ours(known)):
+    if known is not None and not _is_ours(known):  # somebody's own: only what has moved is put right in it
+        wanted = known.replace(b"fashion_pipeline.resources.launcher", b"fashion_pipeline.running.launcher")
+    if known != wanted:
         fresh = home / f".dagster.yaml.{os.getpid()}"
         fresh.write_bytes(wanted)
         fresh.replace(configuration)  # takes the place of a link that leads nowhere, too

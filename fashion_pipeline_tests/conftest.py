@@ -14,14 +14,14 @@ import pytest
 from click.testing import Result
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.core.catalog.sources import read_source
 from fashion_pipeline.defs.jobs import ASSETS, BY_HAND, CATALOG
+from fashion_pipeline.intake.sources import read_source
 from fashion_pipeline.resources.gpu import Gpu
 from fashion_pipeline.resources.models import ModelsResource
 from fashion_pipeline.resources.store import StoreResource
 from fashion_pipeline.settings import PACKAGE, PROFILES
-from fashion_pipeline.stages.intake import take_in
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.catalog.sources import take_in
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.store import Store
 
 os.environ.setdefault("COLUMNS", "160")  # where no terminal says how wide it is

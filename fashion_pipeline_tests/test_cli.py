@@ -24,7 +24,7 @@ from fashion_pipeline.defs.publishing import PublishingConfig
 from fashion_pipeline.defs.samples import SearchConfig
 from fashion_pipeline.defs.training import TrainingConfig
 from fashion_pipeline.settings import PACKAGE, PROFILES, Settings
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import assert_one_message
 
@@ -194,7 +194,7 @@ def test_a_knob_that_cannot_be_is_refused_before_anything_starts(
 ) -> None:
     (tmp_path / "photos" / "coat").mkdir(parents=True)
     (tmp_path / "photos" / "coat" / "a.png").write_bytes(b"x")
-    monkeypatch.setattr("fashion_pipeline.launching.launcher", lambda *_: pytest.fail("a run was started"))
+    monkeypatch.setattr("fashion_pipeline.running.launching.launcher", lambda *_: pytest.fail("a run was started"))
     result = call("run", "--style", "coat", "--source", str(tmp_path / "photos"), "--set", knob)
     assert result.exit_code == 1 and mend in " ".join(result.output.split())
 
@@ -376,7 +376,7 @@ def test_the_doctor_finds_what_a_run_would_trip_over(tmp_path: Path) -> None:
 
 
 def test_words_that_the_text_encoder_cannot_know_are_told() -> None:
-    from fashion_pipeline.stages.models import Models
+    from fashion_pipeline.stages.drawing.models import Models
 
     models = Models("embedded")
     assert models.unknown_words("a photo of a black coat, casual") == []
@@ -543,3 +543,36 @@ def test_a_locale_that_is_not_utf_8_is_to_blame_and_not_the_name(tmp_path: Path,
         told = (ended.stdout + ended.stderr).decode(errors="replace")
         assert ended.returncode == 1 and "Traceback" not in told
         assert "locale's encoding is" in told and "set LC_ALL=C.UTF-8" in told, told
+
+
+BY = ("encoder", "judge")
+
+
+def test_a_run_ends_with_a_line_on_each_thing_that_people_want_to_know(root: Path) -> None:
+    store = Store(root)
+
+    def cell(model: str, measure: str, mean: float) -> dict[str, object]:
+        place = {"model": model, "prompt": "plain", "measure": measure, "split": "dev"}
+        return place | {"mean": mean, "low": None, "high": None, "n": 48}
+
+    figures = (("original", 0.4, 0.5), ("specialised", 0.7, 0.6))
+    scores = [cell(name, by, mean) for name, *means in figures for by, mean in zip(BY, means, strict=True)]
+    report = {"style": "coat", "optimized_prompt": "a red coat", "strategy": "top_k", "scores": scores, "model": "v1"}
+    report |= {"verdict": "better", "reason": "Closer by both."}
+    store.records.add("model", "coat", key="v1")
+    store.records.add("evaluation", "coat", files={"report.json": report, "report.html": "<p>page</p>"})
+    told = api.outcome("coat")
+    assert told["did it help"] == "better. Closer by both."
+    assert told["similarity"] == (
+        "encoder 0.400 → 0.700, judge 0.500 → 0.600 (plain prompt, original → specialised; 48 products)"
+    )
+    assert told["best prompt"] == "a red coat  (top_k)" and told["model"].endswith("not published")
+    assert told["report"].endswith("report.html") and told["next"] == "fashion-pipeline report --style coat --open"
+    (root / "model").mkdir()
+    store.versions.assemble("coat", "v1", root / "model", {}, {})
+    store.versions.hold("coat", "v1")
+    assert "waits for approval" in api.outcome("coat")["model"]
+    assert api.outcome("coat")["next"] == "fashion-pipeline publish --style coat"
+    store.versions.promote("coat", "v1")
+    assert api.outcome("coat")["model"].endswith("v1, in use")
+    assert api.outcome("coat")["next"] == 'fashion-pipeline generate --style coat --prompt "a red coat"'

@@ -1,10 +1,12 @@
 """Where the data lies and which models are used."""
 
 import hashlib
+import importlib
 import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fashion_pipeline.settings import (
     PROFILES,
@@ -56,6 +58,21 @@ def test_a_dagster_configuration_that_was_edited_is_kept(tmp_path: Path, monkeyp
     enter(settings)
     assert configuration.read_text() == "edited: true"
     assert os.environ["DAGSTER_HOME"] == str(configuration.parent)
+
+
+def test_an_edited_dagster_configuration_finds_the_launcher_where_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(tmp_path / "data", "embedded", "auto", "auto")
+    for name in settings.environment():
+        monkeypatch.setenv(name, "before")
+    configuration = enter(settings).dagster_home / "dagster.yaml"
+    edited = "# ours\n" + configuration.read_text()
+    configuration.write_text(edited.replace("fashion_pipeline.running.launcher", "fashion_pipeline.resources.launcher"))
+    enter(settings)
+    assert configuration.read_text() == edited
+    launcher = yaml.safe_load(edited)["run_launcher"]
+    assert hasattr(importlib.import_module(launcher["module"]), launcher["class"])
 
 
 def test_a_dagster_configuration_of_an_earlier_version_is_replaced_unless_it_was_edited(

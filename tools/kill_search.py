@@ -18,14 +18,14 @@ import time
 from pathlib import Path
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.core.catalog.sources import read_source
+from fashion_pipeline.intake.sources import read_source
 from fashion_pipeline.settings import read_profile
-from fashion_pipeline.stages.catalog import catalogue
-from fashion_pipeline.stages.features import describe
-from fashion_pipeline.stages.intake import take_in
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.prompts import write_candidates
-from fashion_pipeline.stages.search import search
+from fashion_pipeline.stages.catalog.catalog import catalogue
+from fashion_pipeline.stages.catalog.features import describe
+from fashion_pipeline.stages.catalog.sources import take_in
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.prompts.candidates import write_candidates
+from fashion_pipeline.stages.prompts.search import search
 from fashion_pipeline.store.store import Store
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"

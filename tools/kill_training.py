@@ -17,8 +17,8 @@ from pathlib import Path
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair
 from fashion_pipeline.settings import PACKAGE
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.trainer import Order, command
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.training.process import Order, command
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples" / "coat"
 METHODS = {

@@ -16,9 +16,9 @@ from PIL import Image
 
 from fashion_pipeline.core.catalog.fingerprints import Fingerprints, near_duplicates
 from fashion_pipeline.core.catalog.listing import Entry, SourceSpec
-from fashion_pipeline.core.catalog.photos import content_id, open_photo
-from fashion_pipeline.core.catalog.sources import read_source
 from fashion_pipeline.core.catalog.splits import split_of
+from fashion_pipeline.intake.photos import content_id, open_photo
+from fashion_pipeline.intake.sources import read_source
 
 STYLES = ("bag", "coat", "dress", "sneaker")
 QUOTAS = {"search": 96, "dev": 48, "test": 16}

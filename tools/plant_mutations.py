@@ -23,31 +23,31 @@ COPIED = (
 CHAIN = "fashion_pipeline_tests/defs/test_chain.py"
 FAULTS = "fashion_pipeline_tests/stages/test_faults.py"
 FINETUNING = "fashion_pipeline_tests/ml/training"
-TRAINER = "fashion_pipeline_tests/stages/test_trainer.py"
-PUBLISHING = "fashion_pipeline_tests/stages/test_publishing.py"
-EVALUATION = "fashion_pipeline_tests/stages/test_evaluation.py"
-WITHDRAWING = "fashion_pipeline_tests/stages/test_withdrawing.py"
-FEATURES = "fashion_pipeline_tests/stages/test_features.py"
+TRAINER = "fashion_pipeline_tests/stages/training/test_process.py"
+PUBLISHING = "fashion_pipeline_tests/stages/publishing/test_publishing.py"
+EVALUATION = "fashion_pipeline_tests/stages/evaluation/test_evaluation.py"
+WITHDRAWING = "fashion_pipeline_tests/stages/publishing/test_withdrawing.py"
+FEATURES = "fashion_pipeline_tests/stages/catalog/test_features.py"
 SENSORS = "fashion_pipeline_tests/defs/test_sensors.py"
 SCHEDULES = "fashion_pipeline_tests/defs/test_schedules.py"
 MONTH = "fashion_pipeline_tests/defs/test_month.py"
 STEPS = "fashion_pipeline_tests/resources/test_steps.py"
 PAGES = "fashion_pipeline_tests/web/test_pages.py"
-LIVENESS = "fashion_pipeline_tests/resources/test_liveness.py"
+LIVENESS = "fashion_pipeline_tests/running/test_liveness.py"
 DAMAGE = "fashion_pipeline_tests/stages/test_damage.py"
-HOSTILE = "fashion_pipeline_tests/core/catalog/test_hostile.py"
+HOSTILE = "fashion_pipeline_tests/intake/test_hostile.py"
 SECURITY = "fashion_pipeline_tests/security"
 FINGERPRINTS = "fashion_pipeline_tests/core/catalog/test_fingerprints.py"
-ASSEMBLING = "fashion_pipeline_tests/core/catalog/test_assembling.py"
-BUCKETS = "fashion_pipeline_tests/core/catalog/test_buckets.py"
+ASSEMBLING = "fashion_pipeline_tests/intake/test_assembling.py"
+BUCKETS = "fashion_pipeline_tests/intake/test_buckets.py"
 REMOTE = "fashion_pipeline_tests/store/test_remote.py"
-RAY = "fashion_pipeline_tests/stages/test_ray.py"
+RAY = "fashion_pipeline_tests/stages/drawing/test_ray.py"
 ANYWHERE = "fashion_pipeline_tests/stages/test_anywhere.py"
 KUBERNETES = "fashion_pipeline_tests/deployment/test_kubernetes.py"
 STORE = "fashion_pipeline_tests/store/test_store.py"
 PRUNING = "fashion_pipeline_tests/store/test_pruning.py"
 COMMAND = "fashion_pipeline_tests/test_cli.py"
-SOURCES = "fashion_pipeline_tests/core/catalog/test_sources.py"
+SOURCES = "fashion_pipeline_tests/intake/test_sources.py"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a version's page is made of the newest records",
-        "stages/trails.py",
+        "stages/publishing/trails.py",
         "    made, withdrawn = trail_of(store, style, version), store.withdrawals.ids()\n",
         '    newest = store.records.ancestry(store.records.latest("evaluation", style))\n'
         "    made, withdrawn = {k: Made(k, r.folder) for k, r in newest.items()}, store.withdrawals.ids()\n",
@@ -112,7 +112,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a withdrawn photo is shown on the page of a version",
-        "stages/trails.py",
+        "stages/publishing/trails.py",
         "        return None if id_ in withdrawn else version_photo_link(style, version, id_)",
         "        return version_photo_link(style, version, id_)",
         (PAGES,),
@@ -147,35 +147,35 @@ MUTATIONS = (
     ),
     Mutation(
         "copies are looked for by the judge alone, which misses blurred ones",
-        "stages/memorisation.py",
+        "stages/evaluation/memorisation.py",
         "    for by, embedder in embedders.items():\n        known",
         "    for by, embedder in list(embedders.items())[:1]:\n        known",
         (EVALUATION,),
     ),
     Mutation(
         "a run publishes what a person took back",
-        "stages/publishing.py",
+        "stages/publishing/publishing.py",
         '    if report["model"] in pointer.rolled_back:\n',
         "    if False:\n",
         (PUBLISHING,),
     ),
     Mutation(
         "what waits is approved over a version that it was not compared with",
-        "stages/publishing.py",
+        "stages/publishing/publishing.py",
         'if pointer.version is not None and report["champion"] != pointer.version:',
         "if False:",
         (PUBLISHING,),
     ),
     Mutation(
         "a copy of a withdrawn photo is taken in again",
-        "core/catalog/assembling.py",
+        "intake/assembling.py",
         "        elif place in near:\n",
         "        elif False:\n",
         (WITHDRAWING,),
     ),
     Mutation(
         "an upload takes the photos along",
-        "stages/uploading.py",
+        "stages/publishing/uploading.py",
         "if everything or (path.parts[0] != TRAIL and path.name != PAGE)]",
         "]",
         (WITHDRAWING,),
@@ -196,37 +196,37 @@ MUTATIONS = (
     ),
     Mutation(
         "anchors from dev",
-        "stages/similarity.py",
+        "stages/prompts/similarity.py",
         "own = [photo for photo in store.photos(catalog) if photo.split == Split.SEARCH]",
         "own = [photo for photo in store.photos(catalog) if photo.split == Split.DEV]",
         (CHAIN,),
     ),
     Mutation(
         "anchors from dev photos of other styles",
-        "stages/features.py",
+        "stages/catalog/features.py",
         "search = [at for at, photo in enumerate(photos) if photo.split == Split.SEARCH]",
         "search = list(range(len(photos)))",
         (CHAIN,),
     ),
     Mutation(
         "attributes of dev and test photos shape prompts",
-        "stages/features.py",
+        "stages/catalog/features.py",
         "search = [photo.id for photo in photos if photo.split == Split.SEARCH]",
         "search = [photo.id for photo in photos]",
         (CHAIN,),
     ),
     Mutation(
         "prompts searched on dev",
-        "stages/search.py",
+        "stages/prompts/search.py",
         "photos_of(photos, Split.SEARCH)",
         "photos_of(photos, Split.DEV)",
         (CHAIN,),
     ),
     Mutation(
         "published is the newest training, not the one that was evaluated",
-        "stages/publishing.py",
-        'training = store.records.input(evaluation, "training")',
-        'training = store.records.latest("training", style)',
+        "stages/publishing/publishing.py",
+        'training = store.records.input(evaluation, "training")\n    models',
+        'training = store.records.latest("training", style)\n    models',
         (PUBLISHING,),
     ),
     Mutation(
@@ -238,25 +238,25 @@ MUTATIONS = (
     ),
     Mutation(
         "curation threshold at the lower anchor",
-        "stages/curation.py",
+        "stages/training/curation.py",
         "    captions = photo_captions(store, models, features, strategy)",
-        "    from fashion_pipeline.stages.similarity import style_anchors\n"
+        "    from fashion_pipeline.stages.prompts.similarity import style_anchors\n"
         '    threshold = style_anchors(store, catalog, "encoder", model).anchors.across\n'
         "    captions = photo_captions(store, models, features, strategy)",
         (CHAIN,),
     ),
     Mutation(
         "specialised equals original in the evaluation",
-        "stages/evaluation.py",
+        "stages/evaluation/evaluation.py",
         "folder=challenger.folder, lora=challenger.lora)",
         "folder=None)",
         (CHAIN,),
     ),
     Mutation(
         "training on the random control",
-        "stages/training.py",
-        "if pair.kept != control",
-        "if pair.kept == control",
+        "stages/training/training.py",
+        'table("training_pairs")) if pair.kept != control',
+        'table("training_pairs")) if pair.kept == control',
         (CHAIN,),
     ),
     Mutation(
@@ -275,21 +275,21 @@ MUTATIONS = (
     ),
     Mutation(
         "the champion need not be beaten",
-        "stages/publishing.py",
+        "stages/publishing/publishing.py",
         'if against["verdict"] == "better":',
         "if against:",
         (PUBLISHING,),
     ),
     Mutation(
         "near-duplicates of held-out photos are trained on",
-        "core/catalog/assembling.py",
+        "intake/assembling.py",
         "return sorted({there[i] for i, j, _ in known.near(known_prints(own)) if out[j]})",
         "return []",
         (FAULTS,),
     ),
     Mutation(
         "weights are chosen by photos that were trained on",
-        "stages/curation.py",
+        "stages/training/curation.py",
         "if photo.product_group not in validation",
         "if photo",
         (CHAIN,),
@@ -331,14 +331,14 @@ MUTATIONS = (
     ),
     Mutation(
         "the daemon takes every run for alive",
-        "resources/launcher.py",
+        "running/launcher.py",
         "if is_dead(self._instance, store, run):",
         "if False:",
         (LIVENESS,),
     ),
     Mutation(
         "a photo that was replaced is taken for the one that was catalogued",
-        "core/catalog/photos.py",
+        "intake/photos.py",
         "    if content and content_id(data) != content:\n",
         "    if False:\n",
         (FAULTS,),
@@ -352,14 +352,14 @@ MUTATIONS = (
     ),
     Mutation(
         "large photos are decoded all at once",
-        "core/catalog/decoding.py",
+        "intake/decoding.py",
         "            with self._one_large_at_a_time:\n",
         "            with suppress():\n",
         (HOSTILE,),
     ),
     Mutation(
         "links out of a source are followed",
-        "core/catalog/sources.py",
+        "intake/sources.py",
         "return not path.resolve().is_relative_to(root.resolve())",
         "return False",
         (f"{SECURITY}/test_paths.py",),
@@ -401,7 +401,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a launch undoes the approval that a style needs",
-        "stages/publishing.py",
+        "stages/publishing/publishing.py",
         'if "required" in (approval, chosen) and store',
         'if approval == "required" and store',
         (PUBLISHING,),
@@ -422,7 +422,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a model that was trained on a withdrawn photo is published",
-        "stages/publishing.py",
+        "stages/publishing/publishing.py",
         "if withdrawn := len(trained_ids(store, training) & store.withdrawals.ids()):",
         "if withdrawn := 0:",
         (WITHDRAWING,),
@@ -494,14 +494,14 @@ MUTATIONS = (
     ),
     Mutation(
         "near-duplicates in two splits of two styles are not seen",
-        "core/catalog/assembling.py",
+        "intake/assembling.py",
         "if i < j or j >= own]",
         "if i < j < own]",
         (ASSEMBLING,),
     ),
     Mutation(
         "the pieces of a worker that died are forgotten",
-        "stages/on_ray.py",
+        "stages/drawing/on_ray.py",
         "left.extendleft([given] if given is not None else [])",
         "left.extendleft([])",
         (RAY,),
@@ -547,14 +547,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a manifest in a bucket may name photos elsewhere",
-        "core/catalog/buckets.py",
+        "intake/buckets.py",
         'if is_url(relative) or relative.startswith("/") or ".." in PurePosixPath(relative).parts:',
         "if False:",
         (BUCKETS,),
     ),
     Mutation(
         "processes of a training meet where everybody can",
-        "stages/together.py",
+        "stages/training/together.py",
         '"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"',
         '"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "0"',
         (f"{SECURITY}/test_listening.py",),
@@ -582,28 +582,28 @@ MUTATIONS = (
     ),
     Mutation(
         "a node of a Ray cluster does not find samples of another machine",
-        "stages/on_ray.py",
+        "stages/drawing/on_ray.py",
         "        _here(Path(picture.location))\n",
         "        pass\n",
         (RAY,),
     ),
     Mutation(
         "light steps ask for a card",
-        "resources/kubernetes.py",
+        "running/kubernetes.py",
         "HEAVY if pool == POOL else LIGHT",
         "HEAVY if pool != POOL else LIGHT",
         (KUBERNETES,),
     ),
     Mutation(
         "a step whose pod was killed ends the run",
-        "resources/kubernetes.py",
+        "running/kubernetes.py",
         "lost = err_info.cls_name is None",
         "lost = err_info.cls_name is not None",
         (KUBERNETES,),
     ),
     Mutation(
         "a run on Kubernetes holds no lock of its style",
-        "resources/kubernetes.py",
+        "running/kubernetes.py",
         "with working(self._store, run, plan_context.instance, plan_context.log):",
         "if working:",
         (KUBERNETES,),
@@ -617,21 +617,21 @@ MUTATIONS = (
     ),
     Mutation(
         "one late lease ends a run",
-        "resources/liveness.py",
+        "running/liveness.py",
         "missed = missed + 1 if gone() else 0",
         "missed = needed if gone() else 0",
         (LIVENESS,),
     ),
     Mutation(
         "runs that Kubernetes started are buried while they wait for a node",
-        "resources/liveness.py",
+        "running/liveness.py",
         "    if not isinstance(instance.run_launcher, DefaultRunLauncher):\n        return []\n",
         "",
         (LIVENESS,),
     ),
     Mutation(
         "a style of a manifest is listed with others",
-        "core/catalog/manifests.py",
+        "intake/manifests.py",
         "if style and taken.style != style:",
         "if style and taken.style == style:",
         (SOURCES,),

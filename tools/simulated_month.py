@@ -20,16 +20,16 @@ from typing import Any
 import dagster as dg
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.core.catalog.sources import read_source
 from fashion_pipeline.defs.jobs import ASSETS, CATALOG
 from fashion_pipeline.defs.schedules import is_due, scheduled_runs
 from fashion_pipeline.defs.sensors import TAKE_IN, new_photos
+from fashion_pipeline.intake.sources import read_source
 from fashion_pipeline.resources.gpu import Gpu
 from fashion_pipeline.resources.models import ModelsResource
-from fashion_pipeline.resources.runs import PARTITION, REASON
 from fashion_pipeline.resources.store import StoreResource
-from fashion_pipeline.stages.intake import take_in
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.running.runs import PARTITION, REASON
+from fashion_pipeline.stages.catalog.sources import take_in
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.store import Store
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"

@@ -75,10 +75,10 @@ def run_all(folder: Path, count: int) -> int:
     styles = make_styles(folder / "data" / "raw", count)
 
     from fashion_pipeline.api.common import open_store
-    from fashion_pipeline.core.catalog.sources import read_source
-    from fashion_pipeline.launching import launcher
+    from fashion_pipeline.intake.sources import read_source
+    from fashion_pipeline.running.launching import launcher
     from fashion_pipeline.settings import enter, read_settings
-    from fashion_pipeline.stages.intake import known_sources, take_in
+    from fashion_pipeline.stages.catalog.sources import known_sources, take_in
 
     enter(read_settings())
     store = open_store()
@@ -123,7 +123,7 @@ def _judge(instance: object, runs: list[str]) -> int:
     from dagster import DagsterEventType, DagsterInstance
 
     from fashion_pipeline.defs.jobs import ASSETS
-    from fashion_pipeline.resources.gpu import POOL
+    from fashion_pipeline.running.runs import POOL
 
     assert isinstance(instance, DagsterInstance)
     pooled = {asset.key.to_user_string() for asset in ASSETS if asset.op.pool == POOL}

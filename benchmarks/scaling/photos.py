@@ -25,13 +25,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import write_json
-from fashion_pipeline.core.catalog.idx import read_idx
 from fashion_pipeline.core.catalog.listing import SourceSpec, style_slug
-from fashion_pipeline.core.catalog.sources import FASHION_MNIST, read_source
-from fashion_pipeline.stages.catalog import catalogue
-from fashion_pipeline.stages.features import describe
-from fashion_pipeline.stages.intake import take_in
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.intake.idx import read_idx
+from fashion_pipeline.intake.sources import FASHION_MNIST, read_source
+from fashion_pipeline.stages.catalog.catalog import catalogue
+from fashion_pipeline.stages.catalog.features import describe
+from fashion_pipeline.stages.catalog.sources import take_in
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.store import Store
 
 SOURCE = Path("/usr/share/datasets/fashion-mnist")

@@ -35,10 +35,10 @@ from fashion_pipeline.core.prompts.search import Standing, by_candidate
 from fashion_pipeline.core.reports.figures import summary
 from fashion_pipeline.core.rows import Role, rows_of
 from fashion_pipeline.core.tables import rows_to_table, schema
-from fashion_pipeline.stages.curation import curate_pairs
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.search import figures_of
-from fashion_pipeline.stages.similarity import compare_samples
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.prompts.search import figures_of
+from fashion_pipeline.stages.prompts.similarity import compare_samples
+from fashion_pipeline.stages.training.curation import curate_pairs
 from fashion_pipeline.store.store import Store
 
 STYLE = "coat"

@@ -55,10 +55,10 @@ def main(count: int, root: Path) -> None:
 
     from fashion_pipeline import api
     from fashion_pipeline.defs.sensors import new_photos
-    from fashion_pipeline.stages.catalog import catalogue
-    from fashion_pipeline.stages.models import Models
-    from fashion_pipeline.stages.pages import index_page
-    from fashion_pipeline.stages.similarity import style_anchors
+    from fashion_pipeline.stages.catalog.catalog import catalogue
+    from fashion_pipeline.stages.drawing.models import Models
+    from fashion_pipeline.stages.pages.pages import index_page
+    from fashion_pipeline.stages.prompts.similarity import style_anchors
     from fashion_pipeline.store.store import Store
 
     store, models = Store(root), Models.of(settings)
@@ -89,10 +89,10 @@ def _tell(what: str, work: Callable[[], object]) -> None:
 def _plant(root: Path, count: int) -> None:
     import dagster as dg
 
-    from fashion_pipeline.core.catalog.listing import SourceSpec, listing_state
-    from fashion_pipeline.core.catalog.sources import read_source
+    from fashion_pipeline.core.catalog.listing import SourceSpec
     from fashion_pipeline.defs.styles import styles
-    from fashion_pipeline.stages.intake import take_in
+    from fashion_pipeline.intake.sources import listing_state, read_source
+    from fashion_pipeline.stages.catalog.sources import take_in
     from fashion_pipeline.store.store import Store
 
     store, random = Store(root), np.random.default_rng(0)
@@ -121,9 +121,9 @@ def _plant(root: Path, count: int) -> None:
 def _describe(store: Any, style: str, locations: list[str], root: Path) -> None:
     """A catalog of photos that are all in `search`, and a description with an embedding each."""
     from fashion_pipeline.core.catalog.fingerprints import fingerprint
-    from fashion_pipeline.core.catalog.photos import content_id, read_bytes
     from fashion_pipeline.core.rows import Role
-    from fashion_pipeline.stages.features import SUMMARY
+    from fashion_pipeline.intake.photos import content_id, read_bytes
+    from fashion_pipeline.stages.catalog.features import SUMMARY
 
     rows = []
     for location in locations:

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from benchmarks.common import timed
 from benchmarks.embedding import SIZE, jpeg_files
 from benchmarks.scaling.photos import ONE_THREAD
-from fashion_pipeline.stages import on_ray
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.on_ray import OnRay
-from fashion_pipeline.stages.spread import Picture, embed_here
+from fashion_pipeline.stages.drawing import on_ray
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.drawing.on_ray import OnRay
+from fashion_pipeline.stages.drawing.spread import Picture, embed_here
 
 PIECE = 32
 

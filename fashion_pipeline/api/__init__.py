@@ -11,7 +11,7 @@ print(api.compare("coat")["verdict"])
 
 from fashion_pipeline.api.automation import alerts, automate, automation, try_alerts
 from fashion_pipeline.api.common import Tell
-from fashion_pipeline.api.reading import compare, evaluate, generate, report, report_page, sql, styles
+from fashion_pipeline.api.reading import compare, evaluate, generate, outcome, report, report_page, sql, styles
 from fashion_pipeline.api.releases import (
     delete_version,
     publish,
@@ -57,6 +57,7 @@ __all__ = [
     "generate",
     "move",
     "optimize_prompts",
+    "outcome",
     "publish",
     "remove",
     "report",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fashion_pipeline.settings import read_settings
 
 if TYPE_CHECKING:
-    from fashion_pipeline.stages.models import Models
+    from fashion_pipeline.stages.drawing.models import Models
     from fashion_pipeline.store.store import Store
 
 Tell = Callable[[str], None]
@@ -23,7 +23,7 @@ def open_store() -> "Store":
 
 def open_models() -> "Models":
     """The models of this process's settings."""
-    from fashion_pipeline.stages.models import Models
+    from fashion_pipeline.stages.drawing.models import Models
 
     return Models.of(read_settings())
 

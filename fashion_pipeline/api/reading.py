@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def compare(style: str) -> dict[str, Any]:
     """The stored comparison of original and specialised model, or the prompt report where nothing was trained yet."""
-    from fashion_pipeline.stages.reports import REPORT
+    from fashion_pipeline.stages.pages.reports import REPORT
 
     store, style = open_store(), style_slug(style)
     evaluation = store.records.newest("evaluation", style)
@@ -29,9 +29,59 @@ def compare(style: str) -> dict[str, Any]:
 
 def report(style: str) -> dict[str, Any]:
     """The newest report of a style as JSON. Raises StorageError for a style that never ran."""
-    from fashion_pipeline.stages.reports import REPORT
+    from fashion_pipeline.stages.pages.reports import REPORT
 
     return _newest_report(style).json(REPORT)
+
+
+def outcome(style: str) -> dict[str, str]:
+    """What came of a style's newest run, in a sentence each: `did it help`, `similarity`, `best prompt`, `model`,
+    `report` and `next`. Raises StorageError for a style that never ran."""
+    from fashion_pipeline.stages.training.training import MODEL
+
+    store, style = open_store(), style_slug(style)
+    found = report(style)
+    on_prompt = found.get("prompt_verdict") or {}
+    verdict, reason = found["verdict"] or on_prompt.get("verdict", "not compared"), found["reason"]
+    pointer, version = store.versions.pointer(style), found.get("model")
+    draw = f'fashion-pipeline generate --style {style} --prompt "{found["optimized_prompt"]}"'
+    if version is None:
+        model, following = "none was trained", f"fashion-pipeline run --style {style} --mode finetune"
+    elif version == pointer.version:
+        model, following = f"{store.versions.folder(style, version)}, in use", draw
+    elif version == pointer.waiting:
+        model = f"{store.versions.folder(style, version)}, waits for approval"
+        following = f"fashion-pipeline publish --style {style}"
+    else:
+        folder = store.records.latest("model", style).folder / MODEL
+        kept = f"; version {pointer.version} stays in use" if pointer.version else ""
+        model, following = f"{folder}, not published{kept}", f"fashion-pipeline report --style {style} --open"
+    return {
+        "did it help": f"{verdict}. {reason or on_prompt.get('reason', '')}".strip(),
+        "similarity": _similarity(found),
+        "best prompt": f"{found['optimized_prompt']}  ({found['strategy']})",
+        "model": model,
+        "report": str(report_page(style)),
+        "next": following,
+    }
+
+
+def _similarity(report: dict[str, Any]) -> str:
+    """Before → after on dev by encoder and judge, with the plain prompt where something was trained."""
+    means = {
+        (score["measure"], score["model"], score["prompt"]): score
+        for score in report["scores"]
+        if score["split"] == Split.DEV
+    }
+    after = ("specialised", "plain") if ("encoder", "specialised", "plain") in means else ("original", "best")
+    told = []
+    for measure in ("encoder", "judge"):
+        before, then = means.get((measure, "original", "plain")), means.get((measure, *after))
+        if before and then:
+            told.append(f"{measure} {before['mean']:.3f} → {then['mean']:.3f}")
+            products = then["n"]
+    what = "plain prompt, original → specialised" if after[0] == "specialised" else "original, plain → best prompt"
+    return f"{', '.join(told)} ({what}; {products} products)" if told else "not measured"
 
 
 def report_page(style: str | None = None, language: str = ENGLISH) -> Path:
@@ -39,7 +89,7 @@ def report_page(style: str | None = None, language: str = ENGLISH) -> Path:
 
     Raises StorageError for a style that never ran, ValueError for an unknown language.
     """
-    from fashion_pipeline.stages.pages import index_page, page_of
+    from fashion_pipeline.stages.pages.pages import index_page, page_of
 
     with speaking(language):
         if style is None:
@@ -56,8 +106,8 @@ def evaluate(
     Raises ModelError for a file that does not fit the profile's generator, StorageError for a style that was not
     described yet.
     """
-    from fashion_pipeline.stages.foreign_weights import evaluate_weights
-    from fashion_pipeline.stages.reports import PAGE
+    from fashion_pipeline.stages.evaluation.foreign_weights import evaluate_weights
+    from fashion_pipeline.stages.pages.reports import PAGE
 
     path = Path(weights).expanduser().resolve()
     report = tell or (lambda text: print(text, file=sys.stderr))
@@ -131,7 +181,7 @@ def sql(query: str, tell: Tell | None = None) -> "pa.Table":
 
 
 def _why_not_published(style: str) -> str:
-    from fashion_pipeline.stages.reports import REPORT
+    from fashion_pipeline.stages.pages.reports import REPORT
 
     evaluation = open_store().records.newest("evaluation", style)
     if evaluation is None:
@@ -141,7 +191,7 @@ def _why_not_published(style: str) -> str:
 
 
 def _newest_report(style: str) -> "Record":
-    from fashion_pipeline.stages.reports import newest_report
+    from fashion_pipeline.stages.pages.reports import newest_report
     from fashion_pipeline.store.errors import StorageError
 
     store, style = open_store(), style_slug(style)
@@ -183,7 +233,7 @@ def _photo_counts(store: "Store", style: str) -> dict[str, int]:
 
 
 def _reported(store: "Store", kind: str, style: str, field: str) -> Any:
-    from fashion_pipeline.stages.reports import REPORT
+    from fashion_pipeline.stages.pages.reports import REPORT
 
     found = store.records.newest(kind, style)
     return found.json(REPORT)[field] if found else None

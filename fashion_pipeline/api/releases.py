@@ -8,7 +8,7 @@ from fashion_pipeline.core.catalog.listing import style_slug
 from fashion_pipeline.settings import enter, read_settings
 
 if TYPE_CHECKING:
-    from fashion_pipeline.stages.publishing import Published
+    from fashion_pipeline.stages.publishing.publishing import Published
     from fashion_pipeline.store.store import Store
 
 
@@ -19,8 +19,8 @@ def publish(style: str, version: str | None = None) -> "Published":
     only if its evaluation says so, and `Published.reason` tells. Raises StorageError for a version that is not there.
     """
     from fashion_pipeline.core.texts import text
-    from fashion_pipeline.stages.publishing import Published, approve
-    from fashion_pipeline.stages.publishing import publish as publish_newest
+    from fashion_pipeline.stages.publishing.publishing import Published, approve
+    from fashion_pipeline.stages.publishing.publishing import publish as publish_newest
     from fashion_pipeline.store.files import read_json
     from fashion_pipeline.store.versions import EVALUATION
 
@@ -59,7 +59,7 @@ def unpublish(style: str) -> str:
 
 def versions(style: str) -> list[dict[str, Any]]:
     """The versions of a style, oldest first: state, verdict, gain, the bytes that each costs, withdrawn photos."""
-    from fashion_pipeline.stages.versions import version_rows
+    from fashion_pipeline.stages.publishing.versions import version_rows
 
     return version_rows(open_store(), style_slug(style))
 
@@ -79,8 +79,8 @@ def withdraw(*photos: str) -> list[dict[str, Any]]:
     more, and a version with the `state` "in use" stays so until `unpublish`, `rollback` or a better one takes its
     place. Files are not touched. Raises StorageError for a photo that nobody knows, before any is withdrawn.
     """
-    from fashion_pipeline.launching import opened_instance, report_stale
-    from fashion_pipeline.stages.tracing import find_photos, uses
+    from fashion_pipeline.running.launching import opened_instance, report_stale
+    from fashion_pipeline.stages.publishing.tracing import find_photos, uses
 
     store = open_store()
     found = find_photos(store, photos)
@@ -95,7 +95,7 @@ def withdraw(*photos: str) -> list[dict[str, Any]]:
 
 def stale() -> list[dict[str, Any]]:
     """Every table, weight and version that a withdrawn photo went into and that is still there."""
-    from fashion_pipeline.stages import tracing
+    from fashion_pipeline.stages.publishing import tracing
 
     return [asdict(use) for use in tracing.stale(open_store())]
 
@@ -105,7 +105,7 @@ def trace(what: str, style: str | None = None) -> dict[str, Any]:
 
     Returns `{"version": …}` or `{"photo": …, "uses": […]}`. Raises StorageError for what is neither.
     """
-    from fashion_pipeline.stages.tracing import find_photos, trace_version, uses
+    from fashion_pipeline.stages.publishing.tracing import find_photos, trace_version, uses
 
     store = open_store()
     styles = [style_slug(style)] if style else store.versions.styles()
@@ -126,7 +126,7 @@ def upload(
     The report and the trail show photos and tell their paths: they stay here unless `everything` is asked for. A dry
     run only tells. Raises StorageError, or what huggingface_hub raises.
     """
-    from fashion_pipeline.stages.uploading import files_to_upload, upload_folder
+    from fashion_pipeline.stages.publishing.uploading import files_to_upload, upload_folder
     from fashion_pipeline.store.errors import StorageError
 
     store, style = open_store(), style_slug(style)

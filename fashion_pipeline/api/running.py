@@ -8,20 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from fashion_pipeline.api.common import Tell, open_models, open_store
-from fashion_pipeline.core.catalog.listing import (
-    CatalogError,
-    SourceSpec,
-    first_reasons,
-    listing_state,
-    style_slug,
-)
-from fashion_pipeline.core.objects import is_url
+from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec, first_reasons, style_slug
+from fashion_pipeline.intake.objects import is_url
+from fashion_pipeline.intake.sources import listing_state
 from fashion_pipeline.settings import enter, read_settings
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-    from fashion_pipeline.launching import Event, Launcher
+    from fashion_pipeline.running.launching import Event, Launcher
     from fashion_pipeline.store.store import Store
 
 Mode = Literal["prompt", "finetune", "full"]
@@ -71,7 +66,7 @@ def run(
     what it names; `forget` goes back to the defaults first, except for approval, which only `config` takes away. Raises
     RunError, CatalogError, StorageError, or ValueError for a configuration that cannot be.
     """
-    from fashion_pipeline.launching import Event, launcher
+    from fashion_pipeline.running.launching import Event, launcher
 
     if mode not in JOBS:
         raise ValueError(f"mode {mode!r} is not known: use one of {', '.join(JOBS)}")
@@ -168,8 +163,8 @@ def _cost(instance: "DagsterInstance", store: "Store", style: str, mode: Mode, c
     """What a run costs at most, and how long that takes at the pace of the last one."""
     from fashion_pipeline.core.progress import spoken
     from fashion_pipeline.defs.jobs import defaults
-    from fashion_pipeline.operation import pace
-    from fashion_pipeline.stages.costs import cost_of
+    from fashion_pipeline.running.operation import pace
+    from fashion_pipeline.stages.standing.costs import cost_of
 
     models, usual = open_models(), defaults()
     cost = cost_of(
@@ -200,8 +195,8 @@ def _take_in(
 
     Returns style → state of its photos, and how many there are of the style itself.
     """
-    from fashion_pipeline.core.catalog.sources import read_source
-    from fashion_pipeline.stages.intake import take_in
+    from fashion_pipeline.intake.sources import read_source
+    from fashion_pipeline.stages.catalog.sources import take_in
 
     spec = source_spec(source) if source is not None else store.sources.source(style)
     listing = read_source(spec)
@@ -226,7 +221,7 @@ def _is_described(store: "Store", style: str, state: str) -> bool:
 
 def _prepare(launch: "Launcher", style: str, report: Follow) -> None:
     """Describe the photos of a neighbouring style; its failure does not stop the style that was asked for."""
-    from fashion_pipeline.launching import Event
+    from fashion_pipeline.running.launching import Event
     from fashion_pipeline.store.errors import LockedError
 
     try:
@@ -238,7 +233,7 @@ def _prepare(launch: "Launcher", style: str, report: Follow) -> None:
 
 
 def _tags(style: str, reason: str = "asked for on the command line") -> dict[str, str]:
-    from fashion_pipeline.resources.runs import PROFILE, REASON, STYLE
+    from fashion_pipeline.running.runs import PROFILE, REASON, STYLE
 
     profile = Path(read_settings().profile).stem
     return {PROFILE: profile, STYLE: style, REASON: reason, "started_from": "the command line"}
@@ -250,6 +245,6 @@ def _print_event(style: str, event: "Event") -> None:
 
 
 def _latest_report(kind: str, style: str) -> dict[str, Any]:
-    from fashion_pipeline.stages.reports import REPORT
+    from fashion_pipeline.stages.pages.reports import REPORT
 
     return open_store().records.latest(kind, style_slug(style)).json(REPORT)

@@ -29,8 +29,8 @@ def move(source: str | Path | SourceSpec) -> list[str]:
 
     Photos that are the same keep their product group and split, whatever they are called now. Raises CatalogError.
     """
-    from fashion_pipeline.core.catalog.sources import read_source
-    from fashion_pipeline.stages.intake import take_in
+    from fashion_pipeline.intake.sources import read_source
+    from fashion_pipeline.stages.catalog.sources import take_in
 
     spec = source_spec(source)
     return take_in(open_store(), spec, read_source(spec), move=True)
@@ -41,8 +41,8 @@ def remove(style: str) -> None:
 
     Raises StorageError for an unknown style, LockedError while it is being run.
     """
-    from fashion_pipeline.launching import opened_instance
-    from fashion_pipeline.resources.runs import busy
+    from fashion_pipeline.running.launching import opened_instance
+    from fashion_pipeline.running.runs import busy
     from fashion_pipeline.store.errors import LockedError
 
     store, style = open_store(), style_slug(style)
@@ -59,9 +59,9 @@ def status() -> dict[str, list[dict[str, Any]]]:
 
     Raises StorageError for a settings file that cannot be read.
     """
-    from fashion_pipeline.launching import opened_instance
-    from fashion_pipeline.operation import runs, ticks
-    from fashion_pipeline.stages.status import standings
+    from fashion_pipeline.running.launching import opened_instance
+    from fashion_pipeline.running.operation import runs, ticks
+    from fashion_pipeline.stages.standing.status import standings
     from fashion_pipeline.store.usage import usage
 
     store = open_store()

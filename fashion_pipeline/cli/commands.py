@@ -21,7 +21,7 @@ from fashion_pipeline.cli.console import (
     print_json,
     progress_line,
     show,
-    show_report,
+    show_outcome,
     show_scores,
     warn,
     write_lines,
@@ -107,7 +107,7 @@ def run(
         given = _config(steps, budget, products, knobs or [], prompts or [], rounds, approval)
         with progress_line(style_slug(style)) as follow:
             api.run(style, mode.value, source, given, follow, preset=preset, forget=defaults)
-        show_report(style)
+        show_outcome(style)
 
 
 @app.command()
@@ -240,8 +240,8 @@ def doctor(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
     """Start the Dagster UI and its daemon on this machine; stop them with Ctrl-C."""
-    from fashion_pipeline.launching import opened_instance
-    from fashion_pipeline.resources.liveness import bury_dead_runs
+    from fashion_pipeline.running.launching import opened_instance
+    from fashion_pipeline.running.liveness import bury_dead_runs
     from fashion_pipeline.store.store import Store
     from fashion_pipeline.web.services import run_services
 

@@ -18,7 +18,7 @@ from fashion_pipeline import api
 from fashion_pipeline.settings import SettingsError
 
 if TYPE_CHECKING:
-    from fashion_pipeline.launching import Event
+    from fashion_pipeline.running.launching import Event
 
 SIMILARITY = ("encoder", "judge")
 """Measures of the table that `run` and `report` print; the page has the others."""
@@ -63,7 +63,7 @@ def errors() -> Iterator[None]:
     from fashion_pipeline.core.catalog.listing import CatalogError
     from fashion_pipeline.core.features.attributes import VocabularyError
     from fashion_pipeline.resources.alerting import AlertError
-    from fashion_pipeline.stages.models import ModelError
+    from fashion_pipeline.stages.drawing.models import ModelError
     from fashion_pipeline.store.errors import StorageError
     from fashion_pipeline.web.services import ServiceError
 
@@ -154,10 +154,10 @@ def warn(text: str) -> None:
     err.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
 
 
-def show_report(style: str) -> None:
-    """Print the figures of a style's newest report."""
-    show_scores(api.report(style), api.report_page(style))
-    out.print("Dagster UI: fashion-pipeline ui, then http://127.0.0.1:3000")
+def show_outcome(style: str) -> None:
+    """Print what came of a style's newest run, a line each; the figures are a command further."""
+    for name, told in api.outcome(style).items():
+        out.print(f"{name + ':':13} {told}", markup=False, soft_wrap=True)
 
 
 def show_scores(found: dict[str, Any], page: Path) -> None:

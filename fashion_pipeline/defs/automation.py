@@ -6,7 +6,7 @@ that the sensor `new_photos` or the schedule finds; and what is published is dec
 
 import dagster as dg
 
-from fashion_pipeline.resources.runs import REASON
+from fashion_pipeline.running.runs import REASON
 
 _CHANGED = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
 _IDLE = ~dg.AutomationCondition.any_deps_in_progress() & ~dg.AutomationCondition.in_progress()

@@ -6,7 +6,7 @@ import dagster as dg
 
 from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, markdown, result, row_count
 from fashion_pipeline.resources.steps import step
-from fashion_pipeline.stages.catalog import Catalogued, catalogue
+from fashion_pipeline.stages.catalog.catalog import Catalogued, catalogue
 from fashion_pipeline.store.store import Store
 
 MAX_REJECT_SHARE = 0.5

@@ -8,8 +8,8 @@ from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, markdown, result, row_count
 from fashion_pipeline.defs.similarity import prompt_report, similarity_table
 from fashion_pipeline.resources.steps import step
-from fashion_pipeline.stages.curation import curate_pairs, training_images
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.training.curation import curate_pairs, training_images
 from fashion_pipeline.store.store import Store
 
 

@@ -25,13 +25,13 @@ from fashion_pipeline.defs.metadata import (
 )
 from fashion_pipeline.defs.styles import styles
 from fashion_pipeline.defs.training import specialised_model
-from fashion_pipeline.resources.gpu import POOL
 from fashion_pipeline.resources.steps import step
-from fashion_pipeline.stages.evaluation import Evaluated, evaluate
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.reports import comparison_picture
-from fashion_pipeline.stages.retraining import change_since_evaluated, evaluated_at
-from fashion_pipeline.stages.tracking import track
+from fashion_pipeline.running.runs import POOL
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.evaluation.evaluation import Evaluated, evaluate
+from fashion_pipeline.stages.evaluation.tracking import track
+from fashion_pipeline.stages.pages.reports import comparison_picture
+from fashion_pipeline.stages.standing.retraining import change_since_evaluated, evaluated_at
 from fashion_pipeline.store.store import Store
 
 

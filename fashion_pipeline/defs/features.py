@@ -9,10 +9,10 @@ from fashion_pipeline.core.features.shuffling import SEEN
 from fashion_pipeline.defs.automation import FOLLOWS
 from fashion_pipeline.defs.catalog import raw_images
 from fashion_pipeline.defs.metadata import check, checks, column_schema, common, markdown, result
-from fashion_pipeline.resources.gpu import POOL
 from fashion_pipeline.resources.steps import step
-from fashion_pipeline.stages.features import describe
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.running.runs import POOL
+from fashion_pipeline.stages.catalog.features import describe
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.store import Store
 
 

@@ -16,7 +16,7 @@ from fashion_pipeline.core.reports import links, pictures
 from fashion_pipeline.core.rows import Purpose, Role, Split
 from fashion_pipeline.defs.lineage import column_lineage
 from fashion_pipeline.defs.styles import OWNERS, styles
-from fashion_pipeline.stages.reports import open_or_none
+from fashion_pipeline.stages.pages.reports import open_or_none
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
 

@@ -6,8 +6,8 @@ from fashion_pipeline.defs.configuration import knob, settled
 from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.metadata import check, checks, column_schema, common, markdown, result, row_count
 from fashion_pipeline.resources.steps import step
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.prompts import write_candidates
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.prompts.candidates import write_candidates
 from fashion_pipeline.store.store import Store
 
 

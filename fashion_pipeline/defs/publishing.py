@@ -6,17 +6,17 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from fashion_pipeline.core.catalog.photos import content_id
 from fashion_pipeline.core.reports.links import index_link, version_link, version_report_link
 from fashion_pipeline.defs.automation import FOLLOWS_ANY
 from fashion_pipeline.defs.configuration import settled
 from fashion_pipeline.defs.evaluation import evaluation_report
 from fashion_pipeline.defs.metadata import CODE_VERSION, common, link, markdown
 from fashion_pipeline.defs.styles import OWNERS
+from fashion_pipeline.intake.photos import content_id
 from fashion_pipeline.resources.steps import step
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.pages import index_page
-from fashion_pipeline.stages.publishing import Published, approve, leaderboard_row, publish
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.pages.pages import index_page
+from fashion_pipeline.stages.publishing.publishing import Published, approve, leaderboard_row, publish
 from fashion_pipeline.store.store import Store
 
 

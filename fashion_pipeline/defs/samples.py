@@ -6,10 +6,10 @@ from fashion_pipeline.core.rows import Sample, Split
 from fashion_pipeline.defs.configuration import knob, settled
 from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, markdown, result, row_count
 from fashion_pipeline.defs.prompts import prompt_candidates
-from fashion_pipeline.resources.gpu import POOL
 from fashion_pipeline.resources.steps import step
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.search import Searched, search
+from fashion_pipeline.running.runs import POOL
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.prompts.search import Searched, search
 from fashion_pipeline.store.store import Store
 
 

@@ -11,10 +11,10 @@ from fashion_pipeline.core.automation.reasons import Decision, on_schedule
 from fashion_pipeline.core.catalog.listing import CatalogError
 from fashion_pipeline.defs.jobs import full_pipeline_job
 from fashion_pipeline.defs.styles import styles
-from fashion_pipeline.resources.runs import REASON, busy
+from fashion_pipeline.running.runs import REASON, busy
 from fashion_pipeline.settings import SettingsError
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.retraining import change_now
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.standing.retraining import change_now
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.store import Store
 

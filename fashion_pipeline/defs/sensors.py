@@ -8,17 +8,17 @@ from typing import Any
 import dagster as dg
 
 from fashion_pipeline.core.automation.reasons import Change, at_once
-from fashion_pipeline.core.catalog.listing import CatalogError, listing_state
-from fashion_pipeline.core.catalog.sources import read_source
+from fashion_pipeline.core.catalog.listing import CatalogError
 from fashion_pipeline.core.features.drift import Drift
 from fashion_pipeline.defs.jobs import catalog_job, full_pipeline_job
 from fashion_pipeline.defs.schedules import without_photos
 from fashion_pipeline.defs.styles import styles
-from fashion_pipeline.resources.liveness import bury_dead_runs
-from fashion_pipeline.resources.runs import PARTITION, REASON, busy
-from fashion_pipeline.stages.intake import known_sources, take_in
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.retraining import change_of, position
+from fashion_pipeline.intake.sources import listing_state, read_source
+from fashion_pipeline.running.liveness import bury_dead_runs
+from fashion_pipeline.running.runs import PARTITION, REASON, busy
+from fashion_pipeline.stages.catalog.sources import known_sources, take_in
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.standing.retraining import change_of, position
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.store import Store
 

@@ -17,11 +17,11 @@ from fashion_pipeline.defs.metadata import (
     scores,
 )
 from fashion_pipeline.defs.samples import generated_samples
-from fashion_pipeline.resources.gpu import POOL
 from fashion_pipeline.resources.steps import step
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.reports import report_prompts
-from fashion_pipeline.stages.similarity import compare_samples
+from fashion_pipeline.running.runs import POOL
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.pages.reports import report_prompts
+from fashion_pipeline.stages.prompts.similarity import compare_samples
 from fashion_pipeline.store.store import Store
 
 

@@ -11,13 +11,13 @@ from fashion_pipeline.defs.automation import FOLLOWS
 from fashion_pipeline.defs.configuration import settled
 from fashion_pipeline.defs.curation import curated_subset
 from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, result
-from fashion_pipeline.resources.gpu import POOL
 from fashion_pipeline.resources.steps import step
 from fashion_pipeline.resources.training import trainer
+from fashion_pipeline.running.runs import POOL
 from fashion_pipeline.settings import SettingsError, read_profile, read_settings
-from fashion_pipeline.stages.models import WEIGHTS, Models
-from fashion_pipeline.stages.reports import training_looks
-from fashion_pipeline.stages.training import MODEL, TRAINED, Trained, export, train
+from fashion_pipeline.stages.drawing.models import WEIGHTS, Models
+from fashion_pipeline.stages.pages.reports import training_looks
+from fashion_pipeline.stages.training.training import MODEL, TRAINED, Trained, export, train
 from fashion_pipeline.store.files import size
 from fashion_pipeline.store.store import Store
 

@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel
 
-from fashion_pipeline.core.catalog.photos import padded
+from fashion_pipeline.intake.photos import padded
 from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.sources import find_model, fingerprint, only_errors, quiet, weight_files
 

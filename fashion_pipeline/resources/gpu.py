@@ -1,9 +1,6 @@
-"""The device that heavy steps run on, and the pool that lets one of them use it at a time."""
+"""The device that heavy steps run on."""
 
 import dagster as dg
-
-POOL = "gpu"
-"""Name of the Dagster pool of every step that needs the device; its limit is set in dagster.yaml."""
 
 
 class Gpu(dg.ConfigurableResource):

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 
 from fashion_pipeline.resources.gpu import Gpu
-from fashion_pipeline.stages.models import Models, cards
+from fashion_pipeline.stages.drawing.models import Models, cards
 from fashion_pipeline.store.errors import LockedError
 from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.store import Store

@@ -9,8 +9,8 @@ from dagster_ray import Lifecycle, LocalRay
 from dagster_ray.configs import RayDataExecutionOptions
 
 from fashion_pipeline.resources.models import ModelsResource
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.on_ray import OnRay
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.drawing.on_ray import OnRay
 
 LOCAL = "local"
 """Instead of an address: a cluster of this machine alone, which ends with the run."""

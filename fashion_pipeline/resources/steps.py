@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import dagster as dg
 
 from fashion_pipeline.settings import read_settings
-from fashion_pipeline.stages.models import device_memory, watch_device_memory
-from fashion_pipeline.stages.training import TrainingCrashedError
+from fashion_pipeline.stages.drawing.models import device_memory, watch_device_memory
+from fashion_pipeline.stages.training.training import TrainingCrashedError
 from fashion_pipeline.store.errors import LockedError
 
 F = TypeVar("F", bound=Callable[..., Any])

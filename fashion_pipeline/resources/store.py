@@ -11,8 +11,8 @@ from pathlib import Path
 import dagster as dg
 from dagster import get_dagster_logger
 
-from fashion_pipeline.resources.liveness import ending_with_its_run, watching
-from fashion_pipeline.resources.runs import PARTITION, missing_tags, origin
+from fashion_pipeline.running.liveness import ending_with_its_run, watching
+from fashion_pipeline.running.runs import PARTITION, missing_tags, origin
 from fashion_pipeline.settings import read_settings
 from fashion_pipeline.store.locks import holder, is_held
 from fashion_pipeline.store.store import Store

@@ -14,10 +14,10 @@ from fashion_pipeline.core.repeating import repeating
 from fashion_pipeline.core.reports.links import picture_link
 from fashion_pipeline.core.reports.pictures import markdown_image
 from fashion_pipeline.resources.models import own_cards
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.reports import SAMPLES
-from fashion_pipeline.stages.trainer import FAILURE, Order, command
-from fashion_pipeline.stages.training import Trainer, TrainingCrashedError, TrainingFailedError
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.pages.reports import SAMPLES
+from fashion_pipeline.stages.training.process import FAILURE, Order, command
+from fashion_pipeline.stages.training.training import Trainer, TrainingCrashedError, TrainingFailedError
 from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from fashion_pipeline.core import tables
 from fashion_pipeline.store.embeddings import Embeddings
@@ -117,6 +116,8 @@ def _rows(files: Files, table: str, paths: Sequence[Path]) -> Any:
 
     They are read where they lie: here, or in object storage, if one of them is not here.
     """
+    import pyarrow.dataset as ds  # it loads pandas where that is installed
+
     schema = pa.schema([*tables.schema(table), *_FOLDERS])
     if not paths:
         return schema.empty_table()

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fashion_pipeline.core.linking import link_or_copy
+from fashion_pipeline.intake.linking import link_or_copy
 from fashion_pipeline.store.errors import NewerVersionError, StorageError
 from fashion_pipeline.store.files import Files, read_json, slug
 from fashion_pipeline.store.parquet import in_schema, read_parquet, write_parquet
@@ -50,7 +50,7 @@ KINDS: dict[str, Kind] = {
 Content = str | bytes | Mapping[str, Any] | Path | Callable[[Path], object]
 """A file of a record: text, bytes, values for JSON, a file or folder to copy, or a function that writes to a path.
 
-Weights are linked rather than copied: see `core.linking`.
+Weights are linked rather than copied: see `intake.linking`.
 """
 
 

@@ -30,8 +30,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
-from fashion_pipeline.core.objects import opened, refusal, silence
 from fashion_pipeline.core.repeating import repeating
+from fashion_pipeline.intake.objects import opened, refusal, silence
 from fashion_pipeline.settings import MARK
 from fashion_pipeline.store.errors import LockedError, StorageError
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.core.objects import is_url
+from fashion_pipeline.intake.objects import is_url
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.files import Files, read_json, slug
 

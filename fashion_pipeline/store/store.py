@@ -29,10 +29,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from fashion_pipeline.core import tables
-from fashion_pipeline.core.catalog.assembling import HOMES, Known, known_prints
 from fashion_pipeline.core.catalog.fingerprints import Fingerprints, Gallery
-from fashion_pipeline.core.catalog.photos import located
 from fashion_pipeline.core.rows import Photo
+from fashion_pipeline.intake.assembling import HOMES, Known, known_prints
+from fashion_pipeline.intake.photos import located
 from fashion_pipeline.store.embeddings import PHOTOS, Embeddings
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.files import Files, slug

@@ -17,10 +17,10 @@ from fashion_pipeline.core.catalog.listing import CatalogError
 from fashion_pipeline.core.reports.links import ROOT, page_link
 from fashion_pipeline.core.reports.pictures import jpeg_bytes
 from fashion_pipeline.core.reports.trail import render_trail
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.pages import index_text
-from fashion_pipeline.stages.reports import PAGE
-from fashion_pipeline.stages.trails import version_photo, version_trail
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.pages.pages import index_text
+from fashion_pipeline.stages.pages.reports import PAGE
+from fashion_pipeline.stages.publishing.trails import version_photo, version_trail
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store

@@ -14,7 +14,7 @@ from dagster_webserver.webserver import DagsterWebserver
 from starlette.routing import BaseRoute
 
 from fashion_pipeline.settings import read_settings
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.store import Store
 from fashion_pipeline.web.guard import Guard
 from fashion_pipeline.web.pages import Pages

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fashion_pipeline.launching import interruptions
+from fashion_pipeline.running.launching import interruptions
 from fashion_pipeline.settings import TEMPLATES
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from fashion_pipeline.core.catalog.assembling import build_catalog
 from fashion_pipeline.core.catalog.listing import Listing, SourceSpec
-from fashion_pipeline.core.catalog.sources import read_source
-from fashion_pipeline_tests.core.catalog.planting import NOTHING_KNOWN
+from fashion_pipeline.intake.assembling import build_catalog
+from fashion_pipeline.intake.sources import read_source
+from fashion_pipeline_tests.intake.planting import NOTHING_KNOWN
 
 FOLDER = os.environ.get("FASHION_PRODUCT_PHOTOS", "")
 

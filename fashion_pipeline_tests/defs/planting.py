@@ -5,10 +5,10 @@ from pathlib import Path
 from PIL import Image
 
 from fashion_pipeline.core import tables
-from fashion_pipeline.core.catalog.listing import SourceSpec, listing_state
-from fashion_pipeline.core.catalog.sources import read_source
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.retraining import settings_state
+from fashion_pipeline.core.catalog.listing import SourceSpec
+from fashion_pipeline.intake.sources import listing_state, read_source
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.standing.retraining import settings_state
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 

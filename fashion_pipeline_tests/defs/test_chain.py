@@ -31,11 +31,11 @@ from fashion_pipeline.core.tables import TABLES
 from fashion_pipeline.core.training.curation import validation_photos
 from fashion_pipeline.defs.jobs import ASSETS, CATALOG, FINETUNING
 from fashion_pipeline.defs.training import lora_weights, specialised_model
-from fashion_pipeline.stages.curation import curate_pairs
-from fashion_pipeline.stages.features import style_attributes
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.similarity import style_anchors
-from fashion_pipeline.stages.training import train
+from fashion_pipeline.stages.catalog.features import style_attributes
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.prompts.similarity import style_anchors
+from fashion_pipeline.stages.training.curation import curate_pairs
+from fashion_pipeline.stages.training.training import train
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store

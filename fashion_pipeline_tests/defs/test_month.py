@@ -6,8 +6,8 @@ import dagster as dg
 import numpy as np
 
 from fashion_pipeline.core.rows import Role
-from fashion_pipeline.stages.catalog import catalogue
-from fashion_pipeline.stages.retraining import settings_state
+from fashion_pipeline.stages.catalog.catalog import catalogue
+from fashion_pipeline.stages.standing.retraining import settings_state
 from tools.simulated_month import EXPECTED, World, live, unexpected
 
 

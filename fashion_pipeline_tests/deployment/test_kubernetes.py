@@ -20,11 +20,11 @@ kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kuberne
 pytest.importorskip("dagster_k8s", reason="the extra kubernetes is not installed")
 
 from fashion_pipeline.core.catalog.listing import SourceSpec  # noqa: E402
-from fashion_pipeline.core.catalog.sources import read_source  # noqa: E402
 from fashion_pipeline.defs.jobs import POOLS  # noqa: E402
-from fashion_pipeline.resources.kubernetes import read_pods  # noqa: E402
+from fashion_pipeline.intake.sources import read_source  # noqa: E402
+from fashion_pipeline.running.kubernetes import read_pods  # noqa: E402
 from fashion_pipeline.settings import SettingsError, read_secrets, read_settings  # noqa: E402
-from fashion_pipeline.stages.intake import take_in  # noqa: E402
+from fashion_pipeline.stages.catalog.sources import take_in  # noqa: E402
 from fashion_pipeline_tests.conftest import PHOTOS, SAMPLES, quick_profile  # noqa: E402
 from fashion_pipeline_tests.deployment.cluster import Cluster, Pod, serving, until  # noqa: E402
 from fashion_pipeline_tests.store.buckets import ROOT as BUCKET  # noqa: E402
@@ -253,7 +253,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 FOLLOWING = """
 import sys
-from fashion_pipeline.launching import launcher
+from fashion_pipeline.running.launching import launcher
 from fashion_pipeline.settings import enter, read_settings
 from fashion_pipeline.store.store import Store
 

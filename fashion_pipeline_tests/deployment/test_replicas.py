@@ -16,7 +16,7 @@ import dagster as dg
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from fashion_pipeline.launching import LOCATION
+from fashion_pipeline.running.launching import LOCATION
 from fashion_pipeline.settings import Settings
 
 PROGRAM = str(Path(sys.executable).with_name("dagster"))

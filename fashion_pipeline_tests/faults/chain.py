@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion_pipeline.settings import Settings
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.locks import is_held
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.faults import planting

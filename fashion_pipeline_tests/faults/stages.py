@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.core.catalog.sources import read_source
-from fashion_pipeline.stages.catalog import catalogue
-from fashion_pipeline.stages.curation import curate_pairs
-from fashion_pipeline.stages.evaluation import evaluate
-from fashion_pipeline.stages.features import describe
-from fashion_pipeline.stages.intake import take_in
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.pages import index_page
-from fashion_pipeline.stages.prompts import write_candidates
-from fashion_pipeline.stages.publishing import publish
-from fashion_pipeline.stages.reports import report_prompts
-from fashion_pipeline.stages.search import search
-from fashion_pipeline.stages.similarity import compare_samples
-from fashion_pipeline.stages.trainer import Order, train_here
-from fashion_pipeline.stages.training import export, train
+from fashion_pipeline.intake.sources import read_source
+from fashion_pipeline.stages.catalog.catalog import catalogue
+from fashion_pipeline.stages.catalog.features import describe
+from fashion_pipeline.stages.catalog.sources import take_in
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.evaluation.evaluation import evaluate
+from fashion_pipeline.stages.pages.pages import index_page
+from fashion_pipeline.stages.pages.reports import report_prompts
+from fashion_pipeline.stages.prompts.candidates import write_candidates
+from fashion_pipeline.stages.prompts.search import search
+from fashion_pipeline.stages.prompts.similarity import compare_samples
+from fashion_pipeline.stages.publishing.publishing import publish
+from fashion_pipeline.stages.training.curation import curate_pairs
+from fashion_pipeline.stages.training.process import Order, train_here
+from fashion_pipeline.stages.training.training import export, train
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.faults import planting
 from fashion_pipeline_tests.faults.outcome import Injected, differences, outcome, torn

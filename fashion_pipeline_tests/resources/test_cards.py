@@ -6,10 +6,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from fashion_pipeline import launching
 from fashion_pipeline.resources import models
-from fashion_pipeline.resources.gpu import POOL
-from fashion_pipeline.stages import models as lent
+from fashion_pipeline.running import launching
+from fashion_pipeline.running.runs import POOL
+from fashion_pipeline.stages.drawing import models as lent
 from fashion_pipeline.store.errors import LockedError
 from fashion_pipeline.store.store import Store
 

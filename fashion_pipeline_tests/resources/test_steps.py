@@ -10,7 +10,7 @@ from fashion_pipeline.core.catalog.listing import CatalogError
 from fashion_pipeline.definitions import defs
 from fashion_pipeline.resources import steps
 from fashion_pipeline.resources.steps import may_pass, step
-from fashion_pipeline.stages.training import TrainingCrashedError, TrainingFailedError
+from fashion_pipeline.stages.training.training import TrainingCrashedError, TrainingFailedError
 from fashion_pipeline.store.errors import LockedError
 
 

@@ -21,9 +21,9 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from fashion_pipeline.settings import Settings
-from fashion_pipeline.stages.trainer import command
+from fashion_pipeline.stages.training.process import command
 from fashion_pipeline.web.guard import Guard
-from fashion_pipeline_tests.stages.test_trainer import order
+from fashion_pipeline_tests.stages.training.test_process import order
 
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 WAIT = 120.0

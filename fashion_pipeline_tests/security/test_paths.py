@@ -13,9 +13,9 @@ from PIL import Image
 from starlette.applications import Starlette
 
 from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec
-from fashion_pipeline.core.catalog.sources import read_source
+from fashion_pipeline.intake.sources import read_source
 from fashion_pipeline.settings import Settings
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.store import Store
 from fashion_pipeline.web.pages import Pages

@@ -19,7 +19,7 @@ from fashion_pipeline.ml.encoders import load_clip, load_judge
 from fashion_pipeline.ml.pipelines import load_pipeline
 from fashion_pipeline.ml.sources import find_model, find_pipeline
 from fashion_pipeline.settings import PACKAGE
-from fashion_pipeline.stages.models import ModelError, Models
+from fashion_pipeline.stages.drawing.models import ModelError, Models
 from fashion_pipeline_tests.conftest import Chain
 
 CODE = PACKAGE.parent

@@ -10,7 +10,7 @@ import pytest
 from fashion_pipeline.defs.jobs import CATALOG, FINETUNING, PROMPTS
 from fashion_pipeline.resources.gpu import Gpu
 from fashion_pipeline.resources.models import ModelsResource
-from fashion_pipeline.stages.on_ray import OnRay
+from fashion_pipeline.stages.drawing.on_ray import OnRay
 from fashion_pipeline.store.records import KINDS
 from fashion_pipeline_tests.conftest import SAMPLES, SMALL, Chain, errors, make_chain
 
@@ -65,7 +65,7 @@ class Spread(Chain):
 
 def test_on_a_cluster_of_two_nodes(alone: Chain, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-    from fashion_pipeline_tests.stages.nodes import two_nodes
+    from fashion_pipeline_tests.stages.drawing.nodes import two_nodes
 
     pieces: list[int] = []
     stream = OnRay.stream

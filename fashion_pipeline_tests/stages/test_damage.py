@@ -9,11 +9,11 @@ import pytest
 from fashion_pipeline import api
 from fashion_pipeline.api import running
 from fashion_pipeline.defs.jobs import CATALOG, FINETUNING, PROMPTS
-from fashion_pipeline.launching import _events
+from fashion_pipeline.running.launching import _events
 from fashion_pipeline.settings import Settings
-from fashion_pipeline.stages.catalog import catalogue
-from fashion_pipeline.stages.models import WEIGHTS
-from fashion_pipeline.stages.training import MODEL, TRAINED
+from fashion_pipeline.stages.catalog.catalog import catalogue
+from fashion_pipeline.stages.drawing.models import WEIGHTS
+from fashion_pipeline.stages.training.training import MODEL, TRAINED
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.files import remove
 from fashion_pipeline.store.store import Store

@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fashion_pipeline.settings import Settings
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import SAMPLES, quick_profile
 from fashion_pipeline_tests.faults.stages import publish_as_better

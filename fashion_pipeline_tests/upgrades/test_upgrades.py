@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 from fashion_pipeline.core import tables
 from fashion_pipeline.core.reports.links import version_link
 from fashion_pipeline.ml.training.identity import key_of, key_of_before
-from fashion_pipeline.stages.catalog import catalogue
-from fashion_pipeline.stages.models import Models
-from fashion_pipeline.stages.versions import version_rows
+from fashion_pipeline.stages.catalog.catalog import catalogue
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.publishing.versions import version_rows
 from fashion_pipeline.store.pruning import leftovers
 from fashion_pipeline.store.records import KINDS
 from fashion_pipeline.store.store import Store

@@ -21,7 +21,7 @@ SCORE = {"model": "specialised", "prompt": "plain", "measure": "encoder", "split
 @pytest.fixture
 def chain(small: Callable[..., Chain]) -> Chain:
     """A style with a catalog of its own photos, and nothing else."""
-    from fashion_pipeline.stages.catalog import catalogue
+    from fashion_pipeline.stages.catalog.catalog import catalogue
 
     made = small(24)
     catalogue(made.store, "coat")
@@ -183,7 +183,7 @@ def test_it_is_only_read(chain: Chain, client: TestClient) -> None:
 
 
 def test_long_versions_are_shown_in_parts(chain: Chain, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fashion_pipeline.stages.trails.PART", 5)
+    monkeypatch.setattr("fashion_pipeline.stages.publishing.trails.PART", 5)
     publish(chain, "v1", "a coat", seed=7)
     first, last = client.get(version_link("coat", "v1")).text, client.get(version_link("coat", "v1") + "?part=3").text
     assert "Part 1 of 3" in first and "?part=2" in first and "Part 3 of 3" in last

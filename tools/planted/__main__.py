@@ -30,9 +30,9 @@ from fashion_pipeline.core.prompts.formats import write
 from fashion_pipeline.core.rows import Role, Split
 from fashion_pipeline.ml.pipelines import image_size, load_pipeline
 from fashion_pipeline.ml.sources import find_model, find_pipeline
-from fashion_pipeline.stages.evaluation import evaluate
-from fashion_pipeline.stages.foreign_weights import evaluate_weights
-from fashion_pipeline.stages.models import Models
+from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.evaluation.evaluation import evaluate
+from fashion_pipeline.stages.evaluation.foreign_weights import evaluate_weights
 from fashion_pipeline.store.store import Store
 
 EXPECTED = {
@@ -182,13 +182,13 @@ def judged_file(case: str, make: Callable[[Store, Models, str], Any], root: Path
 def memorised(root: Path, style: str, profile: str, photos: Path, steps: int) -> Any:
     """The report on a training that saw 8 photos of a style far too often."""
     from fashion_pipeline.core.catalog.listing import SourceSpec
-    from fashion_pipeline.core.catalog.sources import read_source
-    from fashion_pipeline.stages.catalog import catalogue
-    from fashion_pipeline.stages.curation import curate_pairs
-    from fashion_pipeline.stages.features import describe
-    from fashion_pipeline.stages.intake import take_in
-    from fashion_pipeline.stages.trainer import train_here
-    from fashion_pipeline.stages.training import export, train
+    from fashion_pipeline.intake.sources import read_source
+    from fashion_pipeline.stages.catalog.catalog import catalogue
+    from fashion_pipeline.stages.catalog.features import describe
+    from fashion_pipeline.stages.catalog.sources import take_in
+    from fashion_pipeline.stages.training.curation import curate_pairs
+    from fashion_pipeline.stages.training.process import train_here
+    from fashion_pipeline.stages.training.training import export, train
 
     def told(text: str) -> None:
         print(text, flush=True)

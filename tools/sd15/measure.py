@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from fashion_pipeline.stages.training import MODEL
+from fashion_pipeline.stages.training.training import MODEL
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 

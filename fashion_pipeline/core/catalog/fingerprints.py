@@ -7,15 +7,16 @@ fourteen of them (Bentley 1975, as in scipy) names the few pairs that are looked
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
+from typing import TYPE_CHECKING
 
-import imagehash
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.fft import dct
-from scipy.spatial import KDTree
+
+if TYPE_CHECKING:
+    from scipy.spatial import KDTree
 
 MAX_HASH_DISTANCE = 8
 """Perceptual hashes that differ in more of their 64 bits are never near-duplicates."""
@@ -23,6 +24,9 @@ MAX_HASH_DISTANCE = 8
 MAX_COLOUR_DISTANCE = 0.10
 """Largest thumbnail difference of a near-duplicate, relative to the contrast of the two photos. On 8,362 product photos
 re-encoded and retouched copies lie below 0.08, colourways of one product and other products above 0.09."""
+
+BLANK_RANGE = 3
+"""Largest difference of two values of a channel in an image that shows nothing; scanning and JPEG leave as much."""
 
 _THUMBNAIL = 16
 _VALUES = _THUMBNAIL * _THUMBNAIL * 3
@@ -61,6 +65,8 @@ class Fingerprints:
 
 def fingerprint(image: Image.Image) -> tuple[int, NDArray[np.uint8]]:
     """Perceptual hash and (16, 16, 3) thumbnail of an RGB image."""
+    import imagehash
+
     return int(str(imagehash.phash(image)), 16), colours(image)
 
 
@@ -127,7 +133,9 @@ class Gallery:
         return np.concatenate(ours), np.concatenate(theirs)
 
     @cached_property
-    def _index(self) -> tuple[KDTree, NDArray[np.uint64]]:
+    def _index(self) -> "tuple[KDTree, NDArray[np.uint64]]":
+        from scipy.spatial import KDTree
+
         return KDTree(np.concatenate(self._where), leafsize=_LEAF), np.concatenate(self._hashes)
 
 
@@ -158,17 +166,17 @@ def _reach(thumbnails: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def _coordinates(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(n, 16, 16, 3) → (n, 20): along orthonormal directions, so that no distance grows."""
-    return np.asarray(thumbnails.reshape(-1, _VALUES).astype(np.float32) @ _DIRECTIONS, np.float32)
+    return np.asarray(thumbnails.reshape(-1, _VALUES).astype(np.float32) @ _directions(), np.float32)
 
 
+@cache
 def _directions() -> NDArray[np.float32]:
     """(768, 20) orthonormal columns: low frequencies of the brightness, and the mean of two colour differences."""
+    from scipy.fft import dct
+
     waves = dct(np.eye(_THUMBNAIL), norm="ortho", axis=0)
     grey, red_green, blue = ([1, 1, 1] / np.sqrt(3), [1, -1, 0] / np.sqrt(2), [1, 1, -2] / np.sqrt(6))
     lowest = sorted(product(range(_THUMBNAIL), repeat=2), key=lambda wave: (wave[0] ** 2 + wave[1] ** 2, wave))
     patterns = [(v, h, grey) for v, h in lowest[:_WAVES]] + [(0, 0, colour) for colour in (red_green, blue)]
     columns = [np.einsum("v,h,c->vhc", waves[v], waves[h], colour).ravel() for v, h, colour in patterns]
     return np.stack(columns, axis=1).astype(np.float32)
-
-
-_DIRECTIONS = _directions()

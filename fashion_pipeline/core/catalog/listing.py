@@ -1,6 +1,5 @@
 """What a source of photos is and what it lists: the values that sources give and the catalog takes."""
 
-import hashlib
 import json
 import re
 import sys
@@ -8,8 +7,6 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-
-from fashion_pipeline.core.catalog.photos import file_of
 
 MAX_STYLE_LENGTH = 60
 
@@ -132,7 +129,7 @@ class Entry:
     key: str
     """Product key; empty if the source has none, and the content id takes its place."""
     location: str
-    """What `core.photos` opens."""
+    """What `intake.photos` opens."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     caption: str | None = None
     state: str = ""
@@ -237,28 +234,6 @@ def style_slug(name: str) -> str:
 def worded(template: str, name: str) -> str:
     """The style as the plain prompt words it: ("{style} wear", "Smart Casual") → "smart casual wear"."""
     return (template or "{style}").replace("{style}", " ".join(name.replace("_", " ").lower().split()))
-
-
-def listing_state(entries: Iterable[Entry]) -> str:
-    """A hash that changes when photos are added, removed or changed; looks at sizes and times, not into files."""
-    found: dict[Path, str] = {}
-    digest = hashlib.sha256()
-    for entry in sorted(entries, key=lambda entry: (entry.location, entry.key)):
-        state = entry.state
-        if not state:
-            path = file_of(entry.location)
-            state = found[path] if path in found else found.setdefault(path, _file_state(path))
-        parts = (entry.location, state, entry.key, entry.caption, sorted(entry.attributes.items()))
-        digest.update(repr(parts).encode())
-    return digest.hexdigest()[:16]
-
-
-def _file_state(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError:
-        return "missing"
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def first_reasons(rejects: Sequence[Reject], count: int = 3) -> str:

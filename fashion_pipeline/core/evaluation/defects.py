@@ -3,8 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_pipeline.core.catalog.fingerprints import Fingerprints, near_duplicates
-from fashion_pipeline.core.catalog.photos import BLANK_RANGE
+from fashion_pipeline.core.catalog.fingerprints import BLANK_RANGE, Fingerprints, near_duplicates
 
 
 def flat(prints: Fingerprints) -> NDArray[np.bool_]:

@@ -15,8 +15,8 @@ from statistics import fmean
 import torch
 from PIL import Image
 
-from fashion_pipeline.core.linking import link
 from fashion_pipeline.core.training.recipe import Recipe, learning_rate
+from fashion_pipeline.intake.linking import link
 from fashion_pipeline.ml.devices import Device, peak_memory
 from fashion_pipeline.ml.sources import find_pipeline
 from fashion_pipeline.ml.training.caching import LoadImage

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fashion_pipeline.core.linking import LINKED, link
+from fashion_pipeline.intake.linking import LINKED, link
 from fashion_pipeline.ml.sources import UNUSED_PARTS, is_stray, pipeline_parts, weight_files
 from fashion_pipeline.ml.training.methods import Parts
 

@@ -15,7 +15,7 @@ from fashion_pipeline.ml.training.objective import Batch
 from fashion_pipeline.ml.training.results import TrainingError
 
 MEETING = "FASHION_PIPELINE_MEETING"
-"""Names a file by which processes of one machine find each other, see `stages.together`; else torchrun says how."""
+"""Names a file by which processes of one machine meet (`stages.training.together`); else torchrun says how."""
 
 
 PATIENCE = timedelta(days=2)

@@ -6,8 +6,8 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from fashion_pipeline.core.catalog.photos import padded
 from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.intake.photos import padded
 
 Size = tuple[int, int]
 _LEAST_AREA = 0.75

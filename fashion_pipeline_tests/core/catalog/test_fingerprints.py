@@ -12,7 +12,7 @@ from fashion_pipeline.core.catalog.fingerprints import (
     near_duplicates,
 )
 from fashion_pipeline_tests.conftest import SAMPLES
-from fashion_pipeline_tests.core.catalog.planting import brighter, photo
+from fashion_pipeline_tests.intake.planting import brighter, photo
 
 
 @pytest.fixture(scope="module")

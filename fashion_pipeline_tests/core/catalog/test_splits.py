@@ -5,7 +5,7 @@ from PIL import Image
 
 from fashion_pipeline.core.catalog.fingerprints import Fingerprints
 from fashion_pipeline.core.catalog.splits import SHARES, assign_splits, held_out, split_of
-from fashion_pipeline_tests.core.catalog.planting import brighter, photo
+from fashion_pipeline_tests.intake.planting import brighter, photo
 
 
 def key_in(split: str, start: int = 0) -> str:

@@ -12,7 +12,7 @@ from fashion_pipeline.ml.training import identity
 from fashion_pipeline.ml.training.identity import key_of, require_same
 from fashion_pipeline.ml.training.results import TrainingError
 from fashion_pipeline.settings import read_profile
-from fashion_pipeline.stages.retraining import _is_as_evaluated, _state_of_before, settings_state
+from fashion_pipeline.stages.standing.retraining import _is_as_evaluated, _state_of_before, settings_state
 from fashion_pipeline.store.store import Store
 
 

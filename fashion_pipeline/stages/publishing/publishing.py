@@ -1,0 +1,142 @@
+"""Stage 9: a version that anyone can load, only if it is better than the original and than the one in use."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fashion_pipeline.core.texts import text
+from fashion_pipeline.stages.drawing.models import KOHYA_WEIGHTS, WEIGHTS, Models
+from fashion_pipeline.stages.pages.reports import PAGE, REPORT
+from fashion_pipeline.stages.publishing.cards import base_name, card
+from fashion_pipeline.stages.publishing.tracing import trail_of, trained_pairs
+from fashion_pipeline.stages.training.training import MODEL, trained_ids
+from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.files import read_json
+from fashion_pipeline.store.records import Content, Record
+from fashion_pipeline.store.store import Store
+from fashion_pipeline.store.versions import EVALUATION, WAITS
+
+Approval = Literal["none", "required"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of an evaluated model."""
+
+    folder: Path | None
+    """Of the version in use; None where nothing was published."""
+    version: str
+    reason: str
+    verdict: str
+    waits: bool = False
+    """Whether the version is complete, and in use as soon as somebody approves it."""
+
+
+def publish(store: Store, models: Models, style: str, approval: Approval = "none") -> Published:
+    """Publish the model that the newest evaluation compared, if the evaluation says so.
+
+    With approval required, here or by what was chosen for the style, the version waits, complete, until `approve` is
+    called. A model that was trained on a photo which was withdrawn since is not published.
+    """
+    evaluation = store.records.latest("evaluation", style)
+    report = evaluation.json(REPORT)
+    version, verdict = str(report["model"]), str(report["verdict"])
+    if refusal := _refusal(store, style, evaluation, report):
+        return Published(None, version, refusal, verdict)
+    folder = _assembled(store, models, style, evaluation, report)
+    chosen = store.sources.approval(style)
+    if "required" in (approval, chosen) and store.versions.pointer(style).version != version:
+        store.versions.hold(style, version)
+        return Published(None, version, text("publishing.waits", version=version, style=style), verdict, waits=True)
+    store.versions.promote(style, version)
+    return Published(folder, version, text("publishing.published", version=version), verdict)
+
+
+def approve(store: Store, style: str) -> Published:
+    """Publish the version that waits.
+
+    Raises StorageError where none does, where another one was published since it was compared, or where a photo that it
+    was trained on was withdrawn since.
+    """
+    pointer = store.versions.pointer(style)
+    if pointer.waiting is None:
+        raise StorageError(f"no version of {style!r} waits for approval")
+    folder = store.versions.folder(style, pointer.waiting)
+    evaluation = store.versions.part(style, pointer.waiting, EVALUATION)
+    report = read_json(evaluation, f"{evaluation} is missing: evaluate {style!r} again")
+    if pointer.version is not None and report["champion"] != pointer.version:
+        raise StorageError(
+            f"version {pointer.waiting} of {style!r} was compared with {report['champion'] or 'no other'}, but "
+            f"{pointer.version} is in use now: materialise evaluation_report of {style!r} again"
+        )
+    if withdrawn := withdrawn_behind(store, style, pointer.waiting):
+        raise StorageError(text("publishing.withdrawn", version=pointer.waiting, photos=withdrawn, style=style))
+    store.versions.promote(style, pointer.waiting)
+    reason = text("publishing.published", version=pointer.waiting)
+    return Published(folder, pointer.waiting, reason, str(report["verdict"]))
+
+
+def withdrawn_behind(store: Store, style: str, version: str) -> int:
+    """How many of the photos that a version was trained on have been withdrawn."""
+    return len({pair.id for pair in trained_pairs(trail_of(store, style, version))} & store.withdrawals.ids())
+
+
+def _assembled(store: Store, models: Models, style: str, evaluation: Record, report: dict[str, Any]) -> Path:
+    training = store.records.input(evaluation, "training")
+    models.require_base(training.made_of, f"version {report['model']} of {style!r}")  # which the card names
+    extras: dict[str, Content] = {
+        "README.md": card(
+            report,
+            base_name(models.profile.generator),
+            guidance=models.profile.generation.guidance,
+            licence=models.licence(),
+            lora=training.path(KOHYA_WEIGHTS).exists(),
+            recipe=training.made_of,
+        ),
+        EVALUATION: report,
+        PAGE: evaluation.path(PAGE),
+        **{name: training.path(name) for name in (WEIGHTS, KOHYA_WEIGHTS) if training.path(name).exists()},
+    }
+    model = store.records.input(evaluation, "model").path(MODEL)
+    return store.versions.assemble(style, str(report["model"]), model, extras, store.records.ancestry(evaluation))
+
+
+def _refusal(store: Store, style: str, evaluation: Record, report: dict[str, Any]) -> str | None:
+    """Why an evaluated model is not published; None if it is."""
+    if report["verdict"] != "better":
+        return text("publishing.not_better", verdict=report["verdict"], reason=report["reason"])
+    training = store.records.input(evaluation, "training")
+    if withdrawn := len(trained_ids(store, training) & store.withdrawals.ids()):
+        return text("publishing.withdrawn", version=report["model"], photos=withdrawn, style=style)
+    pointer = store.versions.pointer(style)
+    if report["model"] in pointer.rolled_back:
+        return text("publishing.rolled_back", version=report["model"], style=style)
+    if pointer.version in (None, report["model"]):
+        return None
+    against = report["against_champion"] if report["champion"] == pointer.version else None
+    if against is None:
+        against = {"verdict": "no evidence", "reason": "the evaluation did not compare it with this version"}
+    if against["verdict"] == "better":
+        return None
+    said = {"version": pointer.version, "name": against["verdict"], "reason": against["reason"]}
+    return text("publishing.not_above_champion", **said)
+
+
+def leaderboard_row(store: Store, style: str) -> dict[str, Any]:
+    """One style's figures on dev, by the encoder; empty if it was never evaluated."""
+    evaluation = store.records.newest("evaluation", style)
+    if evaluation is None:
+        return {}
+    report = evaluation.json(REPORT)
+    means = {
+        (s["model"], s["prompt"]): s["mean"]
+        for s in report["scores"]
+        if (s["measure"], s["split"]) == ("encoder", "dev") and s["prompt"] in ("plain", "best")
+    }
+    pointer = store.versions.pointer(style)
+    return {
+        "style": style,
+        **{f"{model}, {prompt} prompt": round(mean, 4) for (model, prompt), mean in means.items()},
+        "verdict": report["verdict"],
+        "published": "yes" if pointer.version else (WAITS if pointer.waiting else "no"),
+    }

@@ -1,0 +1,160 @@
+"""Verdicts on planted pictures: real photos, encoders and tables, and images that are not what a model drew."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from fashion_pipeline.core.rows import Model, Purpose, Sample, Split
+from fashion_pipeline.intake.photos import open_photo
+from fashion_pipeline.stages.drawing.models import ModelError
+from fashion_pipeline.stages.evaluation.evaluation import Evaluated, evaluate
+from fashion_pipeline.stages.evaluation.foreign_weights import evaluate_weights
+from fashion_pipeline.stages.evaluation.memorisation import trained_photos
+from fashion_pipeline_tests.conftest import Chain
+
+TRAINED = ("raw_images", "clip_features", "curated_subset", "lora_weights", "specialised_model")
+
+Plant = Callable[[Path, int], Image.Image]
+"""From the photo that a sample is compared with, and a number, the image that takes the sample's place."""
+
+Judged = Callable[[Plant], Evaluated]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """All 160 coats, enough for a verdict, with a LoRA of two steps; what it draws is replaced by each test."""
+    from fashion_pipeline_tests.conftest import SAMPLES, make_chain
+
+    chain = make_chain(tmp_path_factory.mktemp("planted") / "data", SAMPLES)
+    done = chain.materialize(TRAINED, "coat", {"ops": {"lora_weights": {"config": {"steps": 2}}}})
+    assert done.success
+    return chain
+
+
+@pytest.fixture(scope="module")
+def drawn(trained: Chain) -> list[Sample]:
+    """What the model draws of coats, on disk."""
+    first = evaluate(trained.store, trained.models, "coat", products=48, report=lambda text: None)
+    samples = Sample.read(first.record.table("evaluation_samples"))
+    return [s for s in samples if s.model_name == Model.SPECIALISED and s.purpose != Purpose.OTHERS]
+
+
+@pytest.fixture
+def judged(trained: Chain, drawn: list[Sample]) -> Judged:
+    """The evaluation of a model that draws what is planted, and no longer what it drew."""
+
+    def judge(plant: Plant) -> Evaluated:
+        store = trained.store
+        photos = {photo.id: photo.path for photo in store.photos(store.records.latest("catalog", "coat"))}
+        for number, sample in enumerate(drawn):
+            store.samples.write(sample.id, plant(Path(photos[sample.reference]), number))
+        for file in store.sample_features.paths(["coat"]):
+            file.unlink()
+        return evaluate(store, trained.models, "coat", products=48, report=lambda text: None)
+
+    return judge
+
+
+def blotches(photo: Path, number: int) -> Image.Image:
+    """The colours of the photo without its garment, as a model draws that learnt backgrounds."""
+    rng = np.random.default_rng(number)
+    colours = np.asarray(open_photo(str(photo)).convert("RGB").resize((6, 6), Image.Resampling.BILINEAR)).reshape(36, 3)
+    image = Image.fromarray(colours[rng.permutation(36)].reshape(6, 6, 3)).resize((64, 64), Image.Resampling.BICUBIC)
+    return image.filter(ImageFilter.GaussianBlur(2))
+
+
+def photos(chain: Chain, style: str, split: str) -> list[str]:
+    catalog = chain.store.records.latest("catalog", style)
+    return [photo.path for photo in chain.store.photos(catalog) if photo.split == split]
+
+
+def in_turn(paths: list[str]) -> Plant:
+    """Real photos, one after the other."""
+    return lambda photo, number: open_photo(paths[number % len(paths)]).convert("RGB").resize((64, 64))
+
+
+def test_blotches_in_the_colours_of_the_style_are_no_improvement(trained: Chain, judged: Judged) -> None:
+    found = judged(blotches)
+    assert found.verdict.name == "broken", found.verdict.reason
+
+
+def test_real_photos_of_other_products_are_better_than_what_the_original_draws(trained: Chain, judged: Judged) -> None:
+    found = judged(in_turn(photos(trained, "coat", Split.DEV)[1:]))
+    assert found.verdict.name == "better", found.verdict.reason
+
+
+def test_copies_of_training_photos_are_memorised_even_where_they_are_blurred(
+    trained: Chain, drawn: list[Sample], judged: Judged
+) -> None:
+    store = trained.store
+    known = store.photos(store.records.latest("catalog", "coat"))
+    seen = trained_photos(store, store.records.latest("training", "coat"), known)
+    copy = in_turn([photo.path for photo in seen])  # both prompts of a product draw the same
+    found = judged(lambda photo, number: copy(photo, number // 2).filter(ImageFilter.GaussianBlur(1)))
+    assert found.verdict.name == "memorised", found.verdict.reason
+    planted = {sample.id for sample in drawn}
+    rows = [row for row in found.record.table("nearest").to_pylist() if row["sample"] in planted]
+    shares = {by: np.mean([row["copied"] for row in rows if row["by"] == by]) for by in ("judge", "colour")}
+    assert shares["colour"] > 0.9, shares
+
+
+def test_one_picture_over_and_over_has_collapsed(trained: Chain, judged: Judged) -> None:
+    found = judged(in_turn(photos(trained, "coat", Split.TEST)[:3]))
+    assert found.verdict.name == "collapsed", found.verdict.reason
+
+
+def test_black_pictures_are_broken(trained: Chain, judged: Judged) -> None:
+    found = judged(lambda photo, number: Image.new("RGB", (64, 64)))
+    assert found.verdict.name == "broken" and "one colour all over" in found.verdict.reason
+
+
+def test_photos_of_another_garment_are_worse(trained: Chain, judged: Judged) -> None:
+    assert trained.materialize(("raw_images", "clip_features"), "bag").success
+    found = judged(in_turn(photos(trained, "bag", Split.SEARCH)))
+    assert found.verdict.name in ("broken", "worse"), found.verdict.reason
+
+
+def tiny_lora(folder: Path, scale: float, layers: int | None = None) -> Path:
+    """A LoRA of random numbers for the UNet of the embedded generator, in diffusers' format."""
+    import torch
+    from safetensors.torch import save_file
+
+    from fashion_pipeline.ml.pipelines import load_pipeline
+    from fashion_pipeline.ml.sources import find_pipeline
+    from fashion_pipeline.settings import read_profile
+
+    unet = load_pipeline(find_pipeline(read_profile("embedded").generator)).unet
+    random = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, part in unet.named_modules():
+        if name.endswith(("to_q", "to_k", "to_v", "to_out.0")):
+            wide, tall = part.in_features, part.out_features
+            tensors[f"unet.{name}.lora_A.weight"] = torch.randn(4, layers or wide, generator=random)
+            tensors[f"unet.{name}.lora_B.weight"] = torch.randn(tall, 4, generator=random) * scale
+    file = folder / "tiny.safetensors"
+    save_file(tensors, file)
+    return file
+
+
+def test_the_original_itself_is_no_evidence_and_noise_is_no_improvement(
+    trained: Chain, drawn: list[Sample], tmp_path: Path
+) -> None:
+    for scale, verdicts in ((1e-5, {"no evidence"}), (1.0, {"broken", "collapsed", "worse"})):
+        file = tiny_lora(tmp_path, scale)
+        found = evaluate_weights(trained.store, trained.models, "coat", file, products=48, report=lambda text: None)
+        assert found.report["verdict"] in verdicts, found.report["reason"]
+        assert found.report["weights"] == file.name and (found.folder / "report.html").exists()
+        assert trained.store.records.latest("evaluation", "coat").json("report.json")["model"] != found.report["model"]
+
+
+def test_a_lora_of_another_base_or_no_lora_at_all_is_refused_with_a_mend(trained: Chain, tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no weights")
+    (tmp_path / "other").mkdir()
+    other, nothing = tiny_lora(tmp_path / "other", 1.0, layers=640), tiny_lora(tmp_path, 0.0)
+    for file, why in ((text, "no safetensors file"), (other, "of another size"), (nothing, "nothing")):
+        with pytest.raises(ModelError, match=why):
+            evaluate_weights(trained.store, trained.models, "coat", file, products=8, report=lambda text: None)
