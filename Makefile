@@ -4,10 +4,10 @@ BIN := $(VENV)/bin
 STYLE ?= coat
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test mutants ui lint audit bench clean
+.PHONY: help setup demo test test-all mutants ui lint docs audit bench clean
 
 help:  ## show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
 
 setup: $(VENV)/installed  ## install everything into .venv
 
@@ -18,13 +18,16 @@ $(VENV)/program: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/installed: $(VENV)/program
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 demo: $(VENV)/program  ## run the whole chain on a sample style (STYLE=coat, dress, bag or sneaker)
 	$(BIN)/fashion-pipeline run --mode full --style $(STYLE) --source data/samples
 
-test: setup  ## run all tests
+test: setup  ## run the tests that protect most
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not thorough"
+
+test-all: setup  ## run all tests: clusters, faults, browser, Kubernetes, PostgreSQL too
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 mutants: setup  ## plant known mistakes, then small ones all over core/, and see whether tests notice
@@ -39,6 +42,9 @@ lint: setup  ## style, import rules and types
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+docs: setup  ## build the documentation site into build/site and check its links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 audit: setup  ## known vulnerabilities, licences, and a bill of materials in sbom.json; needs the internet
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'

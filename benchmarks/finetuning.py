@@ -23,10 +23,11 @@ from typing import Any
 
 import psutil
 
+from fashion_pipeline.core.names import LORA_WEIGHTS
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, TrainingResult
 from fashion_pipeline.settings import PACKAGE
-from fashion_pipeline.stages.drawing.models import WEIGHTS, Models
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.training.process import Order, command
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples" / "coat"
@@ -56,7 +57,7 @@ def main(script: Path, steps: int, seeds: int, runs: int) -> None:
                 f"run {run + 1}: ours {ours[-1]}, diffusers {theirs[-1]}, UNet alone {alone[-1]:.3f} s a step",
                 flush=True,
             )
-        files = {"ours": "output/" + WEIGHTS, "theirs": "pytorch_lora_weights.safetensors"}
+        files = {"ours": "output/" + LORA_WEIGHTS, "theirs": "pytorch_lora_weights.safetensors"}
         losses = {
             whose: [_loss(root / f"{whose}{seed}" / file, held_out) for seed in range(min(seeds, runs))]
             for whose, file in files.items()

@@ -22,12 +22,12 @@ from typing import Any
 
 import torch
 
+from fashion_pipeline.core.names import TRAINING_OUTCOME
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, TrainingResult
 from fashion_pipeline.settings import PROFILES
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.training.process import FAILURE, Order, command
-from fashion_pipeline.stages.training.training import OUTCOME
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples" / "coat"
 
@@ -108,7 +108,7 @@ def _measured(root: Path, profile: str, case: Case, resolution: int, steps: int)
     if ended.returncode:
         said = output / FAILURE
         return f"| | {said.read_text(encoding='utf-8') if said.exists() else f'ended with {ended.returncode}'}"
-    result = TrainingResult.load(output / OUTCOME)
+    result = TrainingResult.load(output / TRAINING_OUTCOME)
     speeds = [row.samples_per_second for row in result.log[len(result.log) // 2 :] if row.samples_per_second]
     return f"{statistics.median(speeds):.2f} | {result.peak_memory / 1e9:.2f} | {result.identity['precision']}"
 

@@ -17,16 +17,15 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from scipy.stats import permutation_test
 
 from benchmarks.common import told, write_json
 from fashion_pipeline.core.evaluation.scores import product_scores
 from fashion_pipeline.core.evaluation.statistics import (
     Condition,
     Interval,
-    holm,
     paired,
     scores_of,
-    sign_flip_test,
 )
 from fashion_pipeline.core.features.similarity import paired_cosines
 from fashion_pipeline.core.prompts import strategies
@@ -136,13 +135,31 @@ def _table(found: dict[str, dict[str, Any]]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| style | best of three (strategy) | encoder, dev | encoder, test | p, Holm | judge, test |"]
     lines += ["| --- " * 6 + "|"]
-    tests = [sign_flip_test(*_pair(each["scores"]["encoder test value"], "all", "three")) for each in found.values()]
-    for (style, each), p in zip(found.items(), holm(tests), strict=True):
+    tests = [_sign_flip(*_pair(each["scores"]["encoder test value"], "all", "three")) for each in found.values()]
+    for (style, each), p in zip(found.items(), _holm(tests), strict=True):
         three, scores = each["three"], each["scores"]
         gains = [_gain(scores[f"{by} value"], "all", "three") for by in ("encoder dev", "encoder test", "judge test")]
         cells = [told(gains[0]), told(gains[1]), f"{p:.3f}", told(gains[2])]
         lines.append(f"| {style} | {three['prompt']} ({three['strategy']}) | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _sign_flip(after: Sequence[float], before: Sequence[float]) -> float:
+    """The two-sided p-value of a mean difference of zero, by flipped signs (Fisher 1935)."""
+    differences = np.subtract(after, before)
+    return float(permutation_test((differences,), np.mean, permutation_type="samples", rng=0).pvalue)
+
+
+def _holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several comparisons, in their order, corrected so that all of them together err at the level.
+
+    Step-down correction (Holm 1979, Scandinavian Journal of Statistics 6).
+    """
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = highest
+    return corrected
 
 
 def _pair(scores: dict[str, dict[str, float]], after: str, before: str) -> tuple[list[float], list[float]]:

@@ -176,7 +176,7 @@ MUTATIONS = (
     Mutation(
         "an upload takes the photos along",
         "stages/publishing/uploading.py",
-        "if everything or (path.parts[0] != TRAIL and path.name != PAGE)]",
+        "if everything or (path.parts[0] != TRAIL and path.name != REPORT_PAGE)]",
         "]",
         (WITHDRAWING,),
     ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fashion_pipeline.api.common import Tell, open_models, open_store, warn
 from fashion_pipeline.core.catalog.listing import style_slug
+from fashion_pipeline.core.names import PIPELINE, REPORT, REPORT_PAGE
 from fashion_pipeline.core.rows import Split
 from fashion_pipeline.core.texts import ENGLISH, speaking
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 def compare(style: str) -> dict[str, Any]:
     """The stored comparison of original and specialised model, or the prompt report where nothing was trained yet."""
-    from fashion_pipeline.stages.pages.reports import REPORT
-
     store, style = open_store(), style_slug(style)
     evaluation = store.records.newest("evaluation", style)
     return evaluation.json(REPORT) if evaluation else report(style)
@@ -29,16 +28,12 @@ def compare(style: str) -> dict[str, Any]:
 
 def report(style: str) -> dict[str, Any]:
     """The newest report of a style as JSON. Raises StorageError for a style that never ran."""
-    from fashion_pipeline.stages.pages.reports import REPORT
-
     return _newest_report(style).json(REPORT)
 
 
 def outcome(style: str) -> dict[str, str]:
     """What came of a style's newest run, in a sentence each: `did it help`, `similarity`, `best prompt`, `model`,
     `report` and `next`. Raises StorageError for a style that never ran."""
-    from fashion_pipeline.stages.training.training import MODEL
-
     store, style = open_store(), style_slug(style)
     found = report(style)
     on_prompt = found.get("prompt_verdict") or {}
@@ -53,7 +48,7 @@ def outcome(style: str) -> dict[str, str]:
         model = f"{store.versions.folder(style, version)}, waits for approval"
         following = f"fashion-pipeline publish --style {style}"
     else:
-        folder = store.records.latest("model", style).folder / MODEL
+        folder = store.records.latest("model", style).folder / PIPELINE
         kept = f"; version {pointer.version} stays in use" if pointer.version else ""
         model, following = f"{folder}, not published{kept}", f"fashion-pipeline report --style {style} --open"
     return {
@@ -107,12 +102,11 @@ def evaluate(
     described yet.
     """
     from fashion_pipeline.stages.evaluation.foreign_weights import evaluate_weights
-    from fashion_pipeline.stages.pages.reports import PAGE
 
     path = Path(weights).expanduser().resolve()
     report = tell or (lambda text: print(text, file=sys.stderr))
     judged = evaluate_weights(open_store(), open_models(), style_slug(style), path, products=products, report=report)
-    return judged.report, judged.folder / PAGE
+    return judged.report, judged.folder / REPORT_PAGE
 
 
 def generate(style: str, prompt: str, n: int, out: str | Path, seed: int = 0, tell: Tell | None = None) -> list[Path]:
@@ -181,8 +175,6 @@ def sql(query: str, tell: Tell | None = None) -> "pa.Table":
 
 
 def _why_not_published(style: str) -> str:
-    from fashion_pipeline.stages.pages.reports import REPORT
-
     evaluation = open_store().records.newest("evaluation", style)
     if evaluation is None:
         return f"run --mode full --style {style} first"
@@ -233,7 +225,5 @@ def _photo_counts(store: "Store", style: str) -> dict[str, int]:
 
 
 def _reported(store: "Store", kind: str, style: str, field: str) -> Any:
-    from fashion_pipeline.stages.pages.reports import REPORT
-
     found = store.records.newest(kind, style)
     return found.json(REPORT)[field] if found else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fashion_pipeline.api.common import Tell, open_models, open_store
 from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec, first_reasons, style_slug
+from fashion_pipeline.core.names import REPORT
 from fashion_pipeline.intake.objects import is_url
 from fashion_pipeline.intake.sources import listing_state
 from fashion_pipeline.settings import enter, read_settings
@@ -245,6 +246,4 @@ def _print_event(style: str, event: "Event") -> None:
 
 
 def _latest_report(kind: str, style: str) -> dict[str, Any]:
-    from fashion_pipeline.stages.pages.reports import REPORT
-
     return open_store().records.latest(kind, style_slug(style)).json(REPORT)

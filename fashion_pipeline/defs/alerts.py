@@ -2,10 +2,10 @@
 
 import dagster as dg
 
+from fashion_pipeline.core.names import REPORT
 from fashion_pipeline.resources.alerting import Alert, send
 from fashion_pipeline.running.runs import PARTITION, REASON, in_words
 from fashion_pipeline.settings import read_secrets
-from fashion_pipeline.stages.pages.reports import REPORT
 from fashion_pipeline.store.store import Store
 
 HOW = (

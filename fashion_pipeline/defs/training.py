@@ -5,6 +5,7 @@ from typing import Any, get_origin
 import dagster as dg
 from pydantic import Field, create_model
 
+from fashion_pipeline.core.names import LORA_WEIGHTS, PIPELINE, TRAINED_WEIGHTS
 from fashion_pipeline.core.reports.pictures import loss_curve, markdown_image, sparkline_svg
 from fashion_pipeline.core.training.recipe import Recipe, described
 from fashion_pipeline.defs.automation import FOLLOWS
@@ -15,9 +16,9 @@ from fashion_pipeline.resources.steps import step
 from fashion_pipeline.resources.training import trainer
 from fashion_pipeline.running.runs import POOL
 from fashion_pipeline.settings import SettingsError, read_profile, read_settings
-from fashion_pipeline.stages.drawing.models import WEIGHTS, Models
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.pages.reports import training_looks
-from fashion_pipeline.stages.training.training import MODEL, TRAINED, Trained, export, train
+from fashion_pipeline.stages.training.training import Trained, export, train
 from fashion_pipeline.store.files import size
 from fashion_pipeline.store.store import Store
 
@@ -93,7 +94,9 @@ def _told(album: Album, made: Trained) -> dict[str, Any]:
         "peak memory in GB": made.peak_memory / 1e9,
         "pairs": made.pairs,
         **ends,
-        "weights": dg.MetadataValue.path(str(made.record.path(WEIGHTS if made.has_lora_file else TRAINED))),
+        "weights": dg.MetadataValue.path(
+            str(made.record.path(LORA_WEIGHTS if made.has_lora_file else TRAINED_WEIGHTS))
+        ),
         "recipe": made.recipe.told(),
         "trained in run": made.record.run,
         **({"notes": "; ".join(made.notes)} if made.notes else {}),
@@ -138,8 +141,8 @@ def specialised_model(
     """A complete Stable Diffusion pipeline with the style merged in, loadable by stock diffusers."""
     made = export(store, models, context.partition_key, context.run.run_id)
     metadata = {
-        "folder": dg.MetadataValue.path(str(made.record.path(MODEL))),
-        "size in MB": size(made.record.path(MODEL)) / 1e6,
+        "folder": dg.MetadataValue.path(str(made.record.path(PIPELINE))),
+        "size in MB": size(made.record.path(PIPELINE)) / 1e6,
         "change against the original": made.effect,
         "export error": made.error,
     }

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
+from fashion_pipeline.core.names import TRAINING_SAMPLES
 from fashion_pipeline.core.repeating import repeating
 from fashion_pipeline.core.reports.links import picture_link
 from fashion_pipeline.core.reports.pictures import markdown_image
 from fashion_pipeline.resources.models import own_cards
 from fashion_pipeline.stages.drawing.models import Models
-from fashion_pipeline.stages.pages.reports import SAMPLES
 from fashion_pipeline.stages.training.process import FAILURE, Order, command
 from fashion_pipeline.stages.training.training import Trainer, TrainingCrashedError, TrainingFailedError
 from fashion_pipeline.store.store import Store
@@ -39,7 +39,10 @@ def trainer(context: dg.AssetExecutionContext, models: Models, store: Store) -> 
             models.spread.release()  # a training wants the devices for itself
         processes = job.recipe.processes
         client = dg.PipesSubprocessClient(termination_timeout_seconds=_STOPPING)
-        with _shown(context, store, job.output / SAMPLES), own_cards(models.device, processes, store) as visible:
+        with (
+            _shown(context, store, job.output / TRAINING_SAMPLES),
+            own_cards(models.device, processes, store) as visible,
+        ):
             own = replace(models, device="cuda") if visible else models
             order = Order.write(own, job, title, pipes=True)
             try:

@@ -132,11 +132,6 @@ class Store:
         return self.files.inside("work", "cache", slug(style))
 
     @property
-    def machine_folder(self) -> Path:
-        """What was measured of this machine."""
-        return self.files.inside("machine")
-
-    @property
     def raw_folder(self) -> Path:
         """A folder whose photos the sensor watches."""
         return self.files.inside("raw")

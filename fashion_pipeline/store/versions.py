@@ -19,8 +19,6 @@ from fashion_pipeline.store.files import Files, freed, read_json, remove, slug
 from fashion_pipeline.store.records import Content, Record, write_content
 
 TRAIL = "trail"
-EVALUATION = "evaluation_report.json"
-"""The report in a version's folder."""
 
 IN_USE, WAITS, ROLLED_BACK, EARLIER = "in use", "waits for approval", "rolled back", "earlier"
 """What a version is."""

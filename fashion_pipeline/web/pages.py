@@ -14,12 +14,12 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import BaseRoute, Mount, Route
 
 from fashion_pipeline.core.catalog.listing import CatalogError
+from fashion_pipeline.core.names import REPORT_PAGE
 from fashion_pipeline.core.reports.links import ROOT, page_link
 from fashion_pipeline.core.reports.pictures import jpeg_bytes
 from fashion_pipeline.core.reports.trail import render_trail
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.pages.pages import index_text
-from fashion_pipeline.stages.pages.reports import PAGE
 from fashion_pipeline.stages.publishing.trails import version_photo, version_trail
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import KINDS, Record
@@ -82,7 +82,7 @@ class Pages:
         found = self._store.records.find(kind, style, key) if kind in KINDS else None
         if found is None:
             raise StorageError(f"style {style!r} has no {kind} {key}: it was removed, or never made")
-        return _file(found.path(PAGE))
+        return _file(found.path(REPORT_PAGE))
 
     def version(self, request: Request) -> Response:
         """Everything behind a version."""
@@ -93,7 +93,9 @@ class Pages:
 
     def version_report(self, request: Request) -> Response:
         """The report of a version."""
-        return _file(self._store.versions.part(request.path_params["style"], request.path_params["version"], PAGE))
+        return _file(
+            self._store.versions.part(request.path_params["style"], request.path_params["version"], REPORT_PAGE)
+        )
 
     def version_photo(self, request: Request) -> Response:
         """A photo that went into a version."""

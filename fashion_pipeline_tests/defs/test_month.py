@@ -4,11 +4,14 @@ from pathlib import Path
 
 import dagster as dg
 import numpy as np
+import pytest
 
 from fashion_pipeline.core.rows import Role
 from fashion_pipeline.stages.catalog.catalog import catalogue
 from fashion_pipeline.stages.standing.retraining import settings_state
 from tools.simulated_month import EXPECTED, World, live, unexpected
+
+pytestmark = pytest.mark.thorough
 
 
 def run(world: World, job: str, style: str, tags: dict[str, str]) -> bool:

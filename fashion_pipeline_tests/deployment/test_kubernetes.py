@@ -30,6 +30,8 @@ from fashion_pipeline_tests.deployment.cluster import Cluster, Pod, serving, unt
 from fashion_pipeline_tests.store.buckets import ROOT as BUCKET  # noqa: E402
 from fashion_pipeline_tests.store.buckets import bucket, keys, machine  # noqa: E402
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 OLDEST, NEWEST = "1.31", "1.37"

@@ -17,6 +17,8 @@ from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import SAMPLES, quick_profile
 from tools.postgres import postgres_server, programs
 
+pytestmark = pytest.mark.thorough
+
 SECRETS = {
     "FASHION_PIPELINE_WEBHOOK": "https://hooks.example/token-of-ours",
     "FASHION_PIPELINE_SMTP_PASSWORD": "password-of-ours",

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="faults are planted by a library in C")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(shutil.which("cc") is None, reason="faults are planted by a library in C"),
+]
 
 NUMBERS = (3, 7, 48, 73, 98, 121, 139, 169)
 """Each kind of fault once, at other stages; two kills."""

@@ -119,6 +119,7 @@ def test_what_was_chosen_once_is_used_again_until_it_is_forgotten(root: Path) ->
     assert store.sources.config("coat")["lora_weights"] == {"rank": 4}
 
 
+@pytest.mark.thorough
 def test_finetune_compare_and_generate_from_a_notebook(root: Path, tmp_path: Path) -> None:
     report = api.finetune("coat", steps=2, rank=4)
     assert report == api.compare("coat") and report["verdict"] == "no evidence"
@@ -141,6 +142,7 @@ def test_a_style_that_is_in_use_is_named_before_a_process_is_started(root: Path)
     assert "style 'coat' is in use by run 7 of the UI" in str(error.value)
 
 
+@pytest.mark.thorough
 def test_a_neighbour_that_is_in_use_is_told_and_does_not_stop_the_style_that_was_asked_for(root: Path) -> None:
     store = Store(root / "data")
     store.sources.mark("bag", "features", "photos as they were before")

@@ -125,7 +125,9 @@ def test_when_styles_are_retrained_is_shown_and_changed(root: Path) -> None:
     assert_one_message(refused, "the time zone is that of all styles")
 
 
-@pytest.mark.parametrize("arguments", [("status",), ("ui",), ("run", "--style", "coat", "--source", str(SAMPLES))])
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("ui", "--port", "0"), ("run", "--style", "coat", "--source", str(SAMPLES))]
+)
 def test_a_settings_file_with_a_mistake_is_named_before_dagster_trips_over_it(
     root: Path, arguments: tuple[str, ...]
 ) -> None:

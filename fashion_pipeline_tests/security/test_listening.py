@@ -97,6 +97,7 @@ def test_the_ui_refuses_other_names_and_pages_of_other_servers(ui: tuple[int, in
         assert asked(port, path, Host=f"127.0.0.1.evil.example:{port}") == 403
 
 
+@pytest.mark.thorough
 def test_several_processes_of_a_training_meet_on_this_machine_only(tmp_path: Path) -> None:
     _, file = order(tmp_path, processes=2, steps=2)
     process = subprocess.Popen(command(file, processes=2), stdout=subprocess.DEVNULL, start_new_session=True)

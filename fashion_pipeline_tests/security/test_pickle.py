@@ -90,6 +90,7 @@ def is_pickle(data: bytes) -> bool:
         return False
 
 
+@pytest.mark.thorough
 def test_a_run_leaves_no_pickle_behind(described: Chain, full_run: dg.ExecuteInProcessResult) -> None:
     import pickle
 

@@ -14,6 +14,8 @@ from fashion_pipeline.stages.drawing.on_ray import OnRay
 from fashion_pipeline.store.records import KINDS
 from fashion_pipeline_tests.conftest import SAMPLES, SMALL, Chain, errors, make_chain
 
+pytestmark = pytest.mark.thorough
+
 ALL = [*CATALOG, *PROMPTS, *FINETUNING]
 
 

@@ -8,12 +8,11 @@ import pytest
 
 from fashion_pipeline import api
 from fashion_pipeline.api import running
+from fashion_pipeline.core.names import LORA_WEIGHTS, PIPELINE, TRAINED_WEIGHTS
 from fashion_pipeline.defs.jobs import CATALOG, FINETUNING, PROMPTS
 from fashion_pipeline.running.launching import _events
 from fashion_pipeline.settings import Settings
 from fashion_pipeline.stages.catalog.catalog import catalogue
-from fashion_pipeline.stages.drawing.models import WEIGHTS
-from fashion_pipeline.stages.training.training import MODEL, TRAINED
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.files import remove
 from fashion_pipeline.store.store import Store
@@ -34,6 +33,7 @@ def cut(path: Path) -> bytes:
     return whole
 
 
+@pytest.mark.thorough
 def test_a_damaged_file_is_written_anew_by_the_next_run(small: Small) -> None:
     chain = small()
     assert chain.materialize((*CATALOG, *PROMPTS), "coat", SEARCH).success
@@ -56,13 +56,17 @@ def turn_a_bit(path: Path) -> bytes:
     return whole
 
 
+@pytest.mark.thorough
 def test_weights_of_which_a_bit_has_turned_are_trained_and_exported_again(small: Small) -> None:
     chain = small()
     knobs = {"ops": {"lora_weights": {"config": {"steps": 2}}}}
     assert chain.materialize((*CATALOG, *FINETUNING[:3]), "coat", knobs).success
     store = chain.store
-    weights, alone = file_of(store, "training", "coat", TRAINED), file_of(store, "training", "coat", WEIGHTS)
-    (unet,) = file_of(store, "model", "coat", MODEL).glob("unet/*.safetensors")
+    weights, alone = (
+        file_of(store, "training", "coat", TRAINED_WEIGHTS),
+        file_of(store, "training", "coat", LORA_WEIGHTS),
+    )
+    (unet,) = file_of(store, "model", "coat", PIPELINE).glob("unet/*.safetensors")
     for path in (weights, alone, unet):
         whole = turn_a_bit(path)
         if path == alone:  # then nothing is left of the training but its record
@@ -72,6 +76,7 @@ def test_weights_of_which_a_bit_has_turned_are_trained_and_exported_again(small:
         assert path.read_bytes() == whole
 
 
+@pytest.mark.thorough
 def test_a_training_whose_record_cannot_be_read_is_taken_from_what_it_left(small: Small) -> None:
     chain = small()
     knobs = {"ops": {"lora_weights": {"config": {"steps": 2}}}}
@@ -95,6 +100,7 @@ def test_a_damaged_pointer_is_written_anew_by_the_next_run(small: Small, content
     assert chain.store.records.latest("catalog", "coat").key == key
 
 
+@pytest.mark.thorough
 def test_a_damaged_neighbour_is_told_and_left_out(small: Small) -> None:
     chain = small(20, "bag")
     for style in ("coat", "bag"):

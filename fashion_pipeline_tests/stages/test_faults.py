@@ -47,6 +47,7 @@ def only(config: dict, *names: str) -> dict:
 # Jobs and assets
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("assets", "config"),
     [
@@ -175,6 +176,7 @@ def manifest(folder: Path, splits: dict[str, int]) -> Path:
     return folder / "photos.csv"
 
 
+@pytest.mark.thorough
 def test_a_style_none_of_whose_photos_fell_into_dev_or_test_runs_to_the_end_with_no_evidence(tmp_path: Path) -> None:
     chain = make_chain(tmp_path / "data", manifest(tmp_path, {"search": 8}))
     result = chain.materialize(ASSETS, "coat", SMALL)
@@ -193,6 +195,7 @@ def test_a_style_none_of_whose_photos_fell_into_search_is_refused_with_the_mend(
 # Moving
 
 
+@pytest.mark.thorough
 def test_a_moved_data_root_and_moved_photos_change_nothing(tmp_path: Path, small: Small) -> None:
     chain = small()
     config = {"ops": TINY["ops"]}
@@ -222,6 +225,7 @@ def test_a_style_that_is_in_two_places_stays_with_the_one_that_is_there(tmp_path
 # Drawing and embedding
 
 
+@pytest.mark.thorough
 def test_an_image_that_was_cut_off_is_drawn_again(small: Small) -> None:
     chain = small()
     config = only(SMALL, "generated_samples")
@@ -316,6 +320,7 @@ def test_a_pair_that_looks_like_a_held_out_photo_stops_the_run(small: Small) -> 
     assert failed[0].metadata["photos_outside"].value == 1
 
 
+@pytest.mark.thorough
 def test_a_second_training_before_publishing_is_not_published_with_the_firsts_verdict(small: Small) -> None:
     chain = small()
     assert chain.materialize((*CATALOG, *FINETUNING), "coat", TINY).success

@@ -18,6 +18,8 @@ import pytest
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import SAMPLES, quick_profile
 
+pytestmark = pytest.mark.thorough
+
 PRESET = """
 [presets.quick]
 generated_samples = { budget = 16, held_out_products = 3 }

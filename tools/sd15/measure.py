@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from fashion_pipeline.stages.training.training import MODEL
+from fashion_pipeline.core.names import PIPELINE
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -50,7 +50,7 @@ def main(models: Path, root: Path) -> None:
     for record in trained[:2]:
         model = store.records.find("model", STYLE, record.key)
         assert model is not None
-        store.versions.publish(STYLE, record.key, model.path(MODEL), {}, {})
+        store.versions.publish(STYLE, record.key, model.path(PIPELINE), {}, {})
     print(f"\nbase: {_on_disk(models / 'stable-diffusion-v1-5') / 1e9:.2f} GB with its safety checker")
     for part in ("records", "published", "work", "."):
         own, beside = _on_disk(root / part), _on_disk(root / part, models)

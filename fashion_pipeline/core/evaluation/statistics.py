@@ -161,30 +161,6 @@ def products_needed(a: ArrayLike, b: ArrayLike, effect: float, *, power: float =
     return max(2, math.ceil((deviates * spread) ** 2))
 
 
-def sign_flip_test(a: ArrayLike, b: ArrayLike, *, seed: int = 0, flips: int = 10_000) -> float:
-    """(n,) and (n,) values of the same products → the two-sided p-value of a mean difference of zero.
-
-    If nothing differs, each product's difference could as well have the other sign (Fisher 1935); so many random flips
-    are compared, the observed one counted among them.
-    """
-    differences = _differences(a, b)
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), (flips, len(differences)))
-    means = np.abs(signs @ differences)
-    return float((1 + np.sum(means >= abs(differences.sum()) - 1e-12)) / (1 + flips))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values of several comparisons, in their order, corrected so that all of them together err at the level.
-
-    Step-down correction (Holm 1979, Scandinavian Journal of Statistics 6).
-    """
-    corrected, highest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = highest
-    return corrected
-
-
 def _differences(a: ArrayLike, b: ArrayLike) -> Floats:
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.shape != second.shape:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE = "#0072B2"
-VERMILION = "#D55E00"
 INK = "#1d1d1f"
 GREY = "#86868b"
 FAINT = "#e8e8ed"

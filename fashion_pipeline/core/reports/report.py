@@ -59,7 +59,6 @@ class Lineage:
     run_id: str | None = None
     run_url: str | None = None
     code_version: str | None = None
-    data_hash: str | None = None
     created: str | None = None
     """Date and time, as it should be shown."""
     training_run: str | None = None

@@ -9,19 +9,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from fashion_pipeline.core.names import KOHYA_LORA_WEIGHTS, LORA_WEIGHTS, TRAINING_RESULT
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.adapters import merge_adapter
 from fashion_pipeline.ml.pipelines import load_lora, load_pipeline, text_width, trained_as
 from fashion_pipeline.ml.sources import find_pipeline, stored_dtype, weight_files
-from fashion_pipeline.ml.training.identity import RESULT_FILE
-from fashion_pipeline.ml.training.lora_files import (
-    KOHYA_FILE,
-    LORA_FILE,
-    base_version,
-    model_spec,
-    write_kohya,
-    write_lora,
-)
+from fashion_pipeline.ml.training.lora_files import base_version, model_spec, write_kohya, write_lora
 from fashion_pipeline.ml.training.methods import Parts, merge, restore, single_precision
 from fashion_pipeline.ml.training.objective import random_for
 from fashion_pipeline.ml.training.pipeline_folders import write_pipeline
@@ -53,7 +46,7 @@ def export_loras(base: str | Path, output: Path, folder: Path, metadata: Mapping
     Their headers hold the adapter's own metadata (rank, alpha, layers), the recipe, ModelSpec and `metadata`. Raises
     ExportError for a LoRA that changes nothing.
     """
-    result = TrainingResult.load(output / RESULT_FILE)
+    result = TrainingResult.load(output / TRAINING_RESULT)
     recipe = recipe_of(result)
     if recipe.method != "lora" or recipe.dora:
         return []
@@ -63,7 +56,7 @@ def export_loras(base: str | Path, output: Path, folder: Path, metadata: Mapping
     side, predicts = trained_as(source)
     version = base_version(text_width(source))
     told = model_spec(metadata.get("title", folder.name), recipe.resolution or side, predicts, version)
-    files = [folder / LORA_FILE, folder / KOHYA_FILE]
+    files = [folder / LORA_WEIGHTS, folder / KOHYA_LORA_WEIGHTS]
     write_lora(result.weights, recipe, files[0], {**told, **metadata})
     write_kohya(result.weights, recipe, files[1], {**told, **metadata}, version)
     return files
@@ -75,7 +68,7 @@ def export_pipeline(base: str | Path, output: Path, folder: Path) -> Path:
     Stock diffusers loads it by `from_pretrained`. A LoRA is merged in fp32 and rounded once.
     """
     source = find_pipeline(base)
-    result = TrainingResult.load(output / RESULT_FILE)
+    result = TrainingResult.load(output / TRAINING_RESULT)
     pipeline = load_pipeline(source, stored_dtype(weight_files(source / "unet")[0]))
     parts = Parts.of(pipeline, recipe_of(result))
     with single_precision(parts):
@@ -91,7 +84,7 @@ def verify_export(base: str | Path, output: Path, exported: Path) -> Verificatio
     Raises ExportError where the training changes nothing, or the export misses more than `LARGEST_ERROR` of its effect.
     """
     source = find_pipeline(base)
-    result = TrainingResult.load(output / RESULT_FILE)
+    result = TrainingResult.load(output / TRAINING_RESULT)
     pipeline = load_pipeline(source)
     before = _predict(pipeline)
     restore(Parts.of(pipeline, recipe_of(result)), recipe_of(result), load_file(result.weights))

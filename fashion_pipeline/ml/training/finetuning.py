@@ -15,6 +15,7 @@ from statistics import fmean
 import torch
 from PIL import Image
 
+from fashion_pipeline.core.names import TRAINED_WEIGHTS, TRAINING_RESULT
 from fashion_pipeline.core.training.recipe import Recipe, learning_rate
 from fashion_pipeline.intake.linking import link
 from fashion_pipeline.ml.devices import Device, peak_memory
@@ -22,7 +23,7 @@ from fashion_pipeline.ml.sources import find_pipeline
 from fashion_pipeline.ml.training.caching import LoadImage
 from fashion_pipeline.ml.training.checkpoints import checkpoint_folders, newest_checkpoint
 from fashion_pipeline.ml.training.costs import memory_suffices, require_space
-from fashion_pipeline.ml.training.identity import RESULT_FILE, finished_training, identity_of, require_same
+from fashion_pipeline.ml.training.identity import finished_training, identity_of, require_same
 from fashion_pipeline.ml.training.lora_files import write_tensors
 from fashion_pipeline.ml.training.methods import learnt
 from fashion_pipeline.ml.training.objective import min_snr_weights, squared_errors
@@ -37,7 +38,6 @@ from fashion_pipeline.ml.training.results import (
 from fashion_pipeline.ml.training.state import Run, Tell, restore, save, start
 from fashion_pipeline.ml.training.watching import Look, is_as_close
 
-WEIGHTS_FILE = "trained.safetensors"
 LEAST_SCALE = 1.0
 """Scale of fp16's loss below which steps are skipped for no good reason."""
 
@@ -249,12 +249,12 @@ def _finish(run: Run, began: int, *, resumed: bool) -> TrainingResult:
         run.notes.append(f"the best weights, those of step {best}, are gone: these are the last ones")
         best = None
     if run.group.leads and best is None:
-        _write(run, output / WEIGHTS_FILE)
+        _write(run, output / TRAINED_WEIGHTS)
     elif run.group.leads and best is not None:
-        link(_best_file(run, best), output / WEIGHTS_FILE)
+        link(_best_file(run, best), output / TRAINED_WEIGHTS)
     result = TrainingResult(
         output=output,
-        weights=output / WEIGHTS_FILE,
+        weights=output / TRAINED_WEIGHTS,
         identity=run.identity,
         log=tuple(run.log),
         step=run.step if best is None else best,
@@ -264,7 +264,7 @@ def _finish(run: Run, began: int, *, resumed: bool) -> TrainingResult:
         notes=tuple(run.notes),
     )
     if run.group.leads:
-        fresh = output / f".{RESULT_FILE}.fresh"
+        fresh = output / f".{TRAINING_RESULT}.fresh"
         result.save(fresh)
-        fresh.replace(output / RESULT_FILE)
+        fresh.replace(output / TRAINING_RESULT)
     return result

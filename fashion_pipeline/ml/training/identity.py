@@ -9,14 +9,12 @@ from typing import Any
 
 import peft
 
+from fashion_pipeline.core.names import TRAINING_RESULT
 from fashion_pipeline.core.training.recipe import DEFAULTS, Recipe
 from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.encoders import encoder_fingerprint
 from fashion_pipeline.ml.sources import file_hash, find_model, fingerprint
 from fashion_pipeline.ml.training.results import TrainingError, TrainingJob, TrainingPair, TrainingResult
-
-RESULT_FILE = "result.json"
-"""Marks an output folder as finished."""
 
 
 def identity_of(folder: Path, job: TrainingJob, device: Device) -> dict[str, Any]:
@@ -59,12 +57,14 @@ def training_device(config: Recipe, device: Device) -> Device:
 
 def finished_training(output: Path, identity: dict[str, Any]) -> TrainingResult | None:
     """The result that a folder already holds, if any. Raises TrainingError if it is another training's."""
-    if not (output / RESULT_FILE).is_file():
+    if not (output / TRAINING_RESULT).is_file():
         return None
     try:
-        result = TrainingResult.load(output / RESULT_FILE)
+        result = TrainingResult.load(output / TRAINING_RESULT)
     except (OSError, ValueError, KeyError) as error:
-        raise TrainingError(f"{output / RESULT_FILE} is damaged ({error}): delete it to train on from there") from error
+        raise TrainingError(
+            f"{output / TRAINING_RESULT} is damaged ({error}): delete it to train on from there"
+        ) from error
     require_same(output, result.identity, identity)
     return result
 

@@ -13,9 +13,6 @@ from safetensors.torch import load_file, save_file
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.methods import TEXT_LAYERS, unet_layers
 
-LORA_FILE = "fashion_lora_weights.safetensors"
-KOHYA_FILE = "fashion_lora_weights_kohya.safetensors"
-
 ADAPTER_METADATA = "lora_adapter_metadata"
 """Where diffusers looks for rank, alpha and layers; without it an alpha that differs from the rank is lost."""
 

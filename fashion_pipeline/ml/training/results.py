@@ -141,11 +141,6 @@ class TrainingResult:
     notes: tuple[str, ...]
     """What the user should know: a damaged checkpoint that was skipped, another number of threads."""
 
-    @property
-    def held_out_losses(self) -> list[tuple[int, float]]:
-        """(step, loss) of each measurement, the base first."""
-        return [(row.step, row.held_out_loss) for row in self.log if row.held_out_loss is not None]
-
     def save(self, file: Path) -> None:
         """Write everything but the folder as JSON."""
         whole = {**asdict(self), "output": None, "weights": self.weights.name}

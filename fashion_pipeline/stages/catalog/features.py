@@ -25,6 +25,7 @@ from fashion_pipeline.core.features.attributes import (
 )
 from fashion_pipeline.core.features.calibration import Calibration, calibrate, known_answers
 from fashion_pipeline.core.features.shuffling import MOST_PHOTOS, Sight, shuffled_id
+from fashion_pipeline.core.names import FEATURES_SUMMARY
 from fashion_pipeline.core.prompts.planning import photos_of
 from fashion_pipeline.core.rows import Photo, Role, Split
 from fashion_pipeline.stages.drawing.drawing import Embedder, Report
@@ -35,10 +36,6 @@ from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from fashion_pipeline.ml.encoders import ClipEncoder
-
-
-SUMMARY = "summary.json"
-"""The file of a description by which other styles are compared with it."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ def describe(store: Store, models: Models, style: str, report: Report, run: str 
             "sight": {role: asdict(each) for role, each in sight.items()},
         },
         tables={"attributes": attributes},
-        files={SUMMARY: asdict(_summary(photos, centres, attributes))},
+        files={FEATURES_SUMMARY: asdict(_summary(photos, centres, attributes))},
         run=run,
     )
     if state:
@@ -189,8 +186,8 @@ def summary_of(store: Store, features: Record) -> Summary:
 
     Raises StorageError for a damaged one.
     """
-    if features.path(SUMMARY).exists():
-        return Summary(**features.json(SUMMARY))
+    if features.path(FEATURES_SUMMARY).exists():
+        return Summary(**features.json(FEATURES_SUMMARY))
     photos = store.photos(store.records.input(features, "catalog"))
     search = [photo.id for photo in photos if photo.split == Split.SEARCH]
     centres = {

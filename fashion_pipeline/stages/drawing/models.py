@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from fashion_pipeline.ml.training.results import Progress, TrainingJob, TrainingResult
     from fashion_pipeline.ml.tuning import Task
 
-WEIGHTS = "fashion_lora_weights.safetensors"
-KOHYA_WEIGHTS = "fashion_lora_weights_kohya.safetensors"
 
 TrainingReport = Callable[["Progress"], None]
 """Called with each row of the training log."""

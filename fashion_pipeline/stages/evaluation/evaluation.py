@@ -11,6 +11,7 @@ from fashion_pipeline.core.evaluation.attribute_gains import attribute_gains
 from fashion_pipeline.core.evaluation.scores import HELD_OUT, product_scores
 from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, CHAMPION, SPLIT, Verdict, decide
 from fashion_pipeline.core.features.shuffling import Sight
+from fashion_pipeline.core.names import PIPELINE, REPORT, REPORT_PAGE
 from fashion_pipeline.core.prompts.formats import Candidate, write
 from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
 from fashion_pipeline.core.reports.figures import summary
@@ -25,11 +26,10 @@ from fashion_pipeline.stages.evaluation.forgetting import forgetting_scores, pla
 from fashion_pipeline.stages.evaluation.memorisation import find_copies, trained_photos
 from fashion_pipeline.stages.evaluation.recognition import recognise
 from fashion_pipeline.stages.evaluation.sets import prints_of, set_scores
-from fashion_pipeline.stages.pages.reports import PAGE, REPORT, evaluation_page
+from fashion_pipeline.stages.pages.reports import evaluation_page
 from fashion_pipeline.stages.prompts.candidates import candidate_of
 from fashion_pipeline.stages.prompts.similarity import Measured, measure
 from fashion_pipeline.stages.standing.retraining import settings_state
-from fashion_pipeline.stages.training.training import MODEL
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -112,7 +112,7 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
         searched,
         trained_photos(store, training, store.photos(catalog)),
         Recipe.among(training.made_of),
-        folder=model.path(MODEL),
+        folder=model.path(PIPELINE),
     )
     found = compare(store, models, challenger, products, report)
     inputs = {"model": model, "training": training, "catalog": catalog}
@@ -125,7 +125,7 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
         tables=found.tables,
         files={
             REPORT: found.report,
-            PAGE: lambda path: evaluation_page(
+            REPORT_PAGE: lambda path: evaluation_page(
                 store, models, path, inputs, found.tables, found.report, found.verdict, found.sight, run
             ),
         },

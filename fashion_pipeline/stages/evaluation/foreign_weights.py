@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fashion_pipeline.core.names import REPORT, REPORT_PAGE
 from fashion_pipeline.core.rows import Split
 from fashion_pipeline.stages.catalog.features import features_of
 from fashion_pipeline.stages.drawing.drawing import Report
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.evaluation.evaluation import Challenger, compare
-from fashion_pipeline.stages.pages.reports import PAGE, REPORT, evaluation_page
+from fashion_pipeline.stages.pages.reports import evaluation_page
 from fashion_pipeline.store.files import slug
 from fashion_pipeline.store.parquet import write_parquet
 from fashion_pipeline.store.records import write_content
@@ -54,7 +55,7 @@ def evaluate_weights(
             for name, table in found.tables.items():
                 write_parquet(name, table, folder / f"{name}.parquet")
             write_content(content, folder / REPORT)
-            page = folder / PAGE
+            page = folder / REPORT_PAGE
             evaluation_page(store, models, page, inputs, found.tables, content, found.verdict, found.sight, "")
 
         place = store.files.inside("weights", slug(style), key, content_key(content))

@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Any
 
+from fashion_pipeline.core.names import REPORT, REPORT_PAGE
 from fashion_pipeline.core.rows import Split
-from fashion_pipeline.stages.pages.reports import PAGE, REPORT
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -38,8 +38,8 @@ def track(store: Store, evaluation: Record, address: str) -> str | None:
         run = client.create_run(experiment, run_name=training.key, tags=tags).info.run_id
         params = [Param(key, str(value)[:500]) for key, value in training.made_of.items()]
         client.log_batch(run, _metrics(Metric, training, report), params, [RunTag("style", evaluation.style)])
-        if evaluation.path(PAGE).exists():
-            client.log_artifact(run, str(evaluation.path(PAGE)))
+        if evaluation.path(REPORT_PAGE).exists():
+            client.log_artifact(run, str(evaluation.path(REPORT_PAGE)))
         client.set_terminated(run)
         client.set_tag(run, RECORD, evaluation.key)  # last: what was told by half is told again
     except Exception as error:  # whatever a server that is away or refuses makes the client raise

@@ -11,18 +11,12 @@ from PIL import Image
 from fashion_pipeline.core.evaluation.statistics import Condition, Interval
 from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, BEST_PROMPT, SPLIT, decide
 from fashion_pipeline.core.features.shuffling import Sight
+from fashion_pipeline.core.names import REPORT, REPORT_PAGE
 from fashion_pipeline.core.reports.index import StyleEntry, render_index
 from fashion_pipeline.core.rows import Role, Sample
 from fashion_pipeline.core.texts import ENGLISH, language
 from fashion_pipeline.stages.drawing.models import Models
-from fashion_pipeline.stages.pages.reports import (
-    PAGE,
-    REPORT,
-    comparison_rows,
-    evaluation_page,
-    newest_report,
-    prompt_page,
-)
+from fashion_pipeline.stages.pages.reports import comparison_rows, evaluation_page, newest_report, prompt_page
 from fashion_pipeline.stages.publishing.tracing import stale
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import KINDS, Record
@@ -40,7 +34,7 @@ def page_of(store: Store, models: Models, record: Record) -> Path:
     Raises StorageError for a record that is damaged, or that an earlier version of the program made.
     """
     if language() == ENGLISH:
-        return record.path(PAGE)
+        return record.path(REPORT_PAGE)
     tables = {name: record.table(name) for name in KINDS[record.kind].tables}
     content = record.json(REPORT)
     inputs = {kind: store.records.input(record, kind) for kind in record.inputs}
@@ -67,7 +61,7 @@ def index_page(store: Store, models: Models) -> Path:
         try:
             page = page_of(store, models, record)
         except StorageError:
-            page = record.path(PAGE)  # in English rather than not at all
+            page = record.path(REPORT_PAGE)  # in English rather than not at all
         return Path(os.path.relpath(page, pages)).as_posix()
 
     text = index_text(store, models, address)

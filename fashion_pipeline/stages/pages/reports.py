@@ -15,6 +15,7 @@ from fashion_pipeline.core.evaluation.scores import product_scores
 from fashion_pipeline.core.evaluation.statistics import Condition
 from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, BEST_PROMPT, SPLIT, Verdict, decide, unseen
 from fashion_pipeline.core.features.shuffling import Sight
+from fashion_pipeline.core.names import REPORT, REPORT_PAGE, TRAINING_RESULT, TRAINING_SAMPLES
 from fashion_pipeline.core.reports import pictures
 from fashion_pipeline.core.reports.figures import CONDITIONS, summary
 from fashion_pipeline.core.reports.report import ComparisonRow, CopyPair, Lineage, ReportData, render_html
@@ -30,10 +31,6 @@ from fashion_pipeline.stages.prompts.candidates import candidate_of
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
-PAGE = "report.html"
-REPORT = "report.json"
-SAMPLES = "samples"
-"""Folder of the images that were drawn during a training, a sheet a look."""
 SHOWN_PRODUCTS = 8
 SHOWN_PAIRS = 8
 THUMBNAILS = 4
@@ -84,7 +81,7 @@ def report_prompts(store: Store, models: Models, style: str, report: Report, run
         inputs=inputs,
         made_of={"report": content},
         tables={"prompt_scores": scores},
-        files={REPORT: content, PAGE: page},
+        files={REPORT: content, REPORT_PAGE: page},
         run=run,
     )
     return Reported(record, content)
@@ -144,7 +141,7 @@ def _training_data(training: Record) -> dict[str, Any]:
     return {
         "training_log": training.table("training_log"),
         "recipe": Recipe.among(training.made_of).told(),
-        "weights_step": int(training.json("result.json")["step"]),
+        "weights_step": int(training.json(TRAINING_RESULT)["step"]),
         "looks": training_looks(training),
     }
 
@@ -181,8 +178,8 @@ def _unless(said: str, note: str | None) -> str | None:
 
 def training_looks(training: Record) -> list[tuple[int, bytes]]:
     """Step and PNG of images drawn during a training: the first, those of the weights that were kept, and the last."""
-    files = {int(file.stem.partition("-")[2]): file for file in training.path(SAMPLES).glob("step-*.png")}
-    kept = int(training.json("result.json")["step"])
+    files = {int(file.stem.partition("-")[2]): file for file in training.path(TRAINING_SAMPLES).glob("step-*.png")}
+    kept = int(training.json(TRAINING_RESULT)["step"])
     shown = sorted({min(files), max(files), kept} & files.keys()) if files else []
     return [(step, files[step].read_bytes()) for step in shown]
 

@@ -4,17 +4,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fashion_pipeline.core.names import (
+    EVALUATION_REPORT,
+    KOHYA_LORA_WEIGHTS,
+    LORA_WEIGHTS,
+    PIPELINE,
+    REPORT,
+    REPORT_PAGE,
+)
 from fashion_pipeline.core.texts import text
-from fashion_pipeline.stages.drawing.models import KOHYA_WEIGHTS, WEIGHTS, Models
-from fashion_pipeline.stages.pages.reports import PAGE, REPORT
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.publishing.cards import base_name, card
 from fashion_pipeline.stages.publishing.tracing import trail_of, trained_pairs
-from fashion_pipeline.stages.training.training import MODEL, trained_ids
+from fashion_pipeline.stages.training.training import trained_ids
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.files import read_json
 from fashion_pipeline.store.records import Content, Record
 from fashion_pipeline.store.store import Store
-from fashion_pipeline.store.versions import EVALUATION, WAITS
+from fashion_pipeline.store.versions import WAITS
 
 Approval = Literal["none", "required"]
 
@@ -62,7 +69,7 @@ def approve(store: Store, style: str) -> Published:
     if pointer.waiting is None:
         raise StorageError(f"no version of {style!r} waits for approval")
     folder = store.versions.folder(style, pointer.waiting)
-    evaluation = store.versions.part(style, pointer.waiting, EVALUATION)
+    evaluation = store.versions.part(style, pointer.waiting, EVALUATION_REPORT)
     report = read_json(evaluation, f"{evaluation} is missing: evaluate {style!r} again")
     if pointer.version is not None and report["champion"] != pointer.version:
         raise StorageError(
@@ -90,14 +97,14 @@ def _assembled(store: Store, models: Models, style: str, evaluation: Record, rep
             base_name(models.profile.generator),
             guidance=models.profile.generation.guidance,
             licence=models.licence(),
-            lora=training.path(KOHYA_WEIGHTS).exists(),
+            lora=training.path(KOHYA_LORA_WEIGHTS).exists(),
             recipe=training.made_of,
         ),
-        EVALUATION: report,
-        PAGE: evaluation.path(PAGE),
-        **{name: training.path(name) for name in (WEIGHTS, KOHYA_WEIGHTS) if training.path(name).exists()},
+        EVALUATION_REPORT: report,
+        REPORT_PAGE: evaluation.path(REPORT_PAGE),
+        **{name: training.path(name) for name in (LORA_WEIGHTS, KOHYA_LORA_WEIGHTS) if training.path(name).exists()},
     }
-    model = store.records.input(evaluation, "model").path(MODEL)
+    model = store.records.input(evaluation, "model").path(PIPELINE)
     return store.versions.assemble(style, str(report["model"]), model, extras, store.records.ancestry(evaluation))
 
 

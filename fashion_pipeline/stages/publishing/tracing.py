@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fashion_pipeline.core.names import EVALUATION_REPORT
 from fashion_pipeline.core.rows import Pair
 from fashion_pipeline.intake.photos import content_id
 from fashion_pipeline.store.errors import StorageError
@@ -15,7 +16,7 @@ from fashion_pipeline.store.files import read_json
 from fashion_pipeline.store.parquet import read_parquet
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
-from fashion_pipeline.store.versions import EVALUATION, TRAIL
+from fashion_pipeline.store.versions import TRAIL
 
 TRAINED, COMPARED, LISTED = "trained on", "compared with", "in its catalog"
 """How a photo was used, the closest use first."""
@@ -138,7 +139,9 @@ def stale(store: Store) -> list[Use]:
 def trace_version(store: Store, style: str, version: str) -> dict[str, Any]:
     """What is behind a version, from its own trail: photos, prompts, seeds, scores and verdict. JSON types only."""
     folder = store.versions.folder(style, version)
-    report = read_json(store.versions.part(style, version, EVALUATION), f"style {style!r} has no version {version!r}")
+    report = read_json(
+        store.versions.part(style, version, EVALUATION_REPORT), f"style {style!r} has no version {version!r}"
+    )
     trail = trail_of(store, style, version)
     images = {row["id"]: row for row in trail["catalog"].table("images").to_pylist()} if "catalog" in trail else {}
     pairs = trained_pairs(trail)

@@ -5,6 +5,7 @@ from typing import Any
 
 from PIL import Image
 
+from fashion_pipeline.core.names import EVALUATION_REPORT
 from fashion_pipeline.core.reports.links import (
     run_link,
     sample_link,
@@ -19,7 +20,6 @@ from fashion_pipeline.stages.publishing.tracing import Made, trail_of, trained_p
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.files import read_json
 from fashion_pipeline.store.store import Store
-from fashion_pipeline.store.versions import EVALUATION
 
 PART = 60
 """Training images, and products, of one part of a page."""
@@ -30,7 +30,9 @@ ORDER = [Model.ORIGINAL, Model.CHAMPION, Model.SPECIALISED]
 def version_trail(store: Store, style: str, version: str, part: int = 1) -> Trail:
     """One part of the page of a version, the first being 1. Raises StorageError for a version that is not there."""
     folder = store.versions.folder(style, version)
-    report = read_json(store.versions.part(style, version, EVALUATION), f"style {style!r} has no version {version!r}")
+    report = read_json(
+        store.versions.part(style, version, EVALUATION_REPORT), f"style {style!r} has no version {version!r}"
+    )
     made, withdrawn = trail_of(store, style, version), store.withdrawals.ids()
     pairs = _by_image(trained_pairs(made))
     products = _products(made)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fashion_pipeline.stages.pages.reports import PAGE
+from fashion_pipeline.core.names import REPORT_PAGE
 from fashion_pipeline.store.versions import TRAIL
 
 CARD = "README.md"
@@ -12,7 +12,7 @@ CARD = "README.md"
 def files_to_upload(folder: Path, *, everything: bool = False) -> list[str]:
     """Paths below a version's folder, in order; the report and the trail only if everything is asked for."""
     found = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return [path.as_posix() for path in found if everything or (path.parts[0] != TRAIL and path.name != PAGE)]
+    return [path.as_posix() for path in found if everything or (path.parts[0] != TRAIL and path.name != REPORT_PAGE)]
 
 
 def card_for(folder: Path, repository: str) -> bytes:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from fashion_pipeline.core.names import EVALUATION_REPORT
 from fashion_pipeline.stages.publishing.tracing import stale
 from fashion_pipeline.store.files import freed, read_json, size
 from fashion_pipeline.store.store import Store
-from fashion_pipeline.store.versions import EVALUATION
 
 _PLAIN = {"model": "specialised", "prompt": "plain", "measure": "judge", "split": "dev"}
 _OVER = {"model": "original", "prompt": "plain"}
@@ -21,7 +21,7 @@ def version_rows(store: Store, style: str) -> list[dict[str, Any]]:
     old = {use.key: use.photos for use in stale(store) if (use.style, use.kind) == (style, "version")}
     rows = []
     for folder in store.versions.all(style):
-        evaluation = store.versions.part(style, folder.name, EVALUATION)
+        evaluation = store.versions.part(style, folder.name, EVALUATION_REPORT)
         report = read_json(evaluation, f"{evaluation} is missing: the version is not whole")
         gains = [g for g in report.get("gains", ()) if g["against"] == _OVER and _PLAIN.items() <= g.items()]
         rows.append(

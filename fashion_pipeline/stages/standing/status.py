@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from fashion_pipeline.core.catalog.listing import CatalogError
+from fashion_pipeline.core.names import REPORT
 from fashion_pipeline.intake.sources import listing_state, read_style
 from fashion_pipeline.settings import Profile
-from fashion_pipeline.stages.pages.reports import REPORT
 from fashion_pipeline.stages.standing.retraining import change_of, evaluated_at
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.store import Store

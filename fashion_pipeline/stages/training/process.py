@@ -21,10 +21,10 @@ from typing import Any, Self
 
 from dagster_pipes import open_dagster_pipes
 
+from fashion_pipeline.core.names import TRAINING_OUTCOME
 from fashion_pipeline.core.progress import EVERY_SECONDS, left
 from fashion_pipeline.ml.training.results import Progress, TrainingJob
 from fashion_pipeline.stages.drawing.models import Models
-from fashion_pipeline.stages.training.training import OUTCOME
 
 STOPPED = 130
 """Exit code of a training that was cancelled; what it had learnt is in a checkpoint."""
@@ -118,7 +118,7 @@ def train_here(
 
     result = models.finetune(job, title, _Teller(tell).report, tell, stop)
     if leads():
-        result.save(job.output / OUTCOME)
+        result.save(job.output / TRAINING_OUTCOME)
 
 
 class _Teller:

@@ -6,13 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fashion_pipeline.core.names import (
+    EXPORT_VERIFICATION,
+    KOHYA_LORA_WEIGHTS,
+    LORA_WEIGHTS,
+    PIPELINE,
+    TRAINING_OUTCOME,
+    TRAINING_RESULT,
+    TRAINING_SAMPLES,
+)
 from fashion_pipeline.core.prompts.formats import write
 from fashion_pipeline.core.prompts.planning import photos_of, plan
 from fashion_pipeline.core.rows import Origin, Pair, Split
 from fashion_pipeline.core.training.curation import validation_photos
 from fashion_pipeline.core.training.recipe import Recipe
-from fashion_pipeline.stages.drawing.models import KOHYA_WEIGHTS, WEIGHTS, Models
-from fashion_pipeline.stages.pages.reports import SAMPLES
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.captions import photo_captions
 from fashion_pipeline.stages.training.curation import training_images
 from fashion_pipeline.store.errors import StorageError
@@ -26,14 +34,8 @@ if TYPE_CHECKING:
 HELD_OUT = 48
 """Most dev photos whose loss is measured during training."""
 
-MODEL = "fashion_sd_model"
-TRAINED = "trained.safetensors"
-"""What was learnt, whatever the method."""
 _COLUMNS = ("step", "loss", "held_out_loss", "learning_rate", "gradient_norm", "similarity")
 
-
-OUTCOME = "outcome.json"
-"""What a trainer leaves in the output of a training, beside the weights."""
 
 Trainer = Callable[["TrainingJob", str], None]
 """Carries out a training under a title, here or in another process, and leaves its outcome in the output."""
@@ -68,7 +70,7 @@ class Trained:
     @property
     def has_lora_file(self) -> bool:
         """Whether the training can be passed on as a LoRA file."""
-        return self.record.path(WEIGHTS).exists()
+        return self.record.path(LORA_WEIGHTS).exists()
 
     @property
     def held_out(self) -> list[float]:
@@ -111,14 +113,14 @@ def train(
     found = next((record for each in keys if (record := store.records.whole("training", style, each))), None)
     if found is not None:
         store.records.point(found)
-        result = TrainingResult.load(found.path("result.json"))
+        result = TrainingResult.load(found.path(TRAINING_RESULT))
         return _trained(found, recipe, len(job.pairs), result)
     job = replace(job, output=store.training_folder(style, key))
     _forget_damaged(store, style, key, job.output)
     checkpoints = job.output / "checkpoints"
     with store.files.mirrored(checkpoints):
         trainer(job, f"{store.sources.subject(style)} {key}")
-    result = TrainingResult.load(job.output / OUTCOME, of_this_call=True)
+    result = TrainingResult.load(job.output / TRAINING_OUTCOME, of_this_call=True)
     log = [{name: getattr(row, name) for name in _COLUMNS} for row in result.log]
     record = store.records.add(
         "training",
@@ -181,7 +183,7 @@ def training_job(
 
 def _files(output: Path, weights: Path) -> dict[str, Path]:
     """What of a finished training belongs to its record."""
-    names = [weights.name, "result.json", WEIGHTS, KOHYA_WEIGHTS, SAMPLES]
+    names = [weights.name, TRAINING_RESULT, LORA_WEIGHTS, KOHYA_LORA_WEIGHTS, TRAINING_SAMPLES]
     return {name: output / name for name in names if (output / name).exists()}
 
 
@@ -200,10 +202,10 @@ def export(store: Store, models: Models, style: str, run: str = "") -> Exported:
         style,
         key=training.key,
         inputs={"training": training},
-        files={} if found else {MODEL: write, "verification.json": lambda path: write_content(verified, path)},
+        files={} if found else {PIPELINE: write, EXPORT_VERIFICATION: lambda path: write_content(verified, path)},
         run=run,
     )
-    known = record.json("verification.json")
+    known = record.json(EXPORT_VERIFICATION)
     return Exported(record, known["effect"], known["error"])
 
 

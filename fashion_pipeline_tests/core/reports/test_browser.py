@@ -17,7 +17,10 @@ from fashion_pipeline_tests.core.reports.planting import EVIL, picture, planted_
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
-pytestmark = pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="chromium or chromium-driver is not installed")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="chromium or chromium-driver is not installed"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ def test_training_lowers_the_held_out_loss_and_reports_it(generator_folder, pair
     )
     rows = []
     result = finetune(generator_folder, pairs[:2], pairs[:2], config, tmp_path, CPU, rows.append)
-    losses = dict(result.held_out_losses)
+    losses = {row.step: row.held_out_loss for row in result.log if row.held_out_loss is not None}
     assert sorted(losses) == [0, 20, 40, 60]
     assert losses[60] < losses[0]
     assert list(result.log) == rows

@@ -8,9 +8,10 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from fashion_pipeline.core.names import KOHYA_LORA_WEIGHTS, LORA_WEIGHTS
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.exporting import export_loras, export_pipeline, verify_export
-from fashion_pipeline.ml.training.lora_files import KOHYA_FILE, LORA_FILE, kohya_name
+from fashion_pipeline.ml.training.lora_files import kohya_name
 from fashion_pipeline.ml.training.methods import Parts, merge, prepare, restore
 from fashion_pipeline.ml.training.results import TrainingError, TrainingResult
 from fashion_pipeline_tests.ml.conftest import CPU, finetune
@@ -94,7 +95,7 @@ def test_both_lora_files_are_read_by_stock_diffusers_and_predict_what_was_traine
     if recipe["method"] == "full" or recipe["dora"]:
         assert files == []
         return
-    assert [file.name for file in files] == [LORA_FILE, KOHYA_FILE]
+    assert [file.name for file in files] == [LORA_WEIGHTS, KOHYA_LORA_WEIGHTS]
     for file in files:
         assert verify_export(generator_folder, trained, file).error < 1e-3, file.name
 

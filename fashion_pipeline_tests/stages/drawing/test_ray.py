@@ -19,6 +19,7 @@ ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
+from fashion_pipeline.core.names import TRAINING_OUTCOME  # noqa: E402
 from fashion_pipeline.core.prompts.requests import Request  # noqa: E402
 from fashion_pipeline.diagnosis import examine  # noqa: E402
 from fashion_pipeline.intake.photos import PhotoError  # noqa: E402
@@ -30,12 +31,13 @@ from fashion_pipeline.stages.drawing.models import Models  # noqa: E402
 from fashion_pipeline.stages.drawing.on_ray import OnRay, Worker  # noqa: E402
 from fashion_pipeline.stages.drawing.spread import Picture, Pipeline, embed_here  # noqa: E402
 from fashion_pipeline.stages.training.process import command  # noqa: E402
-from fashion_pipeline.stages.training.training import OUTCOME  # noqa: E402
 from fashion_pipeline.store.store import Store  # noqa: E402
 from fashion_pipeline_tests.conftest import QUICK, SAMPLES, quick_profile  # noqa: E402
 from fashion_pipeline_tests.stages.drawing.counted import Counted, log_of  # noqa: E402
 from fashion_pipeline_tests.stages.drawing.nodes import MEMORY, two_nodes  # noqa: E402
 from fashion_pipeline_tests.stages.training.test_process import order  # noqa: E402
+
+pytestmark = pytest.mark.thorough
 
 REQUESTS = [Request("a coat", seed=seed, steps=5, guidance=3.0, width=64, height=64) for seed in range(44)]
 PHOTOS = sorted((SAMPLES / "coat").glob("*.png"))[:48]
@@ -235,7 +237,7 @@ def test_a_training_of_two_nodes_learns_what_one_process_learns(nodes: Nodes, tm
         assert told.returncode == 0, told.stderr[-2000:]
         assert told.stdout.count("training: step 3 of 3") == 1
         learnt.append(load_file(job.output / "trained.safetensors"))
-        logs.append(TrainingResult.load(job.output / OUTCOME).log)
+        logs.append(TrainingResult.load(job.output / TRAINING_OUTCOME).log)
     for ours, theirs in zip(logs[1][1:], logs[0][1:], strict=True):
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-4)
     assert max(float((learnt[0][name] - learnt[1][name]).abs().max()) for name in learnt[0]) < 1e-4

@@ -139,6 +139,7 @@ def tiny_lora(folder: Path, scale: float, layers: int | None = None) -> Path:
     return file
 
 
+@pytest.mark.thorough
 def test_the_original_itself_is_no_evidence_and_noise_is_no_improvement(
     trained: Chain, drawn: list[Sample], tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def searched_on(record: Record) -> set[str]:
     return {s.id for s in Sample.read(record.table("samples")) if s.purpose == Split.SEARCH}
 
 
+@pytest.mark.thorough
 def test_a_second_round_starts_from_the_winners_and_draws_none_of_their_images_again(searching: Chain) -> None:
     written, first = go(searching)
     assert written.round == 1 and first.spent <= BUDGET
@@ -65,6 +66,7 @@ def test_a_second_round_starts_from_the_winners_and_draws_none_of_their_images_a
     assert after[best]["rung"] != LEFT_BEHIND
 
 
+@pytest.mark.thorough
 def test_a_round_that_was_made_is_found_again(searching: Chain) -> None:
     go(searching)
     _, second = go(searching, rounds=2)

@@ -15,6 +15,8 @@ from fashion_pipeline.stages.pages.reports import newest_report
 from fashion_pipeline.store.records import Record
 from fashion_pipeline_tests.conftest import SAMPLES, Chain, errors, make_chain
 
+pytestmark = pytest.mark.thorough
+
 
 def config(steps: int, budget: int = 12) -> dict:
     return {

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from fashion_pipeline.core.names import TRAINING_OUTCOME
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, TrainingResult
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.training.process import FAILURE, STOPPED, Order, command
-from fashion_pipeline.stages.training.training import OUTCOME
 from fashion_pipeline_tests.conftest import QUICK
 
 MODELS = Models("embedded", device="cpu", precision="fp32", machine=QUICK / "machine")
@@ -106,6 +106,7 @@ child.wait()
     wait_until(lambda: not lives(child))
 
 
+@pytest.mark.thorough
 def test_two_processes_with_half_the_batch_each_lose_as_one(tmp_path: Path) -> None:
     logs = []
     for name, processes in (("one", 1), ("two", 2)):
@@ -115,7 +116,7 @@ def test_two_processes_with_half_the_batch_each_lose_as_one(tmp_path: Path) -> N
             command(file, processes), check=True, env=environment, timeout=300, stdout=subprocess.PIPE, text=True
         ).stdout
         assert told.count("training: step 5 of 5") == 1
-        logs.append(TrainingResult.load(job.output / OUTCOME).log)
+        logs.append(TrainingResult.load(job.output / TRAINING_OUTCOME).log)
     one, two = logs
     assert [row.step for row in two] == [row.step for row in one]
     for ours, theirs in zip(two[1:], one[1:], strict=True):
@@ -131,7 +132,7 @@ def test_what_went_wrong_is_left_in_one_line(tmp_path: Path) -> None:
     assert subprocess.run(command(file), check=False).returncode == 1
     said = (job.output / FAILURE).read_text(encoding="utf-8")
     assert said.startswith("rank is 512, but layer ") and "\n" not in said
-    assert not (job.output / OUTCOME).exists()
+    assert not (job.output / TRAINING_OUTCOME).exists()
 
 
 def test_an_order_holds_all_that_the_process_needs(tmp_path: Path) -> None:
