@@ -7,7 +7,7 @@ from pydantic import Field, create_model
 
 from fashion_pipeline.core.names import LORA_WEIGHTS, PIPELINE, TRAINED_WEIGHTS
 from fashion_pipeline.core.reports.pictures import loss_curve, markdown_image, sparkline_svg
-from fashion_pipeline.core.training.recipe import Recipe, described
+from fashion_pipeline.core.training.recipe import Recipe, descriptions
 from fashion_pipeline.defs.automation import FOLLOWS
 from fashion_pipeline.defs.configuration import settled
 from fashion_pipeline.defs.curation import curated_subset
@@ -15,7 +15,7 @@ from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, 
 from fashion_pipeline.resources.steps import step
 from fashion_pipeline.resources.training import trainer
 from fashion_pipeline.running.runs import POOL
-from fashion_pipeline.settings import SettingsError, read_profile, read_settings
+from fashion_pipeline.settings import Profile, SettingsError, read_profile, read_settings
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.pages.reports import training_looks
 from fashion_pipeline.stages.training.training import Trained, export, train
@@ -30,20 +30,24 @@ def _launchpad_type(annotation: Any) -> Any:
     return plain | None
 
 
-def _usual(name: str) -> str:
-    """What a field that is left empty means."""
+def _profile() -> Profile | None:
     try:
-        profile = read_profile(read_settings().profile)
+        return read_profile(read_settings().profile)
     except SettingsError:  # said where the profile is needed
-        return "Empty: what was chosen for the style, else the profile's."
-    usual = getattr(profile.training, name)
-    return f"Empty: what was chosen for the style, else {usual}, as in profile {profile.name}."
+        return None
 
 
-_FIELDS: dict[str, Any] = {
-    name: (_launchpad_type(field.annotation), Field(None, description=f"{described(name)} {_usual(name)}"))
-    for name, field in Recipe.model_fields.items()
-}
+def _launchpad_fields(profile: Profile | None) -> dict[str, Any]:
+    """Knob → type and field; the description says what a field that is left empty means."""
+    fields, told = {}, descriptions()
+    for name, knob in Recipe.model_fields.items():
+        usual = f"{getattr(profile.training, name)}, as in profile {profile.name}" if profile else "the profile's"
+        text = f"{told[name]} Empty: what was chosen for the style, else {usual}."
+        fields[name] = (_launchpad_type(knob.annotation), Field(None, description=text))
+    return fields
+
+
+_FIELDS = _launchpad_fields(_profile())
 _KNOBS: Any = create_model("_Knobs", __base__=dg.Config, **_FIELDS)
 
 

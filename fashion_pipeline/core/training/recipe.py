@@ -244,9 +244,12 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * falls[recipe.schedule]
 
 
-def described(name: str) -> str:
-    """What a knob is for, and its range."""
-    schema = Recipe.model_json_schema()["properties"][name]
+def descriptions() -> dict[str, str]:
+    """Knob → what it is for, and its range."""
+    return {name: _described(schema) for name, schema in Recipe.model_json_schema()["properties"].items()}
+
+
+def _described(schema: dict[str, Any]) -> str:
     span = f" From {schema['minimum']:g} to {schema['maximum']:g}." if {"minimum", "maximum"} <= schema.keys() else ""
     return f"{schema['description']}{span}"
 

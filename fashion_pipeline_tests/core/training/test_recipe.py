@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.core.training.recipe import Recipe, described
+from fashion_pipeline.core.training.recipe import Recipe, descriptions
 from fashion_pipeline.defs.training import TrainingConfig
 from fashion_pipeline.ml.training import identity
 from fashion_pipeline.ml.training.identity import key_of, require_same
@@ -47,7 +47,7 @@ def test_the_launchpad_has_every_knob_with_its_range_and_none_is_filled_in() -> 
     fields = TrainingConfig.model_fields
     assert set(fields) == {*Recipe.model_fields, "control"}
     assert all(fields[name].default is None for name in Recipe.model_fields)
-    assert "From 1 to 1024" in fields["rank"].description and "From 1 to 1024" in described("rank")
+    assert "From 1 to 1024" in fields["rank"].description and "From 1 to 1024" in descriptions()["rank"]
     turned = TrainingConfig(rank=4, layers=["feed_forward"], precision="fp32", horizontal_flip=False)
     assert Recipe().changed(
         {name: value for name, value in turned.model_dump().items() if name != "control"}
