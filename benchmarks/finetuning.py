@@ -159,7 +159,7 @@ def passes(name: str, precision: Any, layout: Any, attention: Any) -> None:
     for weight in unet.parameters():
         if not weight.requires_grad:
             weight.data = weight.data.to(torch.bfloat16)
-    apply(unet, device.way)
+    apply(unet, device.compute_config)
     latents, texts = torch.randn(BATCH, 4, 16, 16), torch.randn(BATCH, 77, unet.config.cross_attention_dim)
     taken = []
     for _ in range(60):

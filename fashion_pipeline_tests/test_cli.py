@@ -207,10 +207,10 @@ def test_thumbnails_and_embeddings_do_not_fill_the_terminal(root: Path) -> None:
 
 
 def test_the_doctor_says_each_thing_about_the_device_once(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    from fashion_pipeline.ml.tuning import Way
+    from fashion_pipeline.ml.tuning import ComputeConfig
 
     monkeypatch.setattr(
-        "fashion_pipeline.ml.devices.measure_cpu", lambda task, keep: {Way("bf16", attention="classic"): 1}
+        "fashion_pipeline.ml.devices.measure_cpu", lambda task, keep: {ComputeConfig("bf16", attention="classic"): 1}
     )
     monkeypatch.setenv("FASHION_PIPELINE_DEVICE", "cpu")
     (line,) = [line for line in call("doctor").output.splitlines() if " device " in line]

@@ -28,7 +28,7 @@ from benchmarks.scaling.photos import ONE_THREAD
 from fashion_pipeline.stages.drawing import on_ray
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.drawing.on_ray import OnRay
-from fashion_pipeline.stages.drawing.spread import Picture, embed_here
+from fashion_pipeline.stages.drawing.workers import Picture, embed_here
 
 PIECE = 32
 

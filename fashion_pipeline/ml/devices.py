@@ -10,7 +10,7 @@ import diffusers
 import torch
 import transformers
 
-from fashion_pipeline.ml.tuning import Attention, Layout, Precision, Task, Way, fastest, measure_cpu
+from fashion_pipeline.ml.tuning import Attention, ComputeConfig, Layout, Precision, Task, fastest, measure_cpu
 
 _DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MENDS = {
@@ -54,9 +54,9 @@ class Device:
         return _DTYPES[self.precision]
 
     @property
-    def way(self) -> Way:
+    def compute_config(self) -> ComputeConfig:
         """How a UNet is computed on it."""
-        return Way(self.precision, self.layout, self.attention)
+        return ComputeConfig(self.precision, self.layout, self.attention)
 
     def computing(self) -> dict[str, str]:
         """What changes the last bits of what is computed: for the identity of images and trainings."""
@@ -90,8 +90,8 @@ def pick_device(
     if not name.startswith("cpu"):
         return Device(name, _gpu_precision(name, precision), _describe(name))
     torch.set_flush_denormal(True)
-    way = fastest(task, measure_cpu(task, keep), precision)
-    return Device(name, way.precision, _describe(name), way.layout, way.attention)
+    config = fastest(task, measure_cpu(task, keep), precision)
+    return Device(name, config.precision, _describe(name), config.layout, config.attention)
 
 
 def cuda_devices() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from fashion_pipeline.core.prompts.requests import Hand, Request, alike
+from fashion_pipeline.core.prompts.requests import GeneratorIdentity, Request, alike
 from fashion_pipeline.ml.adapters import merge_adapter
 from fashion_pipeline.ml.devices import Device, free_memory, out_of_memory
 from fashion_pipeline.ml.pipelines import image_size, load_pipeline
@@ -61,8 +61,8 @@ class Generator:
         self._pipeline = load_pipeline(folder)
         if lora is not None:
             merge_adapter(self._pipeline, lora, scale)
-        way = device.way.within(int(self._pipeline.unet.config.sample_size) ** 2)
-        self._device = replace(device, attention=way.attention)
+        config = device.compute_config.within(int(self._pipeline.unet.config.sample_size) ** 2)
+        self._device = replace(device, attention=config.attention)
         _place(self._pipeline, self._device)
         self.image_size = image_size(self._pipeline)
         """Pixels of the side of the square images that the model was trained on."""
@@ -88,14 +88,14 @@ class Generator:
                     self._shrink(error)
                     continue
                 for index, image in zip(batch, images, strict=True):
-                    yield Drawn(index, self.hand().sample_id(requests[index]), image)
+                    yield Drawn(index, self.identity().sample_id(requests[index]), image)
                 indices = indices[len(batch) :]
 
-    def hand(self) -> Hand:
+    def identity(self) -> GeneratorIdentity:
         """What names the images that `draw` gives now."""
         scheduler = self._pipeline.scheduler
         config = {"class": type(scheduler).__name__, **scheduler.config}
-        return Hand(self.fingerprint, self.batch_size, config, self._device.computing())
+        return GeneratorIdentity(self.fingerprint, self.batch_size, config, self._device.computing())
 
     def token_count(self, text: str) -> int:
         """How many tokens a prompt takes, the two at its ends included."""
@@ -215,7 +215,7 @@ def _with_lora(base: str, lora: Path | None, scale: float) -> str:
 def _place(pipeline: Any, device: Device) -> None:
     """Move the parts to the device; the UNet reads and writes fp32 whatever it computes in, so the sampler is exact."""
     pipeline.to(device.name)
-    apply(pipeline.unet, device.way)
+    apply(pipeline.unet, device.compute_config)
     for part in (pipeline.unet, pipeline.vae):
         torch.nn.Module.to(part, dtype=device.dtype)  # ModelMixin.to warns on every call
     if device.dtype != torch.float32:

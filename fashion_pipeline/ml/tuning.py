@@ -32,38 +32,38 @@ _BATCH, _SIDE, _TEXT = 8, 16, 64
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to compute a UNet."""
+class ComputeConfig:
+    """How a UNet is computed."""
 
     precision: Precision = "fp32"
     layout: Layout = "contiguous"
     attention: Attention = "fused"
 
-    def within(self, latent_tokens: int) -> "Way":
+    def within(self, latent_tokens: int) -> "ComputeConfig":
         """The same, with fused attention where the classic one would need too much memory."""
         fused = latent_tokens > CLASSIC_ATTENTION_TOKENS
-        return Way(self.precision, self.layout, "fused") if fused else self
+        return ComputeConfig(self.precision, self.layout, "fused") if fused else self
 
 
-def fastest(task: Task, measured: dict[Way, float], precision: str = "auto") -> Way:
-    """The way with the lowest figure, among those of a precision."""
-    allowed = [way for way in measured if precision in ("auto", way.precision)]
-    return min(allowed, key=lambda way: measured[way])
+def fastest(task: Task, measured: dict[ComputeConfig, float], precision: str = "auto") -> ComputeConfig:
+    """The configuration with the lowest figure, among those of a precision."""
+    allowed = [config for config in measured if precision in ("auto", config.precision)]
+    return min(allowed, key=lambda config: measured[config])
 
 
-def measure_cpu(task: Task, keep: Path | None = None) -> dict[Way, float]:
-    """Milliseconds of one pass of a small UNet for every way, drawing or training, on this machine's CPU.
+def measure_cpu(task: Task, keep: Path | None = None) -> dict[ComputeConfig, float]:
+    """Milliseconds of one pass of a small UNet for every configuration, drawing or training, on this machine's CPU.
 
     With the folder `keep`, figures of the same processor, torch and number of threads are read from it, or left there.
     """
     file = keep / f"{machine()}.json" if keep else None
     known = _read(file)
     if task not in known:
-        measured = {task: [[asdict(way), figure] for way, figure in _measure(task).items()]}
+        measured = {task: [[asdict(config), figure] for config, figure in _measure(task).items()]}
         known = _read(file) | measured  # another process may have measured the other task meanwhile
         if file:
             _write(file, known)
-    return {Way(**way): float(figure) for way, figure in known[task]}
+    return {ComputeConfig(**config): float(figure) for config, figure in known[task]}
 
 
 def machine() -> str:
@@ -72,32 +72,32 @@ def machine() -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def apply(unet: Any, way: Way) -> None:
+def apply(unet: Any, config: ComputeConfig) -> None:
     """Set a UNet's attention and memory format; its precision is the caller's to set."""
-    unet.set_attn_processor(AttnProcessor() if way.attention == "classic" else AttnProcessor2_0())
+    unet.set_attn_processor(AttnProcessor() if config.attention == "classic" else AttnProcessor2_0())
     formats = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
     to: Any = torch.nn.Module.to
-    to(unet, memory_format=formats[way.layout])
+    to(unet, memory_format=formats[config.layout])
 
 
-def _measure(task: Task) -> dict[Way, float]:
-    """The ways take turns, so that a neighbour's load falls on all of them; the best of each counts."""
+def _measure(task: Task) -> dict[ComputeConfig, float]:
+    """The configurations take turns, so that a neighbour's load falls on all of them; the best of each counts."""
     precisions: tuple[Precision, ...] = ("fp32", "bf16")  # fp16 is slow on every CPU
-    ways = [Way(*way) for way in product(precisions, get_args(Layout), get_args(Attention))]
-    passes = {way: _pass_of(task, way) for way in ways}
+    configs = [ComputeConfig(*config) for config in product(precisions, get_args(Layout), get_args(Attention))]
+    passes = {config: _pass_of(task, config) for config in configs}
     best = dict.fromkeys(passes, float("inf"))
     for turn in range(REPEATS + 1):
-        for way, run in passes.items():
+        for config, run in passes.items():
             began = time.perf_counter()
             run()
-            best[way] = min(best[way], 1000 * (time.perf_counter() - began)) if turn else best[way]
-    return {way: round(figure, 2) for way, figure in best.items()}
+            best[config] = min(best[config], 1000 * (time.perf_counter() - began)) if turn else best[config]
+    return {config: round(figure, 2) for config, figure in best.items()}
 
 
-def _pass_of(task: Task, way: Way) -> Callable[[], None]:
+def _pass_of(task: Task, config: ComputeConfig) -> Callable[[], None]:
     unet = _small_unet()
-    apply(unet, way)
-    dtype = torch.bfloat16 if way.precision == "bf16" else torch.float32
+    apply(unet, config)
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     latents, text = torch.zeros(_BATCH, 4, _SIDE, _SIDE), torch.zeros(_BATCH, 77, _TEXT)
     steps = torch.full((_BATCH,), 500)
 

@@ -62,6 +62,8 @@ class RayModelsResource(ModelsResource):
                     self.cluster.connect(context)
                     self.cluster.on_connect(context)
 
-            spread = OnRay(models.profile_name, models.device, models.precision, models.machine, connect=connect)
+            workers = OnRay(models.profile_name, models.device, models.precision, models.machine, connect=connect)
             # several processes of this machine need no cluster to train together
-            yield replace(models, spread=spread, cluster="" if self.cluster.address == LOCAL else self.cluster.address)
+            yield replace(
+                models, workers=workers, cluster="" if self.cluster.address == LOCAL else self.cluster.address
+            )

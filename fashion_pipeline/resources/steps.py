@@ -23,7 +23,7 @@ WAITS = (15.0, 60.0, 240.0)
 network."""
 
 PASSING = (MemoryError, ConnectionError, TimeoutError, LockedError, TrainingCrashedError)
-"""What may be otherwise a minute later."""
+"""Errors that may not occur again a minute later."""
 
 PASSING_NAMES = frozenset({"OutOfMemoryError", "ConnectError", "ConnectTimeout", "ReadTimeout", "RemoteProtocolError"})
 """Names of such errors of libraries that are not imported for this: torch and the hub's client."""

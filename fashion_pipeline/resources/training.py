@@ -35,8 +35,8 @@ def trainer(context: dg.AssetExecutionContext, models: Models, store: Store) -> 
     """
 
     def train(job: "TrainingJob", title: str) -> None:
-        if models.spread:
-            models.spread.release()  # a training wants the devices for itself
+        if models.workers:
+            models.workers.release()  # a training wants the devices for itself
         processes = job.recipe.processes
         client = dg.PipesSubprocessClient(termination_timeout_seconds=_STOPPING)
         with (

@@ -21,6 +21,8 @@ from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.in_process import InProcessExecutor
 from dagster._utils.interrupts import check_captured_interrupt
 
+from fashion_pipeline.store.locks import interrupt_work
+
 RETRY_SECONDS = 0.5
 
 LEAST_SECONDS, LONGEST_SECONDS = 0.05, 2.0
@@ -117,7 +119,7 @@ def _again_if_unheard() -> None:
 
     def send() -> None:
         if check_captured_interrupt():
-            os.kill(os.getpid(), signal.SIGINT)
+            interrupt_work()
 
     timer = threading.Timer(RETRY_SECONDS, send)
     timer.daemon = True

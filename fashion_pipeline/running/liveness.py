@@ -4,8 +4,6 @@ After a power cut or kill -9 nobody else marks a run as failed and frees its slo
 the command that started it was killed.
 """
 
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -16,7 +14,7 @@ from dagster._core.launcher import DefaultRunLauncher
 from fashion_pipeline.core.repeating import repeating
 from fashion_pipeline.running.runs import POOL
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.locks import is_held
+from fashion_pipeline.store.locks import interrupt_work, is_held
 from fashion_pipeline.store.store import Store
 
 YOUNG_SECONDS = 120.0
@@ -161,7 +159,7 @@ def _looking(
         except StorageError:  # it may answer the next time
             return False
         end()
-        os.kill(os.getpid(), signal.SIGINT)
+        interrupt_work()
         return True
 
     with repeating(look, pause):

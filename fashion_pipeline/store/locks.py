@@ -3,6 +3,8 @@
 import fcntl
 import json
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,16 @@ from typing import IO
 from fashion_pipeline.store.errors import LockedError
 
 POLL_SECONDS = 0.2
+
+
+def interrupt_work() -> None:
+    """Interrupt the main thread, as Ctrl-C does, from another thread.
+
+    A signal to the process may reach any of its threads, and then the main one sleeps on.
+    """
+    main = threading.main_thread().ident
+    if main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ the lease: its work is interrupted, and what it was about to upload is not uploa
 
 import json
 import os
-import signal
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from fashion_pipeline.core.repeating import repeating
 from fashion_pipeline.intake.objects import opened, refusal, silence
 from fashion_pipeline.settings import MARK
 from fashion_pipeline.store.errors import LockedError, StorageError
+from fashion_pipeline.store.locks import interrupt_work
 
 SHARED = frozenset(
     {"layout.json", "records", "embeddings", "images", "pictures", "published", "sources", "weights"}
@@ -209,7 +209,7 @@ class Remote:
             with suppress(StorageError):  # the next one may arrive
                 self._renew(lease)
             if lease.lost:
-                os.kill(os.getpid(), signal.SIGINT)
+                interrupt_work()
             return lease.lost
 
         try:

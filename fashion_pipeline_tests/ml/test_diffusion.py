@@ -66,7 +66,7 @@ def test_when_memory_runs_out_the_batch_is_halved_and_all_images_come(generator_
     generator = Generator(generator_folder, CPU, batch_size=4)
     inside = generator._draw_batch
 
-    first = generator.hand().sample_id(RED)
+    first = generator.identity().sample_id(RED)
 
     def small_memory(requests):
         if generator.batch_size > 1:
@@ -76,7 +76,7 @@ def test_when_memory_runs_out_the_batch_is_halved_and_all_images_come(generator_
     monkeypatch.setattr(generator, "_draw_batch", small_memory)
     found = list(generator.draw([RED] * 3))
     assert sorted(drawn.index for drawn in found) == [0, 1, 2]
-    assert {drawn.id for drawn in found} == {generator.hand().sample_id(RED)} != {first}, (
+    assert {drawn.id for drawn in found} == {generator.identity().sample_id(RED)} != {first}, (
         "the id names the shape drawn at"
     )
     assert generator.batch_size == 1
@@ -97,10 +97,12 @@ def test_the_identity_of_a_sample_tells_all_that_changes_the_image(generator_fol
     generator = Generator(generator_folder, CPU, batch_size=4)
     other_shape = Generator(generator_folder, CPU, batch_size=2)
     other_precision = Generator(generator_folder, Device("cpu", "bf16", ""), batch_size=4)
-    ids = [g.hand().sample_id(RED) for g in (generator, other_shape, other_precision)]
-    ids += [generator.hand().sample_id(replace(RED, **{field: 2})) for field in ("seed", "steps", "guidance")]
+    ids = [g.identity().sample_id(RED) for g in (generator, other_shape, other_precision)]
+    ids += [generator.identity().sample_id(replace(RED, **{field: 2})) for field in ("seed", "steps", "guidance")]
     assert len(set(ids)) == 6
-    assert generator.hand().sample_id(RED) == Generator(generator_folder, CPU, batch_size=4).hand().sample_id(RED)
+    assert generator.identity().sample_id(RED) == Generator(generator_folder, CPU, batch_size=4).identity().sample_id(
+        RED
+    )
 
 
 @pytest.mark.parametrize(("field", "value"), [("steps", 0), ("width", 60), ("height", 0), ("seed", -1)])

@@ -8,10 +8,18 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from fashion_pipeline.ml import tuning
 from fashion_pipeline.ml.devices import pick_device
-from fashion_pipeline.ml.tuning import Way, apply, fastest, measure_cpu
+from fashion_pipeline.ml.tuning import ComputeConfig, apply, fastest, measure_cpu
 
-SLOW_BF16 = {Way("fp32", "channels_last", "classic"): 8.0, Way("fp32"): 9.0, Way("bf16"): 20.0}
-FAST_BF16 = {Way("fp32", "channels_last"): 8.0, Way("bf16", attention="classic"): 3.0, Way("bf16"): 4.0}
+SLOW_BF16 = {
+    ComputeConfig("fp32", "channels_last", "classic"): 8.0,
+    ComputeConfig("fp32"): 9.0,
+    ComputeConfig("bf16"): 20.0,
+}
+FAST_BF16 = {
+    ComputeConfig("fp32", "channels_last"): 8.0,
+    ComputeConfig("bf16", attention="classic"): 3.0,
+    ComputeConfig("bf16"): 4.0,
+}
 
 
 def test_a_processor_that_lists_bf16_but_computes_it_slowly_draws_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,12 +27,12 @@ def test_a_processor_that_lists_bf16_but_computes_it_slowly_draws_in_fp32(monkey
     device = pick_device("cpu")
     assert (device.precision, device.layout, device.attention) == ("fp32", "channels_last", "classic")
     monkeypatch.setattr("fashion_pipeline.ml.devices.measure_cpu", lambda task, keep: FAST_BF16)
-    assert pick_device("cpu").way == Way("bf16", attention="classic")
+    assert pick_device("cpu").compute_config == ComputeConfig("bf16", attention="classic")
 
 
 def test_a_precision_that_is_asked_for_is_taken_in_its_fastest_way() -> None:
-    assert fastest("drawing", SLOW_BF16, "bf16") == Way("bf16")
-    assert fastest("drawing", FAST_BF16, "fp32") == Way("fp32", "channels_last")
+    assert fastest("drawing", SLOW_BF16, "bf16") == ComputeConfig("bf16")
+    assert fastest("drawing", FAST_BF16, "fp32") == ComputeConfig("fp32", "channels_last")
 
 
 def test_a_machine_is_measured_once_for_each_task(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,14 +61,16 @@ def test_every_way_is_really_run(task, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_classic_attention_is_left_where_its_matrix_would_be_large() -> None:
-    assert Way(attention="classic").within(1024).attention == "classic"
-    assert Way("bf16", "channels_last", "classic").within(4096) == Way("bf16", "channels_last", "fused")
+    assert ComputeConfig(attention="classic").within(1024).attention == "classic"
+    assert ComputeConfig("bf16", "channels_last", "classic").within(4096) == ComputeConfig(
+        "bf16", "channels_last", "fused"
+    )
 
 
 def test_a_way_is_set_on_the_unet() -> None:
     unet = tuning._small_unet()
-    apply(unet, Way(layout="channels_last", attention="classic"))
+    apply(unet, ComputeConfig(layout="channels_last", attention="classic"))
     assert {type(each) for each in unet.attn_processors.values()} == {AttnProcessor}
     assert unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
-    apply(unet, Way())
+    apply(unet, ComputeConfig())
     assert {type(each) for each in unet.attn_processors.values()} == {AttnProcessor2_0}

@@ -144,7 +144,7 @@ def test_a_run_is_cancelled_when_its_command_is_gone_but_not_one_that_was_starte
 ) -> None:
     monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.01)
     interrupted = threading.Event()
-    monkeypatch.setattr(liveness.os, "kill", lambda *_: interrupted.set())
+    monkeypatch.setattr(liveness, "interrupt_work", interrupted.set)
     first = instance.add_run(
         dg.DagsterRun(job_name="full_pipeline", status=dg.DagsterRunStatus.STARTED, tags={COMMAND: "gone"})
     )
@@ -214,7 +214,7 @@ def test_a_step_in_a_pod_ends_when_the_process_of_its_run_is_gone(
 ) -> None:
     monkeypatch.setattr(liveness, "LOOK_SECONDS", 0.05)
     interrupted = threading.Event()
-    monkeypatch.setattr(liveness.os, "kill", lambda *_: interrupted.set())
+    monkeypatch.setattr(liveness, "interrupt_work", interrupted.set)
     run = dg.DagsterRun(job_name="full_pipeline")
     with ExitStack() as held:
         held.enter_context(store.running(run.run_id, "run"))
@@ -235,7 +235,7 @@ def test_runs_that_another_launcher_started_are_left_to_it(tmp_path: Path, store
 def test_a_lease_that_was_late_once_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "LOOK_ELSEWHERE_SECONDS", 0.02)
     interrupted = threading.Event()
-    monkeypatch.setattr(liveness.os, "kill", lambda *_: interrupted.set())
+    monkeypatch.setattr(liveness, "interrupt_work", interrupted.set)
     run = dg.DagsterRun(job_name="full_pipeline")
     answers = [False, False, True] * 5
 

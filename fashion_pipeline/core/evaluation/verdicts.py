@@ -88,7 +88,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Share:
-    """Of the samples of what is judged, and how it differs from what it is compared with."""
+    """The share of a model's samples with a property, and its difference from the share of the model compared with."""
 
     share: Interval
     gain: Interval

@@ -65,7 +65,7 @@ def alike(requests: Sequence[Request]) -> list[list[int]]:
 
 
 @dataclass(frozen=True)
-class Hand:
+class GeneratorIdentity:
     """All that determines an image beside its request: what draws, and how it computes.
 
     The batch shape and what `computing` names (precision, memory format, attention, versions of the libraries) are part
@@ -78,7 +78,7 @@ class Hand:
     scheduler: Mapping[str, object]
     computing: Mapping[str, object]
 
-    def smaller(self) -> "list[Hand]":
+    def smaller(self) -> "list[GeneratorIdentity]":
         """The same at the batch shapes that are left when memory runs out, largest first."""
         shapes = [self.batch_shape >> halvings for halvings in range(1, self.batch_shape.bit_length())]
         return [replace(self, batch_shape=shape) for shape in shapes]

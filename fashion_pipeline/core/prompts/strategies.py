@@ -83,7 +83,7 @@ def catalog_words(style: StyleView) -> Iterator[Candidate]:
 def greedy(style: StyleView) -> Iterator[Candidate]:
     """Adds, one at a time, the phrase that most raises the similarity of text and photos, while one does.
 
-    Every step is a candidate: text similarity is a hint, and where it stops to help is for images to say.
+    Every step is a candidate: text similarity is only a hint, and the images that the search draws decide.
     """
     if style.closeness is None:
         return

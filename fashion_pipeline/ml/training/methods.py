@@ -1,4 +1,4 @@
-"""What of a pipeline learns by each method of a recipe, what was learnt as tensors, and how it becomes plain weights.
+"""Training methods: which parameters each one trains, what is saved of them, and how that is merged into plain weights.
 
 The loop trains whatever asks for a gradient after `prepare`, and knows nothing of the method.
 """
@@ -64,7 +64,7 @@ class Parts:
 
 
 def prepare(parts: Parts, recipe: Recipe) -> None:
-    """Let of the parts learn what the recipe's method trains, and freeze the rest.
+    """Make the parameters that the recipe's method trains require gradients, and freeze all others.
 
     lora: additions that change nothing yet (B = 0), their A drawn from the recipe's seed. full: the whole UNet.
     Raises TrainingError for a rank that is larger than a layer.

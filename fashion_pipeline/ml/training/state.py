@@ -158,7 +158,7 @@ def _place(parts: Parts, recipe: Recipe, device: Device, data: TrainingData) -> 
                 weight.data = weight.data.to(device.dtype)
         model.to(device.name)
     latent = data.views[0][0]
-    apply(parts.unet, device.way.within(latent.shape[1] * latent.shape[2]))
+    apply(parts.unet, device.compute_config.within(latent.shape[1] * latent.shape[2]))
     if recipe.gradient_checkpointing:
         parts.unet.enable_gradient_checkpointing()
         if parts.text_encoder is not None:

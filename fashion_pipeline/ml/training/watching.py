@@ -37,8 +37,8 @@ class Look:
 def is_as_close(look: Sequence[float], closest: Sequence[float]) -> bool:
     """Whether a look is not worse than the closest one by more than one standard error of their paired difference.
 
-    Of models that noise cannot tell apart the rule of Breiman et al. (1984) takes the one that suits better, here the
-    one trained for longer.
+    This is the one-standard-error rule of Breiman et al. (1984): among models that noise cannot tell apart, keep the
+    preferred one. Here that is the one trained for longer.
     """
     behind = np.subtract(closest, look)
     return bool(behind.mean() <= behind.std(ddof=1) / len(behind) ** 0.5)

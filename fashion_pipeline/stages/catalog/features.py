@@ -86,7 +86,7 @@ def describe(store: Store, models: Models, style: str, report: Report, run: str 
     questions = models.vocabulary().questions()
     with models.encoder() as encoder, models.judge() as judge:
         embedders = [
-            Embedder(store.features, style, role, model, report, models.spread)
+            Embedder(store.features, style, role, model, report, models.workers)
             for role, model in ((Role.ENCODER, encoder), (Role.JUDGE, judge))
         ]
         rows = [embedder.embed(ids, locations.__getitem__).rows(ids) for embedder in embedders]

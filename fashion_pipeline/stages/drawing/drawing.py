@@ -12,9 +12,9 @@ from fashion_pipeline.core.features.embeddings import FeatureIndex
 from fashion_pipeline.core.features.shuffling import shuffled_id
 from fashion_pipeline.core.progress import Meter
 from fashion_pipeline.core.prompts.planning import Shot, sample_of
-from fashion_pipeline.core.prompts.requests import Drawing, Hand, Request
+from fashion_pipeline.core.prompts.requests import Drawing, GeneratorIdentity, Request
 from fashion_pipeline.core.rows import Sample
-from fashion_pipeline.stages.drawing.spread import ImageEncoder, Painter, Picture, Spread, embed_here
+from fashion_pipeline.stages.drawing.workers import ImageEncoder, ImageGenerator, Picture, Workers, embed_here
 from fashion_pipeline.store.embeddings import PHOTOS, Embeddings
 from fashion_pipeline.store.store import Store
 
@@ -36,8 +36,10 @@ KEEP_SECONDS = 5.0
 class Studio:
     """One generator. Images that exist and can be read are never drawn again."""
 
-    def __init__(self, store: Store, painter: Painter, model_name: str, drawing: Drawing, report: Report) -> None:
-        self._samples, self._painter, self._model_name = store.samples, painter, model_name
+    def __init__(
+        self, store: Store, generator: ImageGenerator, model_name: str, drawing: Drawing, report: Report
+    ) -> None:
+        self._samples, self._generator, self._model_name = store.samples, generator, model_name
         self._drawing, self._report = drawing, report
         self.drawn = 0
         """Images drawn so far; those found on disk do not count."""
@@ -45,32 +47,32 @@ class Studio:
     def shoot(self, shots: Sequence[Shot]) -> list[Sample]:
         """The samples of all shots, in order, with every image on disk."""
         requests = [shot.request(self._drawing) for shot in shots]
-        hand = self._painter.hand()
-        known = [self._known(hand, request) for request in requests]
-        names = [name or hand.sample_id(request) for name, request in zip(known, requests, strict=True)]
+        identity = self._generator.identity()
+        known = [self._known(identity, request) for request in requests]
+        names = [name or identity.sample_id(request) for name, request in zip(known, requests, strict=True)]
         missing = {name: at for at, name in enumerate(names) if known[at] is None}
         drawn: dict[str, str] = {}
         waiting = list(missing)
         meter = Meter(self._report, f"{self._model_name}: {{}} images drawn", len(waiting))
         wanted = [requests[missing[name]] for name in waiting]
-        for done, image in enumerate(self._painter.draw(wanted) if wanted else (), start=1):
+        for done, image in enumerate(self._generator.draw(wanted) if wanted else (), start=1):
             self._samples.write(image.id, image.image)
             drawn[waiting[image.index]] = image.id
             meter.reach(done)
         self.drawn += len(waiting)
         return [
-            sample_of(shot, request, drawn.get(name, name), hand.generator, self._model_name)
+            sample_of(shot, request, drawn.get(name, name), identity.generator, self._model_name)
             for shot, request, name in zip(shots, requests, names, strict=True)
         ]
 
-    def _known(self, hand: Hand, request: Request) -> str | None:
+    def _known(self, identity: GeneratorIdentity, request: Request) -> str | None:
         """The image of a request that is there, also one of a smaller batch: memory may have run out at this one."""
-        names = (each.sample_id(request) for each in (hand, *hand.smaller()))
+        names = (each.sample_id(request) for each in (identity, *identity.smaller()))
         return next((name for name in names if self._samples.readable(name)), None)
 
 
 class Embedder:
-    """One encoder's embeddings of a style's photos or samples: what is known, and what it adds."""
+    """One encoder's embeddings of a style's photos or samples: those on disk, and those that it adds."""
 
     def __init__(
         self,
@@ -79,13 +81,13 @@ class Embedder:
         role: str,
         encoder: ImageEncoder,
         report: Report,
-        spread: Spread | None = None,
+        workers: Workers | None = None,
     ) -> None:
-        """With `spread` other processes embed, else `encoder` itself."""
+        """With `workers` other processes embed, else `encoder` itself."""
         self._table, self._style, self._role = table, style, role
-        self._encoder, self._report, self._spread = encoder, report, spread
+        self._encoder, self._report, self._workers = encoder, report, workers
         self.index: FeatureIndex = table.index(style, role, encoder.fingerprint)
-        """What is known so far; what a call is embedding follows at its end."""
+        """The embeddings on disk; a call adds what it embeds when it ends."""
         self.computed = 0
         """Embeddings computed so far; those found on disk do not count."""
 
@@ -116,7 +118,9 @@ class Embedder:
         missing = self.index.missing(names)
         chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
         pieces = [[picture(name) for name in chunk] for chunk in chunks]
-        done = self._spread.embed(self._role, pieces) if self._spread and pieces else embed_here(self._encoder, pieces)
+        done = (
+            self._workers.embed(self._role, pieces) if self._workers and pieces else embed_here(self._encoder, pieces)
+        )
         meter = Meter(self._report, f"{self._role}: {{}} {what} embedded", len(missing))
         fresh, kept, until = _Rows(), _Rows(), time.monotonic() + KEEP_SECONDS
         try:

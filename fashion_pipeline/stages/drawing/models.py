@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fashion_pipeline.core.features.attributes import Vocabulary, read_vocabulary
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.settings import Profile, Settings, read_profile
-from fashion_pipeline.stages.drawing.spread import Painter, Pipeline, Spread
+from fashion_pipeline.stages.drawing.workers import ImageGenerator, Pipeline, Workers
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,7 +68,7 @@ class Models:
     precision: str = "auto"
     machine: Path | None = None
     """Where it is kept how this machine computes fastest."""
-    spread: Spread | None = None
+    workers: Workers | None = None
     """Processes elsewhere that embed and draw; None: this one does."""
     cluster: str = ""
     """Address of the Ray cluster on which several processes train together; empty: on this machine."""
@@ -105,10 +105,10 @@ class Models:
             yield generator
 
     @contextmanager
-    def painter(self, folder: Path | None = None, lora: Path | None = None) -> Iterator[Painter]:
+    def image_generator(self, folder: Path | None = None, lora: Path | None = None) -> Iterator[ImageGenerator]:
         """What draws: the generator of the same arguments, or processes elsewhere that have it."""
-        if self.spread:
-            yield self.spread.painter(Pipeline(folder, lora))
+        if self.workers:
+            yield self.workers.image_generator(Pipeline(folder, lora))
         else:
             with self.generator(folder, lora) as generator:
                 yield generator

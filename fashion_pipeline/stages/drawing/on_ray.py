@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_pipeline.core.prompts.requests import Hand, Request, alike
+from fashion_pipeline.core.prompts.requests import GeneratorIdentity, Request, alike
 from fashion_pipeline.core.rows import Role
 from fashion_pipeline.intake.objects import is_url
 from fashion_pipeline.intake.photos import PhotoError
 from fashion_pipeline.settings import read_settings
 from fashion_pipeline.stages.drawing.models import Models
-from fashion_pipeline.stages.drawing.spread import ImageEncoder, Picture, Pipeline, embed_here
+from fashion_pipeline.stages.drawing.workers import ImageEncoder, Picture, Pipeline, embed_here
 from fashion_pipeline.store.files import Files
 
 if TYPE_CHECKING:
@@ -60,19 +60,19 @@ class OnRay:
     """What tells that a worker is there → the worker."""
 
     def embed(self, role: str, pieces: Sequence[Sequence[Picture]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """See `spread.Spread`."""
+        """See `workers.Workers`."""
         asked = [(number, str(role), piece) for number, piece in enumerate(pieces)]
         for number, found in self.stream(lambda worker, piece: worker.embed.remote(*piece), asked):
             if isinstance(found, str):
                 raise PhotoError(found)
             yield number, found
 
-    def painter(self, pipeline: Pipeline) -> "RayPainter":
-        """See `spread.Spread`."""
-        return RayPainter(self, pipeline, self._models().profile.generation.batch_size)
+    def image_generator(self, pipeline: Pipeline) -> "RayImageGenerator":
+        """See `workers.Workers`."""
+        return RayImageGenerator(self, pipeline, self._models().profile.generation.batch_size)
 
     def release(self) -> None:
-        """See `spread.Spread`."""
+        """See `workers.Workers`."""
         import ray
 
         for worker in (*self._workers, *self._coming.values()):
@@ -128,7 +128,7 @@ class OnRay:
 
 
 @dataclass
-class RayPainter:
+class RayImageGenerator:
     """A generator that each worker has."""
 
     cluster: OnRay
@@ -136,12 +136,12 @@ class RayPainter:
     places: int
     """Requests of a piece: as many as are drawn together."""
 
-    def hand(self) -> Hand:
-        """See `spread.Painter`."""
-        return self._hand
+    def identity(self) -> GeneratorIdentity:
+        """See `workers.ImageGenerator`."""
+        return self._identity
 
     def draw(self, requests: Sequence[Request]) -> Iterator["Drawn"]:
-        """See `spread.Painter`."""
+        """See `workers.ImageGenerator`."""
         pieces = [
             group[start : start + self.places]
             for group in alike(requests)
@@ -152,11 +152,11 @@ class RayPainter:
             yield from (replace(each, index=pieces[number][each.index]) for each in drawn)
 
     @cached_property
-    def _hand(self) -> Hand:
+    def _identity(self) -> GeneratorIdentity:
         """As the first worker says; all are of one kind, or the images of others are drawn again when asked for."""
-        (found,) = self.cluster.stream(lambda worker, pipeline: worker.hand.remote(pipeline), [self.pipeline])
-        hand: Hand = found
-        return hand
+        (found,) = self.cluster.stream(lambda worker, pipeline: worker.identity.remote(pipeline), [self.pipeline])
+        identity: GeneratorIdentity = found
+        return identity
 
 
 class Worker:
@@ -182,9 +182,9 @@ class Worker:
             return number, str(error)
         return number, rows
 
-    def hand(self, pipeline: Pipeline) -> Hand:
+    def identity(self, pipeline: Pipeline) -> GeneratorIdentity:
         """What names the images that `draw` gives."""
-        return self._generator(pipeline).hand()
+        return self._generator(pipeline).identity()
 
     def draw(self, number: int, pipeline: Pipeline, requests: Sequence[Request]) -> tuple[int, list["Drawn"]]:
         """The number of a piece and its images."""

@@ -240,8 +240,8 @@ def _draw(store: Store, models: Models, contestants: Sequence[_Contestant], repo
     samples: list[Sample] = []
     drawn = 0
     for contestant in contestants:
-        with models.painter(contestant.folder, contestant.lora) as painter:
-            studio = Studio(store, painter, contestant.name, models.profile.generation, report)
+        with models.image_generator(contestant.folder, contestant.lora) as generator:
+            studio = Studio(store, generator, contestant.name, models.profile.generation, report)
             samples += studio.shoot(contestant.shots)
             drawn += studio.drawn
     return samples, drawn

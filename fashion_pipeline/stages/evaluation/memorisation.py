@@ -17,7 +17,7 @@ from fashion_pipeline.core.rows import Photo, Role, Sample, Score
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.drawing.drawing import CHUNK, Embedder, Report
 from fashion_pipeline.stages.drawing.models import Models
-from fashion_pipeline.stages.drawing.spread import Picture, in_threads
+from fashion_pipeline.stages.drawing.workers import Picture, in_threads
 from fashion_pipeline.stages.training.training import trained_ids
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store

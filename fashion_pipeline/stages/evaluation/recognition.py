@@ -46,10 +46,10 @@ def recognise(store: Store, models: Models, catalog: Record, samples: Sequence[S
     sight: dict[str, Sight] = {}
     with models.encoder() as encoder, models.judge() as judge:
         for role, model in ((Role.ENCODER, encoder), (Role.JUDGE, judge)):
-            embedder = Embedder(store.features, style, role, model, report, models.spread)
+            embedder = Embedder(store.features, style, role, model, report, models.workers)
             embedder.embed(shown_photos, shown_photos.__getitem__)
             real = embedder.embed_shuffled(control, control.__getitem__)
-            own = Embedder(store.sample_features, style, role, model, report, models.spread)
+            own = Embedder(store.sample_features, style, role, model, report, models.workers)
             made = own.embed(drawn, store.samples.location)
             whole, pieces = real.rows(list(control)), real.rows([shuffled_id(id_) for id_ in control])
             sight[role] = Sight.of(whole, pieces)

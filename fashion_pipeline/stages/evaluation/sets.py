@@ -15,7 +15,7 @@ from fashion_pipeline.core.evaluation.verdicts import PHOTOS
 from fashion_pipeline.core.features.embeddings import FeatureIndex
 from fashion_pipeline.core.rows import Sample, Score
 from fashion_pipeline.intake.photos import open_photo
-from fashion_pipeline.stages.drawing.spread import in_threads
+from fashion_pipeline.stages.drawing.workers import in_threads
 from fashion_pipeline.store.store import Store
 
 Prints = Mapping[str, tuple[int, NDArray[np.uint8]]]

@@ -82,11 +82,11 @@ def search(
     for_style = budget - for_format - for_guidance
     competing = _competing(written, candidates, earlier, for_style, len(references))
     drawing = models.profile.generation
-    with models.painter() as painter, models.encoder() as encoder:
-        studio = Studio(store, painter, Model.ORIGINAL, drawing, report)
+    with models.image_generator() as generator, models.encoder() as encoder:
+        studio = Studio(store, generator, Model.ORIGINAL, drawing, report)
         real = store.features.index(style, Role.ENCODER, encoder.fingerprint)
-        embedder = Embedder(store.sample_features, style, Role.ENCODER, encoder, report, models.spread)
-        before = _drawn_before(earlier, painter.hand().generator, drawing, references)
+        embedder = Embedder(store.sample_features, style, Role.ENCODER, encoder, report, models.workers)
+        before = _drawn_before(earlier, generator.identity().generator, drawing, references)
         round_ = _Round(store, studio, embedder, real, references, before)
         standings = round_.hold(competing, lambda trial: candidates[trial.candidate], for_style)
         by_format = round_.hold(list(formats), lambda t: formats[t.candidate][t.reference], for_format)
@@ -110,7 +110,7 @@ def search(
         made_of = {
             "budget": budget,
             "held_out_products": held_out_products,
-            "generator": painter.hand().generator,
+            "generator": generator.identity().generator,
             "encoder": encoder.fingerprint,
             "drawing": drawing.model_dump(),
         }

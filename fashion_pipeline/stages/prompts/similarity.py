@@ -15,7 +15,7 @@ from fashion_pipeline.core.rows import Role, Split
 from fashion_pipeline.stages.catalog.features import neighbours
 from fashion_pipeline.stages.drawing.drawing import Embedder, Report
 from fashion_pipeline.stages.drawing.models import Models
-from fashion_pipeline.stages.drawing.spread import ImageEncoder
+from fashion_pipeline.stages.drawing.workers import ImageEncoder
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -94,7 +94,7 @@ def measure(
     anchored: dict[str, Anchored] = {}
 
     def table(role: str, model: ImageEncoder) -> pa.Table:
-        embedder = partial(Embedder, style=style, role=role, encoder=model, report=report, spread=models.spread)
+        embedder = partial(Embedder, style=style, role=role, encoder=model, report=report, workers=models.workers)
         real = embedder(store.features).embed(photos, photos.__getitem__)
         made = embedder(store.sample_features).embed(samples, store.samples.location)
         anchored[role] = style_anchors(store, catalog, role, model.fingerprint)

@@ -4,7 +4,7 @@ import pytest
 
 from fashion_pipeline.core.prompts.formats import Candidate
 from fashion_pipeline.core.prompts.planning import photos_of, plan, sample_of
-from fashion_pipeline.core.prompts.requests import Drawing, Hand, Request
+from fashion_pipeline.core.prompts.requests import Drawing, GeneratorIdentity, Request
 from fashion_pipeline.core.rows import Photo, Sample
 
 PLAIN, BEST = Candidate("plain", "a coat"), Candidate("all_attributes", "a green coat", "blurry")
@@ -70,11 +70,11 @@ def test_an_image_that_cannot_be_drawn_is_refused_with_the_mend(wrong: dict[str,
 
 def test_whatever_changes_an_image_changes_its_name() -> None:
     def name(request: Request = COAT, model: str = "m", batch: int = 4, precision: str = "fp32") -> str:
-        return Hand(model, batch, {"name": "ddim"}, {"precision": precision}).sample_id(request)
+        return GeneratorIdentity(model, batch, {"name": "ddim"}, {"precision": precision}).sample_id(request)
 
     others = [name(Request("a hat")), name(Request("a coat", seed=1)), name(model="n"), name(batch=8)]
     others += [
         name(precision="bf16"),
-        Hand("m", 4, {"name": "euler"}, {"precision": "fp32"}).sample_id(Request("a coat")),
+        GeneratorIdentity("m", 4, {"name": "euler"}, {"precision": "fp32"}).sample_id(Request("a coat")),
     ]
     assert name() == name() and len({name(), *others}) == 7

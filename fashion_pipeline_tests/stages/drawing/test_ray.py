@@ -29,7 +29,7 @@ from fashion_pipeline.stages.drawing import on_ray  # noqa: E402
 from fashion_pipeline.stages.drawing.drawing import Embedder  # noqa: E402
 from fashion_pipeline.stages.drawing.models import Models  # noqa: E402
 from fashion_pipeline.stages.drawing.on_ray import OnRay, Worker  # noqa: E402
-from fashion_pipeline.stages.drawing.spread import Picture, Pipeline, embed_here  # noqa: E402
+from fashion_pipeline.stages.drawing.workers import Picture, Pipeline, embed_here  # noqa: E402
 from fashion_pipeline.stages.training.process import command  # noqa: E402
 from fashion_pipeline.store.store import Store  # noqa: E402
 from fashion_pipeline_tests.conftest import QUICK, SAMPLES, quick_profile  # noqa: E402
@@ -78,8 +78,8 @@ def test_images_and_embeddings_are_those_of_this_process(connected: Nodes, machi
     assert len({node["NodeID"] for node in ray.nodes() if node["Alive"]}) == 2
     with models.generator() as generator:
         own = {each.index: each for each in generator.draw(REQUESTS)}
-        painter = spread.painter(Pipeline())
-        assert painter.hand() == generator.hand()
+        painter = spread.image_generator(Pipeline())
+        assert painter.identity() == generator.identity()
     drawn = {each.index: each for each in painter.draw(REQUESTS)}
     assert sorted(drawn) == list(range(len(REQUESTS)))
     for index, each in drawn.items():
@@ -162,7 +162,7 @@ def test_a_killed_worker_costs_the_piece_that_it_was_at(
 
     log.unlink()
     thread = killing(log, after=2)
-    drawn = {each.index: each.image.tobytes() for each in spread.painter(Pipeline()).draw(REQUESTS)}
+    drawn = {each.index: each.image.tobytes() for each in spread.image_generator(Pipeline()).draw(REQUESTS)}
     thread.join(timeout=10)
     with models.generator() as generator:
         assert drawn == {each.index: each.image.tobytes() for each in generator.draw(REQUESTS)}

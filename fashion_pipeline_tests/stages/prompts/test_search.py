@@ -9,7 +9,7 @@ from PIL import Image
 
 from fashion_pipeline.core.prompts.formats import FORMATS, Candidate
 from fashion_pipeline.core.prompts.planning import Shot
-from fashion_pipeline.core.prompts.requests import Drawing, Hand
+from fashion_pipeline.core.prompts.requests import Drawing, GeneratorIdentity
 from fashion_pipeline.core.prompts.search import BudgetError
 from fashion_pipeline.core.rows import Photo, Sample, Split
 from fashion_pipeline.stages.drawing.drawing import Studio
@@ -168,14 +168,16 @@ class Short:
     def __init__(self, shape: int) -> None:
         self.shape, self.asked, self.drawn = shape, shape, 0
 
-    def hand(self) -> Hand:
-        return Hand("generator", self.shape, {}, {})
+    def identity(self) -> GeneratorIdentity:
+        return GeneratorIdentity("generator", self.shape, {}, {})
 
     def draw(self, requests: Any) -> Any:
         self.shape = 8  # memory ran out at 16
         for index, request in enumerate(requests):
             self.drawn += 1
-            yield SimpleNamespace(index=index, id=self.hand().sample_id(request), image=Image.new("RGB", (8, 8), "red"))
+            yield SimpleNamespace(
+                index=index, id=self.identity().sample_id(request), image=Image.new("RGB", (8, 8), "red")
+            )
 
 
 def test_what_was_drawn_in_smaller_batches_since_memory_ran_out_is_found_again(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fashion_pipeline.core.features.shuffling import shuffled
-from fashion_pipeline.core.prompts.requests import Hand, Request
+from fashion_pipeline.core.prompts.requests import GeneratorIdentity, Request
 from fashion_pipeline.intake.photos import PhotoError, open_photo
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ class ImageEncoder(Protocol):
         ...
 
 
-class Painter(Protocol):
+class ImageGenerator(Protocol):
     """What draws images: a generator of this process, or those of others."""
 
-    def hand(self) -> Hand:
+    def identity(self) -> GeneratorIdentity:
         """What names the images that `draw` gives now."""
         ...
 
@@ -91,14 +91,14 @@ class Painter(Protocol):
         ...
 
 
-class Spread(Protocol):
+class Workers(Protocol):
     """Processes elsewhere that hold the models of a profile."""
 
     def embed(self, role: str, pieces: Sequence[Sequence[Picture]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """(number of a piece, the rows of its pictures) as they are done, in any order. Raises PhotoError."""
         ...
 
-    def painter(self, pipeline: Pipeline) -> Painter:
+    def image_generator(self, pipeline: Pipeline) -> ImageGenerator:
         """What draws there."""
         ...
 
