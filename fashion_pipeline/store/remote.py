@@ -29,6 +29,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs
 
+from fashion_pipeline.core.names import REPORT
 from fashion_pipeline.core.repeating import repeating
 from fashion_pipeline.intake.objects import opened, refusal, silence
 from fashion_pipeline.settings import MARK
@@ -52,7 +53,7 @@ LOOK_SECONDS = 1.0
 MIRROR_SECONDS = 5.0
 """Between two looks at a folder that is mirrored."""
 
-_LAST = ("record.json", "version.json", "report.json", "state.json")
+_LAST = ("record.json", "version.json", REPORT, "state.json")
 
 
 class RemoteError(StorageError, ConnectionError):
