@@ -2,7 +2,8 @@
 
     python -m tools.plant_mutations [name …]
 
-Each mistake once stood for a rule that no test protected. Ends with exit code 1 if one goes unnoticed.
+Each mistake once stood for a rule that no test protected. Says whether `make test` notices it or only `make test-all`,
+and ends with exit code 1 if neither does.
 """
 
 import argparse
@@ -19,6 +20,9 @@ COPIED = (
     *("fashion_pipeline", "fashion_pipeline_tests", "data/samples", "deploy", "tools"),
     *("pyproject.toml", "constraints.txt"),
 )
+
+SUITES = {"not thorough": "make test", "thorough": "make test-all"}
+"""Tests that pytest selects → who runs them first."""
 
 CHAIN = "fashion_pipeline_tests/defs/test_chain.py"
 FAULTS = "fashion_pipeline_tests/stages/test_faults.py"
@@ -652,7 +656,7 @@ def main() -> int:
 
 
 def noticed(mutation: Mutation) -> bool:
-    """Whether a test fails with the mistake in place."""
+    """Whether a test fails with the mistake in place; says of which suite."""
     with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
         copy = Path(folder)
         for name in COPIED:
@@ -660,18 +664,26 @@ def noticed(mutation: Mutation) -> bool:
             target.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
         plant(copy / "fashion_pipeline" / mutation.file, mutation)
-        result = subprocess.run(
-            [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", *mutation.tests],
-            cwd=copy,
-            env=os.environ | {"PYTHONPATH": str(copy)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        for suite, command in SUITES.items():
+            if failed := _failing(copy, mutation, suite):
+                print(f"noticed by {command:13} {mutation.name}: {failed}", flush=True)
+                return True
+    print(f"UNNOTICED                {mutation.name}: no test failed", flush=True)
+    return False
+
+
+def _failing(copy: Path, mutation: Mutation, suite: str) -> str:
+    """The first test of a mutation's files that fails; empty where none does."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-m", suite, *mutation.tests],
+        cwd=copy,
+        env=os.environ | {"PYTHONPATH": str(copy)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     failed = [line.removeprefix("FAILED ") for line in result.stdout.splitlines() if line.startswith("FAILED ")]
-    told = failed[0].partition(" - ")[0] if failed else "no test failed"
-    print(f"{'noticed  ' if failed else 'UNNOTICED'} {mutation.name}: {told}", flush=True)
-    return bool(failed)
+    return failed[0].partition(" - ")[0] if failed else ""
 
 
 def plant(file: Path, mutation: Mutation) -> None:
