@@ -106,7 +106,6 @@ child.wait()
     wait_until(lambda: not lives(child))
 
 
-@pytest.mark.thorough
 def test_two_processes_with_half_the_batch_each_lose_as_one(tmp_path: Path) -> None:
     logs = []
     for name, processes in (("one", 1), ("two", 2)):
