@@ -48,40 +48,38 @@ def test_a_child_process_sees_the_same_settings(tmp_path: Path) -> None:
     assert settings.environment()["DAGSTER_HOME"] == str(tmp_path / "dagster_home")
 
 
-def test_a_dagster_configuration_that_was_edited_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings that a process has entered; what that put into the environment is taken back."""
     settings = Settings(tmp_path / "data", "embedded", "auto", "auto")
     for name in settings.environment():
         monkeypatch.setenv(name, "before")
-    configuration = enter(settings).dagster_home / "dagster.yaml"
-    assert configuration.read_text() and read_settings() == settings
+    return enter(settings)
+
+
+def test_a_dagster_configuration_that_was_edited_is_kept(entered: Settings) -> None:
+    configuration = entered.dagster_home / "dagster.yaml"
+    assert configuration.read_text() and read_settings() == entered
     configuration.write_text("edited: true")
-    enter(settings)
+    enter(entered)
     assert configuration.read_text() == "edited: true"
     assert os.environ["DAGSTER_HOME"] == str(configuration.parent)
 
 
-def test_an_edited_dagster_configuration_finds_the_launcher_where_it_is_now(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = Settings(tmp_path / "data", "embedded", "auto", "auto")
-    for name in settings.environment():
-        monkeypatch.setenv(name, "before")
-    configuration = enter(settings).dagster_home / "dagster.yaml"
+def test_an_edited_dagster_configuration_finds_the_launcher_where_it_is_now(entered: Settings) -> None:
+    configuration = entered.dagster_home / "dagster.yaml"
     edited = "# ours\n" + configuration.read_text()
     configuration.write_text(edited.replace("fashion_pipeline.running.launcher", "fashion_pipeline.resources.launcher"))
-    enter(settings)
+    enter(entered)
     assert configuration.read_text() == edited
     launcher = yaml.safe_load(edited)["run_launcher"]
     assert hasattr(importlib.import_module(launcher["module"]), launcher["class"])
 
 
 def test_a_dagster_configuration_of_an_earlier_version_is_replaced_unless_it_was_edited(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entered: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = Settings(tmp_path / "data", "embedded", "auto", "auto")
-    for name in settings.environment():
-        monkeypatch.setenv(name, "before")
-    configuration = enter(settings).dagster_home / "dagster.yaml"
+    configuration = entered.dagster_home / "dagster.yaml"
     shipped = configuration.read_text()
     earlier = (
         "# Settings of the Dagster instance in the data root. Storage is SQLite in this folder.\n"
@@ -89,10 +87,10 @@ def test_a_dagster_configuration_of_an_earlier_version_is_replaced_unless_it_was
     )
     monkeypatch.setattr("fashion_pipeline.settings._SHIPPED", {hashlib.sha256(earlier.encode()).hexdigest()[:16]})
     configuration.write_text(earlier)
-    enter(settings)
+    enter(entered)
     assert configuration.read_text() == shipped
     configuration.write_text(earlier + "telemetry: {enabled: false}\n")
-    enter(settings)
+    enter(entered)
     assert configuration.read_text() != shipped
 
 

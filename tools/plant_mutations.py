@@ -50,7 +50,7 @@ ANYWHERE = "fashion_pipeline_tests/stages/test_anywhere.py"
 KUBERNETES = "fashion_pipeline_tests/deployment/test_kubernetes.py"
 STORE = "fashion_pipeline_tests/store/test_store.py"
 PRUNING = "fashion_pipeline_tests/store/test_pruning.py"
-COMMAND = "fashion_pipeline_tests/test_cli.py"
+COMMAND = "fashion_pipeline_tests/cli"
 SOURCES = "fashion_pipeline_tests/intake/test_sources.py"
 
 

@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fashion_pipeline.core.features.attributes import Vocabulary, read_vocabulary
 from fashion_pipeline.core.training.recipe import Recipe
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fashion_pipeline.ml.training.results import Progress, TrainingJob, TrainingResult
     from fashion_pipeline.ml.tuning import Task
 
+
+Loaded = TypeVar("Loaded")
 
 TrainingReport = Callable[["Progress"], None]
 """Called with each row of the training log."""
@@ -113,38 +115,25 @@ class Models:
             with self.generator(folder, lora) as generator:
                 yield generator
 
-    @contextmanager
-    def autoencoder(self, recipe: Recipe) -> Iterator["Autoencoder"]:
+    def autoencoder(self, recipe: Recipe) -> AbstractContextManager["Autoencoder"]:
         """The generator's autoencoder, at the shapes that a recipe trains at."""
         from fashion_pipeline.ml.autoencoding import Autoencoder
 
-        with self._freed() as device:
-            with self._named("generator"):
-                autoencoder = Autoencoder(self.profile.generator, device, recipe)
-            yield autoencoder
-            del autoencoder
+        return self._lent("generator", lambda device: Autoencoder(self.profile.generator, device, recipe))
 
-    @contextmanager
-    def encoder(self) -> Iterator["ClipEncoder"]:
+    def encoder(self) -> AbstractContextManager["ClipEncoder"]:
         """The encoder that chooses."""
         from fashion_pipeline.ml.encoders import load_clip
 
-        with self._freed() as device:
-            with self._named("encoder"):
-                encoder = load_clip(self.profile.encoder, device, whole=self.profile.whole_photos)
-            yield encoder
-            del encoder
+        whole = self.profile.whole_photos
+        return self._lent("encoder", lambda device: load_clip(self.profile.encoder, device, whole=whole))
 
-    @contextmanager
-    def judge(self) -> Iterator["JudgeEncoder"]:
+    def judge(self) -> AbstractContextManager["JudgeEncoder"]:
         """The encoder that only evaluates."""
         from fashion_pipeline.ml.encoders import load_judge
 
-        with self._freed() as device:
-            with self._named("judge"):
-                judge = load_judge(self.profile.judge, device, whole=self.profile.whole_photos)
-            yield judge
-            del judge
+        whole = self.profile.whole_photos
+        return self._lent("judge", lambda device: load_judge(self.profile.judge, device, whole=whole))
 
     def unet_bytes(self) -> int:
         """Bytes of the generator's UNet, which each version has its own of; 0 where the model is not here yet."""
@@ -253,6 +242,15 @@ class Models:
             raise ModelError(f"{told}: {mend}" if isinstance(error, MisfitError) else told) from error
         if effect < LEAST_EFFECT:
             raise ModelError(f"{lora} changes nothing in the generator of profile {self.profile.name!r}: {mend}")
+
+    @contextmanager
+    def _lent(self, role: str, load: Callable[["Device"], Loaded]) -> Iterator[Loaded]:
+        """A model of the profile while the block runs; errors of loading it name the role."""
+        with self._freed() as device:
+            with self._named(role):
+                model = load(device)
+            yield model
+            del model
 
     @contextmanager
     def _freed(self) -> Iterator["Device"]:
