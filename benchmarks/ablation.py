@@ -30,8 +30,8 @@ from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.similarity import measure
 from fashion_pipeline.stages.training.curation import curate_pairs
 from fashion_pipeline.stages.training.training import training_job
-from fashion_pipeline.store.files import remove
 from fashion_pipeline.store.records import Record
+from fashion_pipeline.store.storage.files import remove
 from fashion_pipeline.store.store import Store
 
 KEEP, SAMPLE_SHARE = 0.8, 0.5

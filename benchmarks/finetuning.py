@@ -178,7 +178,7 @@ def _loss(lora: Path | None, held_out: list[TrainingPair]) -> float:
 
     from fashion_pipeline.ml.devices import Device
     from fashion_pipeline.ml.pipelines import load_lora, load_pipeline
-    from fashion_pipeline.ml.training.caching import Encoder, TensorCache
+    from fashion_pipeline.ml.training.data.caching import Encoder, TensorCache
     from fashion_pipeline.ml.training.objective import held_out_batches, squared_errors, training_scheduler
 
     pipeline = load_pipeline(BASE)

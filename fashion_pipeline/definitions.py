@@ -4,12 +4,12 @@ from pathlib import Path
 
 import dagster as dg
 
-from fashion_pipeline.defs.alerts import ALERTS
-from fashion_pipeline.defs.automation import stale_assets
-from fashion_pipeline.defs.jobs import ASSETS, BY_HAND, CHECKS, JOBS, POOLS, preset_jobs
+from fashion_pipeline.defs.automation.alerts import ALERTS
+from fashion_pipeline.defs.automation.jobs import ASSETS, BY_HAND, CHECKS, JOBS, POOLS, preset_jobs
+from fashion_pipeline.defs.automation.schedules import retraining
+from fashion_pipeline.defs.automation.sensors import new_photos
+from fashion_pipeline.defs.conditions import stale_assets
 from fashion_pipeline.defs.lineage import with_source
-from fashion_pipeline.defs.schedules import retraining
-from fashion_pipeline.defs.sensors import new_photos
 from fashion_pipeline.resources.gpu import Gpu
 from fashion_pipeline.resources.models import ModelsResource
 from fashion_pipeline.resources.store import StoreResource

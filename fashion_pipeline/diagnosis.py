@@ -11,7 +11,7 @@ from pathlib import Path
 from fashion_pipeline.core.weights import is_whole
 from fashion_pipeline.settings import Settings, SettingsError, read_profile
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import Files
+from fashion_pipeline.store.storage.files import Files
 
 PACKAGES = ("dagster", "dagster-webserver", "torch", "diffusers", "transformers", "peft", "pyarrow", "duckdb")
 SPARE = 1e9
@@ -108,7 +108,7 @@ def _kubernetes(settings: Settings) -> Finding:
         import kubernetes
         from dagster import DagsterInstance
 
-        from fashion_pipeline.defs.jobs import POOLS
+        from fashion_pipeline.defs.automation.jobs import POOLS
         from fashion_pipeline.running.kubernetes import launcher_of, read_pods
     except ImportError as error:
         mend = "pip install 'fashion-pipeline[kubernetes]', or unset FASHION_PIPELINE_KUBERNETES"

@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.defs.jobs import ASSETS, BY_HAND, CATALOG
+from fashion_pipeline.defs.automation.jobs import ASSETS, BY_HAND, CATALOG
 from fashion_pipeline.intake.sources import read_source
 from fashion_pipeline.resources.gpu import Gpu
 from fashion_pipeline.resources.models import ModelsResource

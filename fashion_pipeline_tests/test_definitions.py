@@ -10,7 +10,7 @@ import pytest
 
 from fashion_pipeline.core import tables
 from fashion_pipeline.definitions import defs
-from fashion_pipeline.defs.jobs import ASSETS, JOBS
+from fashion_pipeline.defs.automation.jobs import ASSETS, JOBS
 from fashion_pipeline.defs.lineage import COLUMNS
 from fashion_pipeline.defs.metadata import gains
 from fashion_pipeline.defs.styles import styles
@@ -100,7 +100,7 @@ def test_every_asset_links_to_the_line_where_it_is_written() -> None:
         (spec,) = asset.specs
         (reference,) = spec.metadata["dagster/code_references"].code_references
         line = Path(reference.file_path).read_text(encoding="utf-8").splitlines()[reference.line_number - 1]
-        assert line.startswith("@dg.asset") and Path(reference.file_path).parent.name == "defs"
+        assert line.startswith("@dg.asset") and Path(reference.file_path).parent.name == "assets"
 
 
 def test_columns_come_from_columns_that_there_are() -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fashion_pipeline.store.files import read_json
+from fashion_pipeline.store.storage.files import read_json
 from fashion_pipeline.store.store import Store
 
 STYLE = "coat"

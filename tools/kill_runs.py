@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fashion_pipeline.settings import Settings
-from fashion_pipeline.store.locks import is_held
+from fashion_pipeline.store.storage.locks import is_held
 from fashion_pipeline.store.store import Store
 
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"

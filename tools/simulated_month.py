@@ -20,9 +20,9 @@ from typing import Any
 import dagster as dg
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.defs.jobs import ASSETS, CATALOG
-from fashion_pipeline.defs.schedules import is_due, scheduled_runs
-from fashion_pipeline.defs.sensors import TAKE_IN, new_photos
+from fashion_pipeline.defs.automation.jobs import ASSETS, CATALOG
+from fashion_pipeline.defs.automation.schedules import is_due, scheduled_runs
+from fashion_pipeline.defs.automation.sensors import TAKE_IN, new_photos
 from fashion_pipeline.intake.sources import read_source
 from fashion_pipeline.resources.gpu import Gpu
 from fashion_pipeline.resources.models import ModelsResource

@@ -122,7 +122,7 @@ def _judge(instance: object, runs: list[str]) -> int:
     """Whether all ended well and no two steps of the pool overlapped."""
     from dagster import DagsterEventType, DagsterInstance
 
-    from fashion_pipeline.defs.jobs import ASSETS
+    from fashion_pipeline.defs.automation.jobs import ASSETS
     from fashion_pipeline.running.runs import POOL
 
     assert isinstance(instance, DagsterInstance)

@@ -54,7 +54,7 @@ def main(count: int, root: Path) -> None:
     import dagster as dg
 
     from fashion_pipeline import api
-    from fashion_pipeline.defs.sensors import new_photos
+    from fashion_pipeline.defs.automation.sensors import new_photos
     from fashion_pipeline.stages.catalog.catalog import catalogue
     from fashion_pipeline.stages.drawing.models import Models
     from fashion_pipeline.stages.pages.pages import index_page

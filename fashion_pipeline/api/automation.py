@@ -50,7 +50,7 @@ def automate(
     An empty cron, and 0 for the others, mean never. A running UI takes a new cron when its code location is reloaded,
     the rest at the next tick. Raises SettingsError, StorageError or ValueError for what cannot be.
     """
-    from fashion_pipeline.defs.schedules import require_cron
+    from fashion_pipeline.defs.automation.schedules import require_cron
 
     if cron:
         require_cron(cron)

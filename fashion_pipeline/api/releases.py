@@ -22,7 +22,7 @@ def publish(style: str, version: str | None = None) -> "Published":
     from fashion_pipeline.core.texts import text
     from fashion_pipeline.stages.publishing.publishing import Published, approve
     from fashion_pipeline.stages.publishing.publishing import publish as publish_newest
-    from fashion_pipeline.store.files import read_json
+    from fashion_pipeline.store.storage.files import read_json
 
     store, style = open_store(), style_slug(style)
     with _at_work(store, style, "publishes"):

@@ -123,7 +123,7 @@ def finetune(style: str, source: str | Path | None = None, **training: Any) -> d
 
 def _choose(store: "Store", style: str, config: Config, preset: str | None, forget: bool) -> Config:
     """The configuration of a style's runs, with what is given now; it is checked, then remembered."""
-    from fashion_pipeline.defs.jobs import require_fields
+    from fashion_pipeline.defs.automation.jobs import require_fields
 
     require_fields(config)
     profile = open_models().profile
@@ -163,7 +163,7 @@ def source_spec(source: str | Path | SourceSpec) -> SourceSpec:
 def _cost(instance: "DagsterInstance", store: "Store", style: str, mode: Mode, chosen: Config, photos: int) -> str:
     """What a run costs at most, and how long that takes at the pace of the last one."""
     from fashion_pipeline.core.progress import spoken
-    from fashion_pipeline.defs.jobs import defaults
+    from fashion_pipeline.defs.automation.jobs import defaults
     from fashion_pipeline.running.operation import pace
     from fashion_pipeline.stages.standing.costs import cost_of
 

@@ -11,7 +11,7 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device, free_memory, out_of_memory
 from fashion_pipeline.ml.pipelines import load_autoencoder, smallest_side, trained_as
 from fashion_pipeline.ml.sources import find_pipeline, fingerprint
-from fashion_pipeline.ml.training.shapes import shaped
+from fashion_pipeline.ml.training.data.shapes import shaped
 
 AT_ONCE = 4
 """Images passed through together: in fp32 each takes 2 GB for a moment at 512 pixels."""

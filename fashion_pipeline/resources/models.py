@@ -11,7 +11,7 @@ import dagster as dg
 from fashion_pipeline.resources.gpu import Gpu
 from fashion_pipeline.stages.drawing.models import Models, cards
 from fashion_pipeline.store.errors import LockedError
-from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.storage.locks import holding
 from fashion_pipeline.store.store import Store
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"

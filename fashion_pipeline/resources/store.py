@@ -14,7 +14,7 @@ from dagster import get_dagster_logger
 from fashion_pipeline.running.liveness import ending_with_its_run, watching
 from fashion_pipeline.running.runs import PARTITION, missing_tags, origin
 from fashion_pipeline.settings import read_settings
-from fashion_pipeline.store.locks import holder, is_held
+from fashion_pipeline.store.storage.locks import holder, is_held
 from fashion_pipeline.store.store import Store
 
 PATIENCE = 6 * 3600.0

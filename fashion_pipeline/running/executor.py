@@ -21,7 +21,7 @@ from dagster._core.execution.retries import RetryMode
 from dagster._core.executor.in_process import InProcessExecutor
 from dagster._utils.interrupts import check_captured_interrupt
 
-from fashion_pipeline.store.locks import interrupt_work
+from fashion_pipeline.store.storage.locks import interrupt_work
 
 RETRY_SECONDS = 0.5
 

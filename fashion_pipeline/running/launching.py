@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fashion_pipeline.core.progress import progress_in
 from fashion_pipeline.settings import read_settings
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.locks import holding, is_held, require_free
+from fashion_pipeline.store.storage.locks import holding, is_held, require_free
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun, EventLogEntry
@@ -233,7 +233,7 @@ def opened_instance(store: "Store") -> Iterator["DagsterInstance"]:
     from dagster import DagsterInstance
     from sqlalchemy.exc import OperationalError
 
-    from fashion_pipeline.defs.schedules import require_crons
+    from fashion_pipeline.defs.automation.schedules import require_crons
 
     require_crons(store.preferences.read())
     logging.getLogger("dagster").setLevel(logging.WARNING)
@@ -277,7 +277,7 @@ def report_stale(instance: "DagsterInstance", uses: "Iterable[Use]") -> None:
 
 def _require_kubernetes(pods: Path, instance: "DagsterInstance") -> None:
     """Raise SettingsError where runs and their steps cannot be pods."""
-    from fashion_pipeline.defs.jobs import POOLS
+    from fashion_pipeline.defs.automation.jobs import POOLS
     from fashion_pipeline.running.kubernetes import launcher_of, read_pods
 
     read_pods(pods, POOLS)

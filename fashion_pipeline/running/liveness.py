@@ -14,7 +14,7 @@ from dagster._core.launcher import DefaultRunLauncher
 from fashion_pipeline.core.repeating import repeating
 from fashion_pipeline.running.runs import POOL
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.locks import interrupt_work, is_held
+from fashion_pipeline.store.storage.locks import interrupt_work, interruptible, is_held
 from fashion_pipeline.store.store import Store
 
 YOUNG_SECONDS = 120.0
@@ -162,7 +162,7 @@ def _looking(
         interrupt_work()
         return True
 
-    with repeating(look, pause):
+    with interruptible(), repeating(look, pause):
         yield
 
 

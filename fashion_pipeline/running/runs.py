@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from fashion_pipeline.store.locks import holder, is_held
+from fashion_pipeline.store.storage.locks import holder, is_held
 from fashion_pipeline.store.store import Store
 
 POOL = "gpu"

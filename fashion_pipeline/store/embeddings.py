@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from fashion_pipeline.core.features.embeddings import FeatureIndex, feature_table
 from fashion_pipeline.store.errors import DamagedError
-from fashion_pipeline.store.files import Files, slug
-from fashion_pipeline.store.parquet import read_parquet, row_count, write_parquet
+from fashion_pipeline.store.storage.files import Files, slug
+from fashion_pipeline.store.storage.parquet import read_parquet, row_count, write_parquet
 
 PHOTOS = "features"
 """The table of photos; their ids are hashes of their bytes."""

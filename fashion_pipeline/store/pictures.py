@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fashion_pipeline.store.files import Files, slug
+from fashion_pipeline.store.storage.files import Files, slug
 
 SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png"}
 """Beginning of a file → what its name ends with."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from fashion_pipeline.core.rows import Origin
-from fashion_pipeline.store.files import freed
-from fashion_pipeline.store.parquet import read_parquet
 from fashion_pipeline.store.records import KINDS, Record
+from fashion_pipeline.store.storage.files import freed
+from fashion_pipeline.store.storage.parquet import read_parquet
 from fashion_pipeline.store.store import Store
 from fashion_pipeline.store.versions import TRAIL
 

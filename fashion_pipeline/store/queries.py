@@ -10,9 +10,9 @@ import pyarrow as pa
 from fashion_pipeline.core import tables
 from fashion_pipeline.store.embeddings import Embeddings
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import Files
-from fashion_pipeline.store.parquet import read_parquet
 from fashion_pipeline.store.records import KINDS, Record, Records
+from fashion_pipeline.store.storage.files import Files
+from fashion_pipeline.store.storage.parquet import read_parquet
 
 HISTORY = "_history"
 """What is added to a table's name for the rows of all runs."""

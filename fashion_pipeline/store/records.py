@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from fashion_pipeline.intake.linking import link_or_copy
 from fashion_pipeline.store.errors import NewerVersionError, StorageError
-from fashion_pipeline.store.files import Files, read_json, slug
-from fashion_pipeline.store.parquet import in_schema, read_parquet, write_parquet
+from fashion_pipeline.store.storage.files import Files, read_json, slug
+from fashion_pipeline.store.storage.parquet import in_schema, read_parquet, write_parquet
 
 
 @dataclass(frozen=True)

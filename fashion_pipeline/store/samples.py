@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fashion_pipeline.store.files import Files
+from fashion_pipeline.store.storage.files import Files
 
 
 class SampleImages:

@@ -33,18 +33,18 @@ from fashion_pipeline.core.catalog.fingerprints import Fingerprints, Gallery
 from fashion_pipeline.core.rows import Photo
 from fashion_pipeline.intake.assembling import HOMES, Known, known_prints
 from fashion_pipeline.intake.photos import located
+from fashion_pipeline.store.choices.preferences import PreferencesFile
+from fashion_pipeline.store.choices.sources import Sources
+from fashion_pipeline.store.choices.withdrawals import Withdrawals
 from fashion_pipeline.store.embeddings import PHOTOS, Embeddings
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import Files, slug
-from fashion_pipeline.store.locks import is_held
 from fashion_pipeline.store.pictures import Pictures
-from fashion_pipeline.store.preferences import PreferencesFile
 from fashion_pipeline.store.queries import query
 from fashion_pipeline.store.records import KINDS, Record, Records
 from fashion_pipeline.store.samples import SampleImages
-from fashion_pipeline.store.sources import Sources
+from fashion_pipeline.store.storage.files import Files, slug
+from fashion_pipeline.store.storage.locks import is_held
 from fashion_pipeline.store.versions import Versions
-from fashion_pipeline.store.withdrawals import Withdrawals
 
 _OF_A_PHOTO = ("id", "product_group", "split", "product", "path", "caption", "attributes")
 

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import Files, freed, read_json, remove, slug
 from fashion_pipeline.store.records import Content, Record, write_content
+from fashion_pipeline.store.storage.files import Files, freed, read_json, remove, slug
 
 TRAIL = "trail"
 

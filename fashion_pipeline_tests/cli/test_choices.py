@@ -8,10 +8,10 @@ import pytest
 from fashion_pipeline import api
 from fashion_pipeline.api import running
 from fashion_pipeline.cli.commands import _config
+from fashion_pipeline.defs.assets.publishing import PublishingConfig
+from fashion_pipeline.defs.assets.samples import SearchConfig
+from fashion_pipeline.defs.assets.training import TrainingConfig
 from fashion_pipeline.defs.configuration import settled
-from fashion_pipeline.defs.publishing import PublishingConfig
-from fashion_pipeline.defs.samples import SearchConfig
-from fashion_pipeline.defs.training import TrainingConfig
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.cli.conftest import call, photos_of
 

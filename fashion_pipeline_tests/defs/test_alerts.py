@@ -17,7 +17,7 @@ from fashion_pipeline.cli import app
 from fashion_pipeline.core.automation.preferences import Alerts
 from fashion_pipeline.core.catalog.listing import CatalogError
 from fashion_pipeline.definitions import defs
-from fashion_pipeline.defs.alerts import failure_alerts, verdict_alerts
+from fashion_pipeline.defs.automation.alerts import failure_alerts, verdict_alerts
 from fashion_pipeline.resources.alerting import Alert, AlertError, send
 from fashion_pipeline.settings import Secrets
 from fashion_pipeline.store.store import Store

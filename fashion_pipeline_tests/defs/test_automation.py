@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from fashion_pipeline.definitions import defs
-from fashion_pipeline.defs.jobs import ASSETS
+from fashion_pipeline.defs.automation.jobs import ASSETS
 
 STYLES = ("bag", "coat")
 

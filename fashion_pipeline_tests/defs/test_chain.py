@@ -29,8 +29,8 @@ from fashion_pipeline.core.features.similarity import anchors, within_similarity
 from fashion_pipeline.core.rows import Pair, Sample, Split
 from fashion_pipeline.core.tables import TABLES
 from fashion_pipeline.core.training.curation import validation_photos
-from fashion_pipeline.defs.jobs import ASSETS, CATALOG, FINETUNING
-from fashion_pipeline.defs.training import lora_weights, specialised_model
+from fashion_pipeline.defs.assets.training import lora_weights, specialised_model
+from fashion_pipeline.defs.automation.jobs import ASSETS, CATALOG, FINETUNING
 from fashion_pipeline.stages.catalog.features import style_attributes
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.similarity import style_anchors

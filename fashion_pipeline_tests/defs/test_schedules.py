@@ -11,11 +11,11 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 
 from fashion_pipeline import api
 from fashion_pipeline.core.catalog.listing import SourceSpec
-from fashion_pipeline.defs.schedules import is_due, retraining, scheduled_runs
+from fashion_pipeline.defs.automation.schedules import is_due, retraining, scheduled_runs
 from fashion_pipeline.running.runs import REASON
 from fashion_pipeline.settings import SettingsError
 from fashion_pipeline.stages.drawing.models import Models
-from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.storage.locks import holding
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.defs.planting import add_photo, register, take_in, train
 

@@ -10,10 +10,10 @@ import pytest
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.definitions import defs
-from fashion_pipeline.defs.sensors import CAUSE, TRIES, new_photos
+from fashion_pipeline.defs.automation.sensors import CAUSE, TRIES, new_photos
 from fashion_pipeline.running.runs import REASON, UNDER_WAY
 from fashion_pipeline.stages.drawing.models import Models
-from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.storage.locks import holding
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.defs.planting import add_photo, register, take_in, train
 

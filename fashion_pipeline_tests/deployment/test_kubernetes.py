@@ -20,7 +20,7 @@ kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="kuberne
 pytest.importorskip("dagster_k8s", reason="the extra kubernetes is not installed")
 
 from fashion_pipeline.core.catalog.listing import SourceSpec  # noqa: E402
-from fashion_pipeline.defs.jobs import POOLS  # noqa: E402
+from fashion_pipeline.defs.automation.jobs import POOLS  # noqa: E402
 from fashion_pipeline.intake.sources import read_source  # noqa: E402
 from fashion_pipeline.running.kubernetes import read_pods  # noqa: E402
 from fashion_pipeline.settings import SettingsError, read_secrets, read_settings  # noqa: E402

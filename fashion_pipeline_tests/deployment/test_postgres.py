@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fashion_pipeline.settings import DATABASE, Settings, SettingsError, enter
-from fashion_pipeline.store.locks import is_held
+from fashion_pipeline.store.storage.locks import is_held
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import SAMPLES, quick_profile
 from tools.postgres import postgres_server, programs

@@ -17,7 +17,7 @@ from typing import Any
 
 from fashion_pipeline.settings import Settings
 from fashion_pipeline.stages.drawing.models import Models
-from fashion_pipeline.store.locks import is_held
+from fashion_pipeline.store.storage.locks import is_held
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.faults import planting
 from fashion_pipeline_tests.faults.outcome import Injected, differences, outcome, torn

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import read_json
 from fashion_pipeline.store.records import KINDS, digest
+from fashion_pipeline.store.storage.files import read_json
 from fashion_pipeline.store.store import Store
 
 WEIGHTS = "*.safetensors"

@@ -67,7 +67,7 @@ LOADED = (
     "fashion_pipeline.ml.encoders",
     "fashion_pipeline.ml.autoencoding",
     "fashion_pipeline.ml.training.finetuning",
-    "fashion_pipeline.ml.training.exporting",
+    "fashion_pipeline.ml.training.exports.exporting",
 )
 """What takes seconds to import is loaded before the first fork."""
 

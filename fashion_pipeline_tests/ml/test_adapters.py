@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from fashion_pipeline.ml.adapters import AdapterError, merge_adapter
 from fashion_pipeline.ml.pipelines import load_lora, load_pipeline
-from fashion_pipeline.ml.training.lora_files import kohya_name
+from fashion_pipeline.ml.training.exports.lora_files import kohya_name
 
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
 

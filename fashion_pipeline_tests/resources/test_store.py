@@ -9,7 +9,7 @@ import pytest
 
 from fashion_pipeline.defs.styles import styles
 from fashion_pipeline.resources.store import StoreResource
-from fashion_pipeline.store.locks import holding, is_held
+from fashion_pipeline.store.storage.locks import holding, is_held
 from fashion_pipeline.store.store import Store
 
 

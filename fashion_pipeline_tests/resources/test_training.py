@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from fashion_pipeline.defs.training import lora_weights
+from fashion_pipeline.defs.assets.training import lora_weights
 from fashion_pipeline_tests.conftest import Chain, errors
 
 

@@ -19,7 +19,7 @@ from fashion_pipeline.api import running
 from fashion_pipeline.running.launching import DIED, _events
 from fashion_pipeline.settings import Settings
 from fashion_pipeline.store.errors import LockedError
-from fashion_pipeline.store.locks import holding, is_held
+from fashion_pipeline.store.storage.locks import holding, is_held
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import SAMPLES, make_chain, quick_profile
 

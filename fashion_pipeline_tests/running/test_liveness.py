@@ -17,9 +17,9 @@ from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_ite
 from fashion_pipeline.running import liveness
 from fashion_pipeline.running.liveness import COMMAND, bury_dead_runs, ending_with_its_run, watching
 from fashion_pipeline.settings import Settings, enter
-from fashion_pipeline.store import remote
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.storage import remote
+from fashion_pipeline.store.storage.locks import holding
 from fashion_pipeline.store.store import Store
 
 

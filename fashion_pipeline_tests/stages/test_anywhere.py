@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fashion_pipeline.defs.jobs import CATALOG, FINETUNING, PROMPTS
+from fashion_pipeline.defs.automation.jobs import CATALOG, FINETUNING, PROMPTS
 from fashion_pipeline.resources.gpu import Gpu
 from fashion_pipeline.resources.models import ModelsResource
 from fashion_pipeline.stages.drawing.on_ray import OnRay

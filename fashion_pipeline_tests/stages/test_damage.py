@@ -9,12 +9,12 @@ import pytest
 from fashion_pipeline import api
 from fashion_pipeline.api import running
 from fashion_pipeline.core.names import LORA_WEIGHTS, PIPELINE, TRAINED_WEIGHTS
-from fashion_pipeline.defs.jobs import CATALOG, FINETUNING, PROMPTS
+from fashion_pipeline.defs.automation.jobs import CATALOG, FINETUNING, PROMPTS
 from fashion_pipeline.running.launching import _events
 from fashion_pipeline.settings import Settings
 from fashion_pipeline.stages.catalog.catalog import catalogue
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import remove
+from fashion_pipeline.store.storage.files import remove
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import SMALL, Chain, errors
 

@@ -17,7 +17,7 @@ from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.core.catalog.splits import split_of
 from fashion_pipeline.core.prompts.search import BudgetError
 from fashion_pipeline.core.rows import Sample
-from fashion_pipeline.defs.jobs import ASSETS, CATALOG, FINETUNING, PROMPTS
+from fashion_pipeline.defs.automation.jobs import ASSETS, CATALOG, FINETUNING, PROMPTS
 from fashion_pipeline.intake.photos import PhotoError
 from fashion_pipeline.intake.sources import read_source
 from fashion_pipeline.stages.catalog import catalog as catalog_stage
@@ -27,7 +27,7 @@ from fashion_pipeline.stages.catalog.sources import take_in
 from fashion_pipeline.stages.drawing.drawing import CHUNK, Embedder
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.search import search
-from fashion_pipeline.store.locks import holding
+from fashion_pipeline.store.storage.locks import holding
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import SAMPLES, SMALL, Chain, errors, make_chain
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fashion_pipeline.store.errors import LockedError
-from fashion_pipeline.store.locks import holding, is_held
+from fashion_pipeline.store.storage.locks import holding, is_held
 
 
 def hold_for_ever(path: Path) -> None:

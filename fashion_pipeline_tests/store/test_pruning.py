@@ -9,9 +9,9 @@ from PIL import Image
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.store.errors import LockedError
-from fashion_pipeline.store.files import freed, size
-from fashion_pipeline.store.locks import holding
 from fashion_pipeline.store.pruning import leftovers, remove_leftovers
+from fashion_pipeline.store.storage.files import freed, size
+from fashion_pipeline.store.storage.locks import holding
 from fashion_pipeline.store.store import Store
 
 

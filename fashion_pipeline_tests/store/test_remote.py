@@ -1,6 +1,7 @@
 """A data root in object storage: what one machine makes, another one has, whole or not at all."""
 
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,9 +16,9 @@ from PIL import Image
 from fashion_pipeline import diagnosis
 from fashion_pipeline.resources.steps import may_pass
 from fashion_pipeline.settings import SettingsError
-from fashion_pipeline.store import remote
 from fashion_pipeline.store.errors import LockedError, StorageError
-from fashion_pipeline.store.remote import LeaseLostError, RemoteError
+from fashion_pipeline.store.storage import remote
+from fashion_pipeline.store.storage.remote import LeaseLostError, RemoteError
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.store.buckets import bucket, keys, machine, settings_of
 
@@ -357,6 +358,15 @@ def take_over(store: Store, name: str) -> None:
     assert store.files.remote._write(name, 2, "run 2", time.time() + 90, create=True)
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["in front", "in the background"])
+def started(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As a shell starts a command: SIGINT is ignored by its background jobs."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    assert signal.signal(signal.SIGINT, before) == request.param
+
+
+@pytest.mark.usefixtures("started")
 def test_whoever_lost_a_lease_is_interrupted_and_uploads_nothing_more(
     pair: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:

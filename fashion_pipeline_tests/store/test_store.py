@@ -361,7 +361,7 @@ def test_embeddings_that_the_system_does_not_let_be_read_are_not_taken_for_damag
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patched:
-        patched.setattr("fashion_pipeline.store.parquet.pq.ParquetFile", refuse)
+        patched.setattr("fashion_pipeline.store.storage.parquet.pq.ParquetFile", refuse)
         with pytest.raises(StorageError, match=r"cannot be read \(Too many open files"):
             store.features.index("coat", "encoder", "m")
     assert store.features.index("coat", "encoder", "m").rows(["a"]).shape == (1, 1)

@@ -20,11 +20,11 @@ from fashion_pipeline.core.training.recipe import Recipe, learning_rate
 from fashion_pipeline.intake.linking import link
 from fashion_pipeline.ml.devices import Device, peak_memory
 from fashion_pipeline.ml.sources import find_pipeline
-from fashion_pipeline.ml.training.caching import LoadImage
 from fashion_pipeline.ml.training.checkpoints import checkpoint_folders, newest_checkpoint
 from fashion_pipeline.ml.training.costs import memory_suffices, require_space
+from fashion_pipeline.ml.training.data.caching import LoadImage
+from fashion_pipeline.ml.training.exports.lora_files import write_tensors
 from fashion_pipeline.ml.training.identity import finished_training, identity_of, require_same
-from fashion_pipeline.ml.training.lora_files import write_tensors
 from fashion_pipeline.ml.training.methods import learnt
 from fashion_pipeline.ml.training.objective import min_snr_weights, squared_errors
 from fashion_pipeline.ml.training.optimizers import set_rate

@@ -11,9 +11,9 @@ import torch
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device, free_memory
 from fashion_pipeline.ml.pipelines import load_pipeline
-from fashion_pipeline.ml.training.caching import Encoder, LoadImage, TensorCache, loaded
 from fashion_pipeline.ml.training.checkpoints import Checkpoint, packed, unpacked, write_checkpoint
-from fashion_pipeline.ml.training.data import TrainingData, encode_data
+from fashion_pipeline.ml.training.data.batches import TrainingData, encode_data
+from fashion_pipeline.ml.training.data.caching import Encoder, LoadImage, TensorCache, loaded
 from fashion_pipeline.ml.training.identity import training_device
 from fashion_pipeline.ml.training.methods import Parts, prepare
 from fashion_pipeline.ml.training.objective import Batch, training_scheduler

@@ -14,7 +14,7 @@ from PIL import Image
 from fashion_pipeline.core.reports.pictures import contact_sheet
 from fashion_pipeline.ml.devices import Device, free_memory
 from fashion_pipeline.ml.encoders import load_clip
-from fashion_pipeline.ml.training.caching import LoadImage
+from fashion_pipeline.ml.training.data.caching import LoadImage
 from fashion_pipeline.ml.training.methods import Parts
 from fashion_pipeline.ml.training.results import Validation
 

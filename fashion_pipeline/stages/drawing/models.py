@@ -191,7 +191,7 @@ class Models:
         stop: Callable[[], bool] = lambda: False,
     ) -> "TrainingResult":
         """Train into the job's output, or go on where an earlier call stopped; write LoRA files under the title."""
-        from fashion_pipeline.ml.training.exporting import export_loras
+        from fashion_pipeline.ml.training.exports.exporting import export_loras
         from fashion_pipeline.ml.training.finetuning import finetune
         from fashion_pipeline.ml.training.processes import leads
 
@@ -220,7 +220,7 @@ class Models:
 
         Raises ModelError where the profile's generator is not the base that was trained on.
         """
-        from fashion_pipeline.ml.training.exporting import export_pipeline, verify_export
+        from fashion_pipeline.ml.training.exports.exporting import export_pipeline, verify_export
 
         export_pipeline(self.profile.generator, training, folder)
         verified = verify_export(self.profile.generator, training, folder)
@@ -229,7 +229,7 @@ class Models:
     def require_lora(self, lora: Path) -> None:
         """Raise ModelError for a LoRA file that cannot be read, or does not fit the profile's generator."""
         from fashion_pipeline.ml.adapters import AdapterError, MisfitError
-        from fashion_pipeline.ml.training.exporting import LEAST_EFFECT, effect_of
+        from fashion_pipeline.ml.training.exports.exporting import LEAST_EFFECT, effect_of
 
         if not lora.is_file():
             raise ModelError(f"there is no file {lora}: name a LoRA in diffusers', kohya's or peft's format")

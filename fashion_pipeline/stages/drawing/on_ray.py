@@ -25,7 +25,7 @@ from fashion_pipeline.intake.photos import PhotoError
 from fashion_pipeline.settings import read_settings
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.drawing.workers import ImageEncoder, Picture, Pipeline, embed_here
-from fashion_pipeline.store.files import Files
+from fashion_pipeline.store.storage.files import Files
 
 if TYPE_CHECKING:
     from fashion_pipeline.ml.diffusion import Drawn, Generator

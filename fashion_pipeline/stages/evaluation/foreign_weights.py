@@ -12,9 +12,9 @@ from fashion_pipeline.stages.drawing.drawing import Report
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.evaluation.evaluation import Challenger, compare
 from fashion_pipeline.stages.pages.reports import evaluation_page
-from fashion_pipeline.store.files import slug
-from fashion_pipeline.store.parquet import write_parquet
 from fashion_pipeline.store.records import write_content
+from fashion_pipeline.store.storage.files import slug
+from fashion_pipeline.store.storage.parquet import write_parquet
 from fashion_pipeline.store.store import Store
 
 

@@ -18,8 +18,8 @@ from fashion_pipeline.stages.publishing.cards import base_name, card
 from fashion_pipeline.stages.publishing.tracing import trail_of, trained_pairs
 from fashion_pipeline.stages.training.training import trained_ids
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import read_json
 from fashion_pipeline.store.records import Content, Record
+from fashion_pipeline.store.storage.files import read_json
 from fashion_pipeline.store.store import Store
 from fashion_pipeline.store.versions import WAITS
 

@@ -12,9 +12,9 @@ from fashion_pipeline.core.names import EVALUATION_REPORT
 from fashion_pipeline.core.rows import Pair
 from fashion_pipeline.intake.photos import content_id
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import read_json
-from fashion_pipeline.store.parquet import read_parquet
 from fashion_pipeline.store.records import KINDS, Record
+from fashion_pipeline.store.storage.files import read_json
+from fashion_pipeline.store.storage.parquet import read_parquet
 from fashion_pipeline.store.store import Store
 from fashion_pipeline.store.versions import TRAIL
 

@@ -18,7 +18,7 @@ from fashion_pipeline.core.rows import Model, Origin, Pair, Role, Sample, Split
 from fashion_pipeline.intake.photos import located, open_photo
 from fashion_pipeline.stages.publishing.tracing import Made, trail_of, trained_pairs
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import read_json
+from fashion_pipeline.store.storage.files import read_json
 from fashion_pipeline.store.store import Store
 
 PART = 60

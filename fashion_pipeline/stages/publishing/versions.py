@@ -4,7 +4,7 @@ from typing import Any
 
 from fashion_pipeline.core.names import EVALUATION_REPORT
 from fashion_pipeline.stages.publishing.tracing import stale
-from fashion_pipeline.store.files import freed, read_json, size
+from fashion_pipeline.store.storage.files import freed, read_json, size
 from fashion_pipeline.store.store import Store
 
 _PLAIN = {"model": "specialised", "prompt": "plain", "measure": "judge", "split": "dev"}

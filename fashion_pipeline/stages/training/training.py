@@ -24,8 +24,8 @@ from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.captions import photo_captions
 from fashion_pipeline.stages.training.curation import training_images
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import remove
 from fashion_pipeline.store.records import Record, require_same_files, write_content
+from fashion_pipeline.store.storage.files import remove
 from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.core.training.recipe import Recipe, descriptions
-from fashion_pipeline.defs.training import TrainingConfig
+from fashion_pipeline.defs.assets.training import TrainingConfig
 from fashion_pipeline.ml.training import identity
 from fashion_pipeline.ml.training.identity import key_of, require_same
 from fashion_pipeline.ml.training.results import TrainingError

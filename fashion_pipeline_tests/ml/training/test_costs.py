@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training import costs, finetuning
 from fashion_pipeline.ml.training.costs import disk_needed, learning_weights, optimizer_numbers
-from fashion_pipeline.ml.training.exporting import export_pipeline
+from fashion_pipeline.ml.training.exports.exporting import export_pipeline
 from fashion_pipeline.ml.training.optimizers import optimizer_of
 from fashion_pipeline.ml.training.results import TrainingError
 from fashion_pipeline_tests.ml.conftest import CPU, finetune

@@ -12,8 +12,8 @@ from fashion_pipeline.core.prompts.requests import Request
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.diffusion import Generator
 from fashion_pipeline.ml.sources import fingerprint
-from fashion_pipeline.ml.training.exporting import ExportError, export_loras, export_pipeline, verify_export
-from fashion_pipeline.ml.training.lora_files import model_spec
+from fashion_pipeline.ml.training.exports.exporting import ExportError, export_loras, export_pipeline, verify_export
+from fashion_pipeline.ml.training.exports.lora_files import model_spec
 from fashion_pipeline_tests.ml.conftest import CPU, finetune
 
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from fashion_pipeline.core.names import KOHYA_LORA_WEIGHTS, LORA_WEIGHTS
 from fashion_pipeline.core.training.recipe import Recipe
-from fashion_pipeline.ml.training.exporting import export_loras, export_pipeline, verify_export
-from fashion_pipeline.ml.training.lora_files import kohya_name
+from fashion_pipeline.ml.training.exports.exporting import export_loras, export_pipeline, verify_export
+from fashion_pipeline.ml.training.exports.lora_files import kohya_name
 from fashion_pipeline.ml.training.methods import Parts, merge, prepare, restore
 from fashion_pipeline.ml.training.results import TrainingError, TrainingResult
 from fashion_pipeline_tests.ml.conftest import CPU, finetune

@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from fashion_pipeline.core.training.recipe import Recipe
-from fashion_pipeline.ml.training.data import TrainingData
+from fashion_pipeline.ml.training.data.batches import TrainingData
 from fashion_pipeline.ml.training.objective import held_out_batches, min_snr_weights
 
 

@@ -4,8 +4,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.ml.training.data.shapes import bucket_of, buckets, shaped
 from fashion_pipeline.ml.training.results import TrainingError, TrainingPair
-from fashion_pipeline.ml.training.shapes import bucket_of, buckets, shaped
 from fashion_pipeline_tests.ml.conftest import CPU, finetune
 
 

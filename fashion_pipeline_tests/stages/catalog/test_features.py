@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fashion_pipeline.core.rows import Role
-from fashion_pipeline.defs.jobs import CATALOG
+from fashion_pipeline.defs.automation.jobs import CATALOG
 from fashion_pipeline.stages.catalog.features import attributes_believed, describe, sight_of, style_attributes
 from fashion_pipeline.stages.prompts.candidates import write_candidates
 from fashion_pipeline.stages.prompts.captions import photo_captions

@@ -171,6 +171,14 @@ def test_a_killed_worker_costs_the_piece_that_it_was_at(
     require_once(range(6), begun, ended, killed)
 
 
+def until_processors(count: int) -> None:
+    """Wait until the cluster has noticed which nodes are gone."""
+    until = time.monotonic() + 60
+    while ray.cluster_resources()["CPU"] != count:
+        assert time.monotonic() < until, ray.cluster_resources()
+        time.sleep(0.2)
+
+
 def test_a_node_that_is_lost_leaves_its_work_to_the_others(
     connected: Nodes, machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +195,7 @@ def test_a_node_that_is_lost_leaves_its_work_to_the_others(
         lost.start()
         index = embedder.embed(map(str, range(len(PHOTOS))), lambda id_: str(PHOTOS[int(id_)]))
         lost.join()
+        until_processors(2)
         ((_, rows),) = embed_here(encoder, [pieces(len(PHOTOS))[0]])
     assert not index.missing(map(str, range(len(PHOTOS))))
     assert np.abs(index.rows([str(number) for number in range(len(PHOTOS))]) - rows).max() < 1e-5

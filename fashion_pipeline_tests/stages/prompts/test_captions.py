@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fashion_pipeline.core.rows import Pair
-from fashion_pipeline.defs.jobs import CATALOG
+from fashion_pipeline.defs.automation.jobs import CATALOG
 from fashion_pipeline.stages.training.curation import curate_pairs
 from fashion_pipeline_tests.conftest import Chain
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fashion_pipeline.core.rows import Pair, Sample
-from fashion_pipeline.defs.jobs import ASSETS, CATALOG, FINETUNING, PROMPTS
+from fashion_pipeline.defs.automation.jobs import ASSETS, CATALOG, FINETUNING, PROMPTS
 from fashion_pipeline.stages.pages.reports import newest_report
 from fashion_pipeline.store.records import Record
 from fashion_pipeline_tests.conftest import SAMPLES, Chain, errors, make_chain

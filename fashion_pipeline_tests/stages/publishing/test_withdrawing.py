@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from fashion_pipeline.cli import app
 from fashion_pipeline.core.rows import Pair
-from fashion_pipeline.defs.jobs import BY_HAND, CATALOG
+from fashion_pipeline.defs.automation.jobs import BY_HAND, CATALOG
 from fashion_pipeline.stages.publishing.publishing import approve, publish, withdrawn_behind
 from fashion_pipeline.stages.publishing.tracing import find_photos, stale, trace_version, uses
-from fashion_pipeline.store import parquet
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import Record
+from fashion_pipeline.store.storage import parquet
 from fashion_pipeline_tests.conftest import Chain, errors
 
 

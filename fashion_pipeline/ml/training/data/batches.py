@@ -10,7 +10,7 @@ import torch
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.core.training.tags import variants
-from fashion_pipeline.ml.training.caching import Encoder, Tensor, loaded
+from fashion_pipeline.ml.training.data.caching import Encoder, Tensor, loaded
 from fashion_pipeline.ml.training.objective import Batch, held_out_batches, random_for, sample_latents
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair
 

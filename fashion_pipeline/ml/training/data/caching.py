@@ -19,9 +19,9 @@ from fashion_pipeline.core.prompts.requests import Drawing
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.pipelines import image_size
+from fashion_pipeline.ml.training.data.shapes import shaped, smallest_unit
 from fashion_pipeline.ml.training.objective import random_for
 from fashion_pipeline.ml.training.results import TrainingError
-from fashion_pipeline.ml.training.shapes import shaped, smallest_unit
 
 CHUNK = 16
 """Items encoded between two writes to disk: what a killed run loses at most."""

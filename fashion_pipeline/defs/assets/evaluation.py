@@ -9,9 +9,10 @@ from fashion_pipeline.core.evaluation.statistics import Interval
 from fashion_pipeline.core.evaluation.verdicts import MIN_PRODUCTS
 from fashion_pipeline.core.reports.pictures import interval_chart
 from fashion_pipeline.core.rows import Purpose, Role, Split
-from fashion_pipeline.defs.automation import FOLLOWS
+from fashion_pipeline.defs.assets.features import clip_features
+from fashion_pipeline.defs.assets.training import specialised_model
+from fashion_pipeline.defs.conditions import FOLLOWS
 from fashion_pipeline.defs.configuration import knob, settled
-from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.metadata import (
     Album,
     check,
@@ -24,7 +25,6 @@ from fashion_pipeline.defs.metadata import (
     scores,
 )
 from fashion_pipeline.defs.styles import styles
-from fashion_pipeline.defs.training import specialised_model
 from fashion_pipeline.resources.steps import step
 from fashion_pipeline.running.runs import POOL
 from fashion_pipeline.stages.drawing.models import Models

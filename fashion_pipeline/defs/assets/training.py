@@ -8,9 +8,9 @@ from pydantic import Field, create_model
 from fashion_pipeline.core.names import LORA_WEIGHTS, PIPELINE, TRAINED_WEIGHTS
 from fashion_pipeline.core.reports.pictures import loss_curve, markdown_image, sparkline_svg
 from fashion_pipeline.core.training.recipe import Recipe, descriptions
-from fashion_pipeline.defs.automation import FOLLOWS
+from fashion_pipeline.defs.assets.curation import curated_subset
+from fashion_pipeline.defs.conditions import FOLLOWS
 from fashion_pipeline.defs.configuration import settled
-from fashion_pipeline.defs.curation import curated_subset
 from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, result
 from fashion_pipeline.resources.steps import step
 from fashion_pipeline.resources.training import trainer
@@ -19,7 +19,7 @@ from fashion_pipeline.settings import Profile, SettingsError, read_profile, read
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.pages.reports import training_looks
 from fashion_pipeline.stages.training.training import Trained, export, train
-from fashion_pipeline.store.files import size
+from fashion_pipeline.store.storage.files import size
 from fashion_pipeline.store.store import Store
 
 

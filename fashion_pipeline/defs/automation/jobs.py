@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from fashion_pipeline.defs.catalog import raw_images
+from fashion_pipeline.defs.assets.catalog import raw_images
+from fashion_pipeline.defs.assets.curation import CurationConfig, curated_subset
+from fashion_pipeline.defs.assets.evaluation import EvaluationConfig, evaluation_report, up_to_date
+from fashion_pipeline.defs.assets.features import clip_features
+from fashion_pipeline.defs.assets.prompts import PromptConfig, prompt_candidates
+from fashion_pipeline.defs.assets.publishing import PublishingConfig, approved_model, published_model, style_leaderboard
+from fashion_pipeline.defs.assets.samples import SearchConfig, generated_samples
+from fashion_pipeline.defs.assets.similarity import prompt_report, similarity_table
+from fashion_pipeline.defs.assets.training import TrainingConfig, lora_weights, specialised_model
 from fashion_pipeline.defs.configuration import usual
-from fashion_pipeline.defs.curation import CurationConfig, curated_subset
-from fashion_pipeline.defs.evaluation import EvaluationConfig, evaluation_report, up_to_date
-from fashion_pipeline.defs.features import clip_features
-from fashion_pipeline.defs.prompts import PromptConfig, prompt_candidates
-from fashion_pipeline.defs.publishing import PublishingConfig, approved_model, published_model, style_leaderboard
-from fashion_pipeline.defs.samples import SearchConfig, generated_samples
-from fashion_pipeline.defs.similarity import prompt_report, similarity_table
-from fashion_pipeline.defs.training import TrainingConfig, lora_weights, specialised_model
 from fashion_pipeline.settings import Profile, SettingsError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from fashion_pipeline.core.automation.preferences import Alerts, Preferences, Retraining, StyleRule, Tracking
 from fashion_pipeline.core.training.recipe import explained
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import Files, slug
+from fashion_pipeline.store.storage.files import Files, slug
 
 T = TypeVar("T", bound=BaseModel)
 

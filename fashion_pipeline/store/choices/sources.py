@@ -16,7 +16,7 @@ from typing import Any, Literal
 from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.intake.objects import is_url
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import Files, read_json, slug
+from fashion_pipeline.store.storage.files import Files, read_json, slug
 
 Step = Literal["catalog", "features", "evaluation"]
 """What is remembered of a style: the state of the photos (`listing_state`) that its catalog and its description were

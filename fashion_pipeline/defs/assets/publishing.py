@@ -7,9 +7,9 @@ import dagster as dg
 from pydantic import Field
 
 from fashion_pipeline.core.reports.links import index_link, version_link, version_report_link
-from fashion_pipeline.defs.automation import FOLLOWS_ANY
+from fashion_pipeline.defs.assets.evaluation import evaluation_report
+from fashion_pipeline.defs.conditions import FOLLOWS_ANY
 from fashion_pipeline.defs.configuration import settled
-from fashion_pipeline.defs.evaluation import evaluation_report
 from fashion_pipeline.defs.metadata import CODE_VERSION, common, link, markdown
 from fashion_pipeline.defs.styles import OWNERS
 from fashion_pipeline.intake.photos import content_id

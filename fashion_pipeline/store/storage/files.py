@@ -13,8 +13,8 @@ from typing import Any
 
 from fashion_pipeline.core.catalog.listing import style_slug
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.locks import holding
-from fashion_pipeline.store.remote import Remote
+from fashion_pipeline.store.storage.locks import holding
+from fashion_pipeline.store.storage.remote import Remote
 
 LAYOUT = 2
 """Raised when files move to other places; a data root of another layout is refused."""

@@ -3,10 +3,10 @@
 import dagster as dg
 
 from fashion_pipeline.core.rows import Origin
+from fashion_pipeline.defs.assets.features import clip_features
+from fashion_pipeline.defs.assets.similarity import prompt_report, similarity_table
 from fashion_pipeline.defs.configuration import knob, settled
-from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, markdown, result, row_count
-from fashion_pipeline.defs.similarity import prompt_report, similarity_table
 from fashion_pipeline.resources.steps import step
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.training.curation import curate_pairs, training_images

@@ -4,7 +4,8 @@ import dagster as dg
 import numpy as np
 
 from fashion_pipeline.core.rows import Role
-from fashion_pipeline.defs.automation import FOLLOWS
+from fashion_pipeline.defs.assets.samples import generated_samples
+from fashion_pipeline.defs.conditions import FOLLOWS
 from fashion_pipeline.defs.metadata import (
     Album,
     check,
@@ -16,7 +17,6 @@ from fashion_pipeline.defs.metadata import (
     row_count,
     scores,
 )
-from fashion_pipeline.defs.samples import generated_samples
 from fashion_pipeline.resources.steps import step
 from fashion_pipeline.running.runs import POOL
 from fashion_pipeline.stages.drawing.models import Models

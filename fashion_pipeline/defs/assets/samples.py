@@ -3,9 +3,9 @@
 import dagster as dg
 
 from fashion_pipeline.core.rows import Sample, Split
+from fashion_pipeline.defs.assets.prompts import prompt_candidates
 from fashion_pipeline.defs.configuration import knob, settled
 from fashion_pipeline.defs.metadata import Album, check, checks, column_schema, common, markdown, result, row_count
-from fashion_pipeline.defs.prompts import prompt_candidates
 from fashion_pipeline.resources.steps import step
 from fashion_pipeline.running.runs import POOL
 from fashion_pipeline.stages.drawing.models import Models

@@ -17,8 +17,25 @@ from fashion_pipeline.store.errors import LockedError
 POLL_SECONDS = 0.2
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let `interrupt_work` reach the block, if this is the main thread.
+
+    A shell starts its background jobs with SIGINT ignored, and Python then installs no handler of its own.
+    """
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def interrupt_work() -> None:
-    """Interrupt the main thread, as Ctrl-C does, from another thread.
+    """Interrupt the main thread, as Ctrl-C does, from another thread; its work stands in a block of `interruptible`.
 
     A signal to the process may reach any of its threads, and then the main one sleeps on.
     """

@@ -14,10 +14,10 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.adapters import merge_adapter
 from fashion_pipeline.ml.pipelines import load_lora, load_pipeline, text_width, trained_as
 from fashion_pipeline.ml.sources import find_pipeline, stored_dtype, weight_files
-from fashion_pipeline.ml.training.lora_files import base_version, model_spec, write_kohya, write_lora
+from fashion_pipeline.ml.training.exports.lora_files import base_version, model_spec, write_kohya, write_lora
+from fashion_pipeline.ml.training.exports.pipeline_folders import write_pipeline
 from fashion_pipeline.ml.training.methods import Parts, merge, restore, single_precision
 from fashion_pipeline.ml.training.objective import random_for
-from fashion_pipeline.ml.training.pipeline_folders import write_pipeline
 from fashion_pipeline.ml.training.results import TrainingResult
 
 LEAST_EFFECT = 1e-6

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import dagster as dg
 
 from fashion_pipeline.core.features.shuffling import SEEN
-from fashion_pipeline.defs.automation import FOLLOWS
-from fashion_pipeline.defs.catalog import raw_images
+from fashion_pipeline.defs.assets.catalog import raw_images
+from fashion_pipeline.defs.conditions import FOLLOWS
 from fashion_pipeline.defs.metadata import check, checks, column_schema, common, markdown, result
 from fashion_pipeline.resources.steps import step
 from fashion_pipeline.running.runs import POOL

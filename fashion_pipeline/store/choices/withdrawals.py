@@ -15,7 +15,7 @@ import numpy as np
 
 from fashion_pipeline.core.catalog.fingerprints import Fingerprints
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.files import Files, read_json
+from fashion_pipeline.store.storage.files import Files, read_json
 
 
 @dataclass(frozen=True)

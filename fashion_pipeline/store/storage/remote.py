@@ -34,7 +34,7 @@ from fashion_pipeline.core.repeating import repeating
 from fashion_pipeline.intake.objects import opened, refusal, silence
 from fashion_pipeline.settings import MARK
 from fashion_pipeline.store.errors import LockedError, StorageError
-from fashion_pipeline.store.locks import interrupt_work
+from fashion_pipeline.store.storage.locks import interrupt_work, interruptible
 
 SHARED = frozenset(
     {"layout.json", "records", "embeddings", "images", "pictures", "published", "sources", "weights"}
@@ -214,7 +214,7 @@ class Remote:
             return lease.lost
 
         try:
-            with repeating(renew, RENEW_SECONDS):
+            with interruptible(), repeating(renew, RENEW_SECONDS):
                 yield
         except BaseException as error:
             if lease.lost:

@@ -10,8 +10,8 @@ import dagster as dg
 from fashion_pipeline.core.automation.reasons import Change, at_once
 from fashion_pipeline.core.catalog.listing import CatalogError
 from fashion_pipeline.core.features.drift import Drift
-from fashion_pipeline.defs.jobs import catalog_job, full_pipeline_job
-from fashion_pipeline.defs.schedules import without_photos
+from fashion_pipeline.defs.automation.jobs import catalog_job, full_pipeline_job
+from fashion_pipeline.defs.automation.schedules import without_photos
 from fashion_pipeline.defs.styles import styles
 from fashion_pipeline.intake.sources import listing_state, read_source
 from fashion_pipeline.running.liveness import bury_dead_runs

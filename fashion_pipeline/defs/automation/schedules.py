@@ -9,7 +9,7 @@ from dagster._utils.schedules import is_valid_cron_schedule, schedule_execution_
 from fashion_pipeline.core.automation.preferences import Preferences
 from fashion_pipeline.core.automation.reasons import Decision, on_schedule
 from fashion_pipeline.core.catalog.listing import CatalogError
-from fashion_pipeline.defs.jobs import full_pipeline_job
+from fashion_pipeline.defs.automation.jobs import full_pipeline_job
 from fashion_pipeline.defs.styles import styles
 from fashion_pipeline.running.runs import REASON, busy
 from fashion_pipeline.settings import SettingsError

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
+from fashion_pipeline.defs.assets.features import clip_features
 from fashion_pipeline.defs.configuration import knob, settled
-from fashion_pipeline.defs.features import clip_features
 from fashion_pipeline.defs.metadata import check, checks, column_schema, common, markdown, result, row_count
 from fashion_pipeline.resources.steps import step
 from fashion_pipeline.stages.drawing.models import Models
