@@ -1,18 +1,6 @@
 """Where the data lies and which models are used: the only module that reads the environment.
 
-| variable | meaning | default |
-| --- | --- | --- |
-| `FASHION_PIPELINE_DATA` | the data root: a folder, or `s3://…`, `gs://…`, `az://…` | `data` in the current folder |
-| `FASHION_PIPELINE_COPY` | where this machine keeps its copy of a root in object storage | in `~/.cache` |
-| `FASHION_PIPELINE_PROFILE` | a profile's name, or the path of a profile file | `embedded` |
-| `FASHION_PIPELINE_DEVICE` | `auto`, `cpu`, `cuda`, `cuda:1`, `mps` | `auto` |
-| `FASHION_PIPELINE_PRECISION` | `auto`, `fp32`, `bf16`, `fp16` | `auto` |
-| `FASHION_PIPELINE_RAY` | a Ray cluster that embeds and draws: `local`, `auto` or an address; extra `ray` | none |
-| `FASHION_PIPELINE_KUBERNETES` | a file of what the pods of steps ask for; extra `kubernetes` | a run is one process |
-| `FASHION_PIPELINE_HOSTS` | names of a proxy in front of the UI, with commas | none |
-| `FASHION_PIPELINE_DATABASE` | secret: PostgreSQL for Dagster's runs, events and schedules | SQLite |
-| `FASHION_PIPELINE_WEBHOOK` | secret: where alerts are posted | none |
-| `FASHION_PIPELINE_SMTP_PASSWORD` | secret: of the mail server that sends alerts | none |
+What each variable means is told in docs/environment.md.
 """
 
 import hashlib

@@ -3,11 +3,13 @@
 import hashlib
 import importlib
 import os
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from fashion_pipeline import settings
 from fashion_pipeline.settings import (
     PROFILES,
     Settings,
@@ -179,3 +181,9 @@ def test_the_file_of_pods_is_found_from_any_folder(tmp_path: Path, monkeypatch: 
     given = read_settings({"FASHION_PIPELINE_KUBERNETES": "pods.yaml"})
     assert given.environment()["FASHION_PIPELINE_KUBERNETES"] == str(tmp_path / "pods.yaml")
     assert read_settings({}).kubernetes == ""
+
+
+def test_every_variable_is_documented() -> None:
+    named = set(re.findall(r"FASHION_PIPELINE_[A-Z_]+", Path(settings.__file__).read_text(encoding="utf-8")))
+    documented = Path(__file__).parents[1] / "docs" / "environment.md"
+    assert named and named <= set(re.findall(r"`(FASHION_PIPELINE_[A-Z_]+)`", documented.read_text(encoding="utf-8")))

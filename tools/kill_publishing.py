@@ -20,6 +20,7 @@ from pathlib import Path
 
 from fashion_pipeline.store.storage.files import read_json
 from fashion_pipeline.store.store import Store
+from fashion_pipeline_tests.store.planting import put_in_use
 
 STYLE = "coat"
 FILES = 40
@@ -39,7 +40,7 @@ def model_folder(root: Path) -> Path:
 def publish(store: Store, model: Path, round_: int) -> None:
     """Version after version takes the champion's place."""
     for count in range(10_000):
-        store.versions.publish(STYLE, f"v{round_}-{count}", model, {"README.md": "card"}, {})
+        put_in_use(store, STYLE, f"v{round_}-{count}", model, {"README.md": "card"}, {})
 
 
 def hold(store: Store, model: Path, round_: int) -> None:
@@ -53,7 +54,7 @@ def hold(store: Store, model: Path, round_: int) -> None:
 
 def roll_back(store: Store, model: Path, round_: int) -> None:
     """Back to the version before, and forth again."""
-    store.versions.publish(STYLE, f"r{round_}", model, {}, {})
+    put_in_use(store, STYLE, f"r{round_}", model, {}, {})
     for _ in range(10_000):
         _, before = store.versions.roll_back(STYLE)
         store.versions.promote(STYLE, before)
@@ -65,7 +66,7 @@ def delete(store: Store, model: Path, round_: int) -> None:
     assert champion
     for count in range(10_000):
         version = f"d{round_}-{count}"
-        store.versions.publish(STYLE, version, model, {}, {})
+        put_in_use(store, STYLE, version, model, {}, {})
         store.versions.promote(STYLE, champion)
         store.versions.delete(STYLE, version)
 
@@ -115,7 +116,7 @@ def main() -> None:
         model = model_folder(root)
         store = Store(root / "data")
         for version in ("v0", "v1"):
-            store.versions.publish(STYLE, version, model, {}, {})
+            put_in_use(store, STYLE, version, model, {}, {})
         for round_ in range(given.rounds):
             for deed in DEEDS:
                 program = [sys.executable, "-m", "tools.kill_publishing", "--deed", deed, "--root", str(root)]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def unknown_words(source: str | Path, prompt: str) -> list[str]:
     return [word for word in words if word and not word.isascii() and pieces(word) >= len(word)]
 
 
+@lru_cache(maxsize=4)
 def prompt_lengths(source: str | Path) -> tuple[Callable[[str], int], int]:
     """How many tokens a prompt takes, the two at its ends included, and how many the text encoder reads."""
     folder = find_pipeline(source)

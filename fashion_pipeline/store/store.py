@@ -21,7 +21,7 @@ dagster_home/                        the Dagster instance (SQLite)
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -64,12 +64,19 @@ class Store:
         self.pictures = Pictures(self.files)
         self.versions = Versions(self.files)
         self.withdrawals = Withdrawals(self.files)
+        self._newest_read: tuple[Path, str, tuple[Photo, ...]] | None = None
 
     # --- photos
 
-    def photos(self, catalog: Record) -> list[Photo]:
-        """The photos of a catalog, where they lie now."""
+    def photos(self, catalog: Record) -> Sequence[Photo]:
+        """The photos of a catalog, where they lie now; those of one catalog after the other are read once."""
         base = self.sources.source(catalog.style).base
+        read = self._newest_read
+        if read is None or read[:2] != (catalog.folder, base):
+            read = self._newest_read = (catalog.folder, base, tuple(self._read_photos(catalog, base)))
+        return read[2]
+
+    def _read_photos(self, catalog: Record, base: str) -> list[Photo]:
         return [
             Photo(
                 row["id"],

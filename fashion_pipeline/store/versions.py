@@ -74,13 +74,6 @@ class Versions:
             self._files.place(folder, lambda fresh: _assemble(fresh, model, {**extras, "version.json": about}, trail))
         return folder
 
-    def publish(
-        self, style: str, version: str, model: Path, extras: Mapping[str, Content], trail: Mapping[str, Record]
-    ) -> Path:
-        """Assemble a version and make it the champion; publishing the same one again changes nothing in it."""
-        self.assemble(style, version, model, extras, trail)
-        return self.promote(style, version)
-
     def promote(self, style: str, version: str) -> Path:
         """Make a version the champion. Raises StorageError for one that is not there."""
         folder = self._there(style, version)

@@ -12,6 +12,7 @@ from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.cli.conftest import call, photos_of
 from fashion_pipeline_tests.conftest import assert_one_message
+from fashion_pipeline_tests.store.planting import put_in_use
 
 
 def test_help_teaches_how_to_start_and_what_there_is() -> None:
@@ -91,7 +92,7 @@ def test_a_disk_that_is_full_or_read_only_is_one_message(monkeypatch: pytest.Mon
 
 def test_a_folder_for_images_that_is_a_file_is_named(tmp_path: Path, root: Path) -> None:
     (tmp_path / "model").mkdir()
-    Store(root).versions.publish("coat", "v1", tmp_path / "model", {}, {})
+    put_in_use(Store(root), "coat", "v1", tmp_path / "model", {}, {})
     (tmp_path / "file").write_text("")
     result = call("generate", "--style", "coat", "--prompt", "a coat", "--out", str(tmp_path / "file"))
     assert_one_message(result, str(tmp_path / "file"), "File exists")
@@ -129,7 +130,7 @@ def test_a_style_is_forgotten_but_for_what_was_published(tmp_path: Path, root: P
     for style in ("bag", "coat"):
         store.records.add("catalog", style, tables={"images": [], "rejects": []})
     (tmp_path / "model").mkdir()
-    store.versions.publish("coat", "v1", tmp_path / "model", {}, {})
+    put_in_use(store, "coat", "v1", tmp_path / "model", {}, {})
     assert call("remove", "--style", "coat").exit_code != 0 and "coat" in store.sources.styles()
     assert call("remove", "--style", "coat", "--yes").exit_code == 0
     assert store.sources.styles() == ["bag"] and store.records.styles("catalog") == ["bag"]
@@ -180,7 +181,7 @@ def test_no_images_are_refused_and_nothing_is_left_behind(tmp_path: Path, root: 
     with pytest.raises(ValueError, match="n is 0: ask for 1 image or more"):
         api.generate("coat", "a coat", 0, tmp_path / "out")
     model = Models("embedded").profile.generator
-    Store(root).versions.publish("coat", "v1", Path(model), {}, {})
+    put_in_use(Store(root), "coat", "v1", Path(model), {}, {})
     for place in (tmp_path / "out", tmp_path):
         result = call("generate", "--style", "coat", "--prompt", "long " * 100, "--out", str(place))
         assert_one_message(result, "tokens, but the model reads 77: shorten")

@@ -22,6 +22,7 @@ from fashion_pipeline.store.errors import LockedError
 from fashion_pipeline.store.storage.locks import holding, is_held
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.conftest import SAMPLES, make_chain, quick_profile
+from fashion_pipeline_tests.store.planting import put_in_use
 
 SOON = 120.0
 """Seconds after which something that should happen at once has not."""
@@ -127,7 +128,7 @@ def test_finetune_compare_and_generate_from_a_notebook(root: Path, tmp_path: Pat
     training = store.records.latest("training", "coat")
     assert (training.made_of["steps"], training.made_of["rank"]) == (2, 4)
     model = store.records.latest("model", "coat").path("fashion_sd_model")
-    store.versions.publish("coat", training.key, model, {}, {})
+    put_in_use(store, "coat", training.key, model, {}, {})
     paths = api.generate("coat", "a photo of a coat", n=2, out=tmp_path / "out", seed=5)
     assert [path.name for path in paths] == ["coat-5.png", "coat-6.png"] and all(path.stat().st_size for path in paths)
     (row,) = [row for row in api.styles() if row["style"] == "coat"]

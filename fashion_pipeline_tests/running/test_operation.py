@@ -18,6 +18,7 @@ from fashion_pipeline.stages.catalog.catalog import catalogue
 from fashion_pipeline.store.store import Store
 from fashion_pipeline.store.usage import SHARED, usage
 from fashion_pipeline_tests.conftest import SAMPLES, assert_one_message
+from fashion_pipeline_tests.store.planting import put_in_use
 
 
 def add(instance: dg.DagsterInstance, job: str, style: str, status: dg.DagsterRunStatus) -> str:
@@ -64,7 +65,7 @@ def test_disk_use_is_told_by_style_and_table_and_a_linked_file_counts_once(tmp_p
     store = Store(tmp_path / "data")
     weights = {"w.safetensors": b"\0" * 5000}
     training = store.records.add("training", "coat", key="v1", tables={"training_log": []}, files=weights)
-    store.versions.publish("coat", "v1", training.folder, {}, {})
+    put_in_use(store, "coat", "v1", training.folder, {}, {})
     assert training.path("w.safetensors").stat().st_nlink == 2
     store.records.add("curation", "bag", tables={"training_pairs": []})
     (store.root / "images" / "ab").mkdir(parents=True)

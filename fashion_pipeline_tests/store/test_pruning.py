@@ -13,6 +13,7 @@ from fashion_pipeline.store.pruning import leftovers, remove_leftovers
 from fashion_pipeline.store.storage.files import freed, size
 from fashion_pipeline.store.storage.locks import holding
 from fashion_pipeline.store.store import Store
+from fashion_pipeline_tests.store.planting import put_in_use
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def store(tmp_path: Path) -> Store:
         training = store.records.add("training", "coat", key=key, inputs={"catalog": photos}, files={"weights": key})
         (store.training_folder("coat", key) / "checkpoints").mkdir(parents=True)
         if key == "one":
-            store.versions.publish("coat", "one", training.folder, {}, store.records.ancestry(training))
+            put_in_use(store, "coat", "one", training.folder, {}, store.records.ancestry(training))
     (store.training_folder("coat", "under way") / "checkpoints").mkdir(parents=True)
     given_up = store.training_folder("coat", "given up")
     given_up.mkdir()

@@ -21,6 +21,7 @@ from fashion_pipeline.store.storage import remote
 from fashion_pipeline.store.storage.remote import LeaseLostError, RemoteError
 from fashion_pipeline.store.store import Store
 from fashion_pipeline_tests.store.buckets import bucket, keys, machine, settings_of
+from fashion_pipeline_tests.store.planting import put_in_use
 
 ROWS = {"training_log": [{"step": 0, "loss": None, "held_out_loss": 1.0, "learning_rate": 0.1, "gradient_norm": None}]}
 
@@ -75,14 +76,14 @@ def test_embeddings_images_sources_settings_and_versions_are_shared(pair: tuple[
     model = tmp_path / "model"
     model.mkdir()
     (model / "unet.bin").write_bytes(b"x")
-    one.versions.publish("coat", "v1", model, {"card.md": "# Coat"}, {"training": add(one)})
+    put_in_use(one, "coat", "v1", model, {"card.md": "# Coat"}, {"training": add(one)})
     assert other.versions.styles() == ["coat"] and other.versions.pointer("coat").version == "v1"
     assert [folder.name for folder in other.versions.all("coat")] == ["v1"]
     assert not (tmp_path / "b" / "published" / "coat" / "v1" / "unet.bin").exists()
     champion = other.versions.champion("coat")
     assert champion is not None and (champion / "unet.bin").read_bytes() == b"x"
     assert (champion / "trail" / "training" / "training_log.parquet").exists()
-    one.versions.publish("coat", "v2", model, {}, {})
+    put_in_use(one, "coat", "v2", model, {}, {})
     assert other.versions.roll_back("coat") == ("v1", "v2")
     other.versions.delete("coat", "v2")
     assert [folder.name for folder in one.versions.all("coat")] == ["v1"]

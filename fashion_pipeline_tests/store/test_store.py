@@ -18,7 +18,7 @@ from fashion_pipeline.core.catalog.listing import CatalogError, SourceSpec
 from fashion_pipeline.store.errors import NewerVersionError, StorageError
 from fashion_pipeline.store.records import KINDS, MissingRecordError
 from fashion_pipeline.store.store import Store
-from fashion_pipeline_tests.store.planting import SOURCE, catalog, files, reject
+from fashion_pipeline_tests.store.planting import SOURCE, catalog, files, put_in_use, reject
 
 # Records
 
@@ -143,7 +143,7 @@ def test_a_name_that_leads_out_of_the_data_root_is_refused(store: Store) -> None
         with pytest.raises(StorageError, match="outside of the data root"):
             store.samples.path(name)
         with pytest.raises(StorageError, match="outside of the data root"):
-            store.versions.publish("coat", name, store.root, {}, {})
+            put_in_use(store, "coat", name, store.root, {}, {})
 
 
 @pytest.mark.parametrize("table", ["rejects", "training_pairs", "leaderboard"])
@@ -263,37 +263,37 @@ def model(tmp_path: Path) -> Path:
 
 def test_the_champion_is_the_version_published_last(store: Store, model: Path) -> None:
     assert store.versions.champion("coat") is None
-    first = store.versions.publish("coat", "v1", model, {"card.md": "text", "copy": model / "weights"}, {})
+    first = put_in_use(store, "coat", "v1", model, {"card.md": "text", "copy": model / "weights"}, {})
     assert store.versions.champion("coat") == first
     assert files(first) == ["card.md", "copy", "version.json", "weights"]
-    assert store.versions.publish("coat", "v2", model, {}, {}) == store.versions.champion("coat") != first
+    assert put_in_use(store, "coat", "v2", model, {}, {}) == store.versions.champion("coat") != first
     assert first.is_dir() and store.versions.all("coat") == [first, first.with_name("v2")]
 
 
 def test_a_version_keeps_the_records_behind_it_when_they_are_gone(store: Store, model: Path) -> None:
     photos = catalog(store, "coat", "a.jpg")
-    folder = store.versions.publish("coat", "v1", model, {}, {"catalog": photos})
+    folder = put_in_use(store, "coat", "v1", model, {}, {"catalog": photos})
     assert files(folder / "trail") == ["catalog/images.parquet", "catalog/record.json", "catalog/rejects.parquet"]
     assert json.loads((folder / "trail/catalog/record.json").read_text())["key"] == photos.key
 
 
 def test_publishing_a_version_again_changes_nothing_in_it(store: Store, model: Path) -> None:
-    folder = store.versions.publish("coat", "v1", model, {}, {})
+    folder = put_in_use(store, "coat", "v1", model, {}, {})
     (model / "weights").write_text("two")
-    store.versions.publish("coat", "v1", model, {}, {})
+    put_in_use(store, "coat", "v1", model, {}, {})
     assert (folder / "weights").read_text() == "one"
 
 
 def test_a_version_that_could_not_be_completed_is_not_the_champion(store: Store, model: Path) -> None:
-    first = store.versions.publish("coat", "v1", model, {}, {})
+    first = put_in_use(store, "coat", "v1", model, {}, {})
     with pytest.raises(FileNotFoundError):
-        store.versions.publish("coat", "v2", model, {"card.md": model / "missing"}, {})
+        put_in_use(store, "coat", "v2", model, {"card.md": model / "missing"}, {})
     assert store.versions.champion("coat") == first
     assert sorted(path.name for path in first.parent.iterdir()) == ["champion.json", "v1"]
 
 
 def test_a_champion_whose_folder_vanished_is_named(store: Store, model: Path) -> None:
-    folder = store.versions.publish("coat", "v1", model, {}, {})
+    folder = put_in_use(store, "coat", "v1", model, {}, {})
     (folder.parent / "champion.json").write_text(json.dumps({"version": "v7"}))
     with pytest.raises(StorageError, match=r"version v7 of 'coat' is in use, but .+ is missing: go back with"):
         store.versions.champion("coat")

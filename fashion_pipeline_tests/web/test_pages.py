@@ -14,6 +14,7 @@ from fashion_pipeline.store.store import Store
 from fashion_pipeline.web.pages import Pages
 from fashion_pipeline_tests.conftest import Chain
 from fashion_pipeline_tests.core.reports.planting import EVIL
+from fashion_pipeline_tests.store.planting import put_in_use
 
 SCORE = {"model": "specialised", "prompt": "plain", "measure": "encoder", "split": "dev"}
 
@@ -76,7 +77,8 @@ def publish(chain: Chain, version: str, caption: str, seed: int) -> list[str]:
         files={"report.html": f"<p>report of {version}</p>"},
     )
     report = {"verdict": "better", "reason": EVIL, "scores": [SCORE | {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 1}]}
-    store.versions.publish(
+    put_in_use(
+        store,
         "coat",
         version,
         training.folder,

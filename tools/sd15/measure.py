@@ -21,6 +21,7 @@ import psutil
 from fashion_pipeline.core.names import PIPELINE
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
+from fashion_pipeline_tests.store.planting import put_in_use
 
 SAMPLES = Path(__file__).parents[2] / "data" / "samples"
 PHOTOS = 24
@@ -50,7 +51,7 @@ def main(models: Path, root: Path) -> None:
     for record in trained[:2]:
         model = store.records.find("model", STYLE, record.key)
         assert model is not None
-        store.versions.publish(STYLE, record.key, model.path(PIPELINE), {}, {})
+        put_in_use(store, STYLE, record.key, model.path(PIPELINE), {}, {})
     print(f"\nbase: {_on_disk(models / 'stable-diffusion-v1-5') / 1e9:.2f} GB with its safety checker")
     for part in ("records", "published", "work", "."):
         own, beside = _on_disk(root / part), _on_disk(root / part, models)

@@ -31,7 +31,7 @@ def plan_others(store: Store, models: Models, style: str, most: int) -> list[Sho
     return shots
 
 
-def _others(store: Store, style: str) -> Iterator[tuple[str, list[Photo]]]:
+def _others(store: Store, style: str) -> Iterator[tuple[str, Sequence[Photo]]]:
     """Other styles and their photos, in an order that is chance but always the same; damaged ones are left out."""
     for other in sample_order([each for each in store.records.styles("features") if each != style], OTHERS):
         with suppress(StorageError):

@@ -21,6 +21,7 @@ from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.storage import parquet
 from fashion_pipeline_tests.conftest import Chain, errors
+from fashion_pipeline_tests.store.planting import put_in_use
 
 
 @pytest.fixture
@@ -48,7 +49,8 @@ def published(small: Callable[..., Chain]) -> Chain:
 
 def publish_version(chain: Chain, training: Record) -> Path:
     report = {"verdict": "better", "reason": "Closer.", "scores": [], "gains": []}
-    return chain.store.versions.publish(
+    return put_in_use(
+        chain.store,
         "coat",
         "v1",
         training.folder,
@@ -160,7 +162,7 @@ def test_versions_are_listed_traced_and_rolled_back(published: Chain, command: C
     assert traced["version"] == "v1" and len(traced["trained_on"]) == 10
     shown = command("trace", "v1")
     assert shown.exit_code == 0 and "caption 0" in shown.output
-    published.store.versions.publish("coat", "v2", published.store.versions.folder("coat", "v1"), {}, {})
+    put_in_use(published.store, "coat", "v2", published.store.versions.folder("coat", "v1"), {}, {})
     assert "version v1 is in use again; v2 was taken back" in command("rollback", "--style", "coat").output
     assert "ublished as version v2" in command("publish", "--style", "coat", "--version", "v2").output
     assert published.store.versions.champion("coat").name == "v2"
