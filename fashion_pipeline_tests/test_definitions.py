@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from fashion_pipeline.core import tables
+from fashion_pipeline.core.evaluation.report import EvaluationReport
 from fashion_pipeline.definitions import defs
 from fashion_pipeline.defs.automation.jobs import ASSETS, JOBS
 from fashion_pipeline.defs.lineage import COLUMNS
@@ -91,7 +92,7 @@ def test_a_run_prints_what_it_says_and_not_its_own_events(tmp_path: Path) -> Non
 def test_gains_are_told_in_words() -> None:
     gain = {"model": "specialised", "prompt": "best", "against": {"model": "original", "prompt": "plain"}}
     gain |= {"measure": "judge", "split": "dev", "mean": -0.1234567, "low": None, "high": None, "n": 3}
-    told = str(gains({"gains": [gain]})["gains on dev"].value)
+    told = str(gains(EvaluationReport.read({"gains": [gain]}))["gains on dev"].value)
     assert "| specialised best | original plain | judge | dev | −0.123 | none | 3 |" in told
 
 

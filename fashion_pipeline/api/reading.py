@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from fashion_pipeline.api.common import Tell, open_models, open_store, warn
 from fashion_pipeline.core.catalog.listing import style_slug
-from fashion_pipeline.core.names import PIPELINE, REPORT, REPORT_PAGE
+from fashion_pipeline.core.names import REPORT, REPORT_PAGE
 from fashion_pipeline.core.rows import Split
 from fashion_pipeline.core.texts import ENGLISH, speaking
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fashion_pipeline.core.evaluation.report import EvaluationReport
+    from fashion_pipeline.stages.standing.outcome import Outcome
     from fashion_pipeline.store.records import Record
     from fashion_pipeline.store.store import Store
 
@@ -31,52 +33,14 @@ def report(style: str) -> dict[str, Any]:
     return _newest_report(style).json(REPORT)
 
 
-def outcome(style: str) -> dict[str, str]:
-    """What came of a style's newest run, in a sentence each: `did it help`, `similarity`, `best prompt`, `model`,
-    `report` and `next`. Raises StorageError for a style that never ran."""
-    store, style = open_store(), style_slug(style)
-    found = report(style)
-    on_prompt = found.get("prompt_verdict") or {}
-    verdict, reason = found["verdict"] or on_prompt.get("verdict", "not compared"), found["reason"]
-    pointer, version = store.versions.pointer(style), found.get("model")
-    draw = f'fashion-pipeline generate --style {style} --prompt "{found["optimized_prompt"]}"'
-    if version is None:
-        model, following = "none was trained", f"fashion-pipeline run --style {style} --mode finetune"
-    elif version == pointer.version:
-        model, following = f"{store.versions.folder(style, version)}, in use", draw
-    elif version == pointer.waiting:
-        model = f"{store.versions.folder(style, version)}, waits for approval"
-        following = f"fashion-pipeline publish --style {style}"
-    else:
-        folder = store.records.latest("model", style).folder / PIPELINE
-        kept = f"; version {pointer.version} stays in use" if pointer.version else ""
-        model, following = f"{folder}, not published{kept}", f"fashion-pipeline report --style {style} --open"
-    return {
-        "did it help": f"{verdict}. {reason or on_prompt.get('reason', '')}".strip(),
-        "similarity": _similarity(found),
-        "best prompt": f"{found['optimized_prompt']}  ({found['strategy']})",
-        "model": model,
-        "report": str(report_page(style)),
-        "next": following,
-    }
+def outcome(style: str) -> "Outcome":
+    """What was decided about a style's newest run, which version is in use, and what to do next.
 
+    Raises StorageError for a style that never ran.
+    """
+    from fashion_pipeline.stages.standing.outcome import outcome_of
 
-def _similarity(report: dict[str, Any]) -> str:
-    """Before → after on dev by encoder and judge, with the plain prompt where something was trained."""
-    means = {
-        (score["measure"], score["model"], score["prompt"]): score
-        for score in report["scores"]
-        if score["split"] == Split.DEV
-    }
-    after = ("specialised", "plain") if ("encoder", "specialised", "plain") in means else ("original", "best")
-    told = []
-    for measure in ("encoder", "judge"):
-        before, then = means.get((measure, "original", "plain")), means.get((measure, *after))
-        if before and then:
-            told.append(f"{measure} {before['mean']:.3f} → {then['mean']:.3f}")
-            products = then["n"]
-    what = "plain prompt, original → specialised" if after[0] == "specialised" else "original, plain → best prompt"
-    return f"{', '.join(told)} ({what}; {products} products)" if told else "not measured"
+    return outcome_of(open_store(), style_slug(style), _newest_report(style))
 
 
 def report_page(style: str | None = None, language: str = ENGLISH) -> Path:
@@ -106,7 +70,7 @@ def evaluate(
     path = Path(weights).expanduser().resolve()
     report = tell or (lambda text: print(text, file=sys.stderr))
     judged = evaluate_weights(open_store(), open_models(), style_slug(style), path, products=products, report=report)
-    return judged.report, judged.folder / REPORT_PAGE
+    return judged.report.as_json(), judged.folder / REPORT_PAGE
 
 
 def generate(style: str, prompt: str, n: int, out: str | Path, seed: int = 0, tell: Tell | None = None) -> list[Path]:
@@ -178,8 +142,8 @@ def _why_not_published(style: str) -> str:
     evaluation = open_store().records.newest("evaluation", style)
     if evaluation is None:
         return f"run --mode full --style {style} first"
-    report = evaluation.json(REPORT)
-    return f"the verdict on its newest training is {report['verdict']!r} ({report['reason'].rstrip('.')})"
+    decision = evaluation.report().told()
+    return f"{decision.headline} {decision.reason}" if decision else f"run --mode full --style {style} first"
 
 
 def _newest_report(style: str) -> "Record":
@@ -210,8 +174,10 @@ def _style_row(store: "Store", style: str, tell: Tell) -> dict[str, Any]:
     row |= read(lambda: _photo_counts(store, style)) or dict.fromkeys(
         ("photos", *(split.value for split in Split), "rejects")
     )
-    row["best prompt"] = read(lambda: _reported(store, "prompt_report", style, "optimized_prompt"))
-    row["verdict"] = read(lambda: _reported(store, "evaluation", style, "verdict"))
+    prompts = read(lambda: _newest(store, "prompt_report", style))
+    row["best prompt"] = prompts.optimized_prompt if prompts else None
+    evaluated = read(lambda: _newest(store, "evaluation", style))
+    row["verdict"] = evaluated.verdict if evaluated else None
     champion = read(lambda: store.versions.in_use(style))
     row["published"] = champion.name if champion else None
     return row
@@ -224,6 +190,6 @@ def _photo_counts(store: "Store", style: str) -> dict[str, int]:
     return {"photos": len(splits), **counted, "rejects": catalog.table("rejects").num_rows if catalog else 0}
 
 
-def _reported(store: "Store", kind: str, style: str, field: str) -> Any:
+def _newest(store: "Store", kind: str, style: str) -> "EvaluationReport | None":
     found = store.records.newest(kind, style)
-    return found.json(REPORT)[field] if found else None
+    return found.report() if found else None

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from fashion_pipeline.api.common import open_models, open_store
 from fashion_pipeline.core.catalog.listing import style_slug
-from fashion_pipeline.core.names import EVALUATION_REPORT
 from fashion_pipeline.settings import enter, read_settings
 
 if TYPE_CHECKING:
@@ -22,14 +21,13 @@ def publish(style: str, version: str | None = None) -> "Published":
     from fashion_pipeline.core.texts import text
     from fashion_pipeline.stages.publishing.publishing import Published, approve
     from fashion_pipeline.stages.publishing.publishing import publish as publish_newest
-    from fashion_pipeline.store.storage.files import read_json
 
     store, style = open_store(), style_slug(style)
     with _at_work(store, style, "publishes"):
         if version is not None:
             folder = store.versions.promote(style, version)
-            verdict = read_json(folder / EVALUATION_REPORT, f"{folder / EVALUATION_REPORT} is missing")["verdict"]
-            return Published(folder, version, text("publishing.published", version=version), verdict)
+            verdict = store.versions.report(style, version).verdict
+            return Published(folder, version, text("publishing.published", version=version), str(verdict))
         if store.versions.pointer(style).waiting:
             return approve(store, style)
         made = publish_newest(store, open_models(), style)

@@ -94,6 +94,10 @@ def run(
         Literal["none", "required"] | None,
         typer.Option(help="**required**: a better model waits until somebody says `fashion-pipeline publish`."),
     ] = None,
+    publish_when: Annotated[
+        Literal["words", "original"] | None,
+        typer.Option(help="Publish what is better than the best **words**, the default, or than the **original**."),
+    ] = None,
     defaults: Annotated[
         bool, typer.Option("--defaults", help="Forget what was chosen for this style before, except for approval.")
     ] = False,
@@ -104,7 +108,7 @@ def run(
     sensor.
     """
     with errors():
-        given = _config(steps, budget, products, knobs or [], prompts or [], rounds, approval)
+        given = _config(steps, budget, products, knobs or [], prompts or [], rounds, approval, publish_when)
         with progress_line(style_slug(style)) as follow:
             api.run(style, mode.value, source, given, follow, preset=preset, forget=defaults)
         show_outcome(style)
@@ -265,6 +269,9 @@ def _require_port(port: int) -> None:
             raise ValueError(f"port {port} cannot be used ({error.strerror}): choose another with --port") from None
 
 
+PUBLISH_WHEN = {"words": "better than the best words", "original": "better than the original"}
+
+
 def _config(
     steps: int | None,
     budget: int | None,
@@ -273,6 +280,7 @@ def _config(
     prompts: list[str],
     rounds: int | None,
     approval: str | None = None,
+    publish_when: str | None = None,
 ) -> dict[str, Any]:
     """Step → its configuration, from the options of `run`."""
     training = dict(_knob(text) for text in knobs) | ({"steps": steps} if steps else {})
@@ -281,7 +289,10 @@ def _config(
         "prompt_candidates": {name: value for name, value in (("prompts", prompts), ("rounds", rounds)) if value},
         "generated_samples": {name: value for name, value in search.items() if value},
         "lora_weights": training,
-        "evaluation_report": {"products": products} if products else {},
+        "evaluation_report": {
+            **({"products": products} if products else {}),
+            **({"publish_when": PUBLISH_WHEN[publish_when]} if publish_when else {}),
+        },
         "published_model": {"approval": approval} if approval else {},
     }
     return {op: values for op, values in config.items() if values}

@@ -156,8 +156,24 @@ def warn(text: str) -> None:
 
 def show_outcome(style: str) -> None:
     """Print what came of a style's newest run, a line each; the figures are a command further."""
-    for name, told in api.outcome(style).items():
-        out.print(f"{name + ':':13} {told}", markup=False, soft_wrap=True)
+    found = api.outcome(style)
+    prompt = found.prompt
+    drawn = {"negative prompt": prompt.negative_prompt, "guidance": prompt.guidance}
+    beside = "".join(f"  ({name}: {value})" for name, value in drawn.items() if value)
+    model = str(found.folder) if found.folder else "none was trained"
+    if found.in_use and found.in_use != found.evaluated:
+        state = f"version {found.in_use}, in use; the newest training: {found.state}"
+    else:
+        state = found.state
+    lines = {
+        "decision": f"{found.headline} {found.reason}",
+        "model": f"{model} ({state})" if found.folder else model,
+        "prompt": f"{prompt.prompt}{beside}",
+        "report": str(api.report_page(style)),
+        "next": found.next,
+    }
+    for name, told in lines.items():
+        out.print(f"{name + ':':9} {told}", markup=False, soft_wrap=True)
 
 
 def show_scores(found: dict[str, Any], page: Path) -> None:
@@ -179,7 +195,9 @@ def show_scores(found: dict[str, Any], page: Path) -> None:
     out.print(f"best prompt: {found['optimized_prompt']}  ({found['strategy']})", markup=False)
     if on_prompt := found.get("prompt_verdict"):
         out.print(f"does it help: {on_prompt['verdict']}. {on_prompt['reason']}", markup=False)
-    if found["verdict"]:
+    if decision := found.get("decision"):
+        out.print(f"decision: {decision['headline']} {decision['reason']}", markup=False)
+    elif found["verdict"]:
         out.print(f"verdict: {found['verdict']}. {found['reason']}", markup=False)
     out.print(f"report: {page}", markup=False, soft_wrap=True)
 

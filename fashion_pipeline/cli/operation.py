@@ -44,7 +44,7 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
         "style": row["style"],
         "photos": row["photos"],
         "evaluated": day,
-        "verdict": row["verdict"],
+        "decision": row["decision"],
         "published": published,
         "changed since": told,
     }

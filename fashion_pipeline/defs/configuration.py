@@ -14,10 +14,15 @@ from fashion_pipeline.store.store import Store
 _USUAL = "usual"
 
 
-def knob(usual: Any, description: str, **limits: Any) -> Any:
-    """A field of a step's configuration that may be left empty; `usual` is its value where nobody says anything."""
-    told = f"{description} Empty: what was chosen for the style, else {usual if usual != [] else 'none'}."
-    return Field(default=None, description=told, json_schema_extra={_USUAL: usual}, **limits)
+def knob(usual: Any, description: str, *, unsaid: Any = None, **limits: Any) -> Any:
+    """A field of a step's configuration; `usual` is its value where nobody says anything.
+
+    `unsaid` is the default, which says nothing: empty, or a word of an enumeration, which Dagster lets nobody leave
+    empty.
+    """
+    empty = "Empty" if unsaid is None else unsaid.capitalize()
+    told = f"{description} {empty}: what was chosen for the style, else {usual if usual != [] else 'none'}."
+    return Field(default=unsaid, description=told, json_schema_extra={_USUAL: usual}, **limits)
 
 
 def usual(config: type[dg.Config]) -> dict[str, Any]:

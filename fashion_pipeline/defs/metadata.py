@@ -12,6 +12,7 @@ from PIL import Image
 
 from fashion_pipeline.core import tables
 from fashion_pipeline.core.catalog.listing import style_slug
+from fashion_pipeline.core.evaluation.report import Cell, EvaluationReport
 from fashion_pipeline.core.reports import links, pictures
 from fashion_pipeline.core.rows import Purpose, Role, Split
 from fashion_pipeline.defs.lineage import column_lineage
@@ -68,17 +69,17 @@ def markdown(rows: Sequence[Mapping[str, object]]) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(pictures.markdown_table(rows))
 
 
-def scores(report: Mapping[str, Any]) -> dict[str, dg.MarkdownMetadataValue]:
+def scores(report: EvaluationReport) -> dict[str, dg.MarkdownMetadataValue]:
     """The scores of a report as tables: what decides, short enough that it is visible at once, and all."""
-    rows = [{"model": row["model"], "prompt": row["prompt"], **_figures(row, "")} for row in report["scores"]]
+    rows = [{"model": cell.model, "prompt": cell.prompt, **_figures(cell, "")} for cell in report.scores]
     return {"scores on dev": markdown([row for row in rows if _decides(row)]), "all scores": markdown(rows)}
 
 
-def gains(report: Mapping[str, Any]) -> dict[str, dg.MarkdownMetadataValue]:
+def gains(report: EvaluationReport) -> dict[str, dg.MarkdownMetadataValue]:
     """The gains of a report as tables: those on dev over the original with the plain prompt, and all."""
     rows = [
-        {"gain of": f"{row['model']} {row['prompt']}", "over": " ".join(row["against"].values()), **_figures(row, "+")}
-        for row in report["gains"]
+        {"gain of": " ".join(gain.condition), "over": " ".join(gain.against), **_figures(gain, "+")}
+        for gain in report.gains
     ]
     short = [row for row in rows if _decides(row) and row["over"] == "original plain"]
     return {"gains on dev": markdown(short), "all gains": markdown(rows)}
@@ -89,13 +90,13 @@ def _decides(row: Mapping[str, object]) -> bool:
     return row["split"] == Split.DEV and row["by"] in list(Role) and row.get("prompt") != Purpose.OTHERS
 
 
-def _figures(row: Mapping[str, Any], sign: str) -> dict[str, object]:
+def _figures(cell: Cell, sign: str) -> dict[str, object]:
     """Measure, split, mean with its interval, and n."""
     mean, low, high = (
-        None if row[part] is None else f"{row[part]:{sign}.3f}".replace("-", "−") for part in ("mean", "low", "high")
+        None if value is None else f"{value:{sign}.3f}".replace("-", "−") for value in (cell.mean, cell.low, cell.high)
     )
     interval = f"{low} to {high}" if low else "none"
-    return {"by": row["measure"], "split": row["split"], "mean": mean, "95 % interval": interval, "n": row["n"]}
+    return {"by": cell.measure, "split": cell.split, "mean": mean, "95 % interval": interval, "n": cell.n}
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from fashion_pipeline.core.evaluation.report import EvaluationReport
+from fashion_pipeline.core.names import REPORT
 from fashion_pipeline.intake.linking import link_or_copy
 from fashion_pipeline.store.errors import NewerVersionError, StorageError
-from fashion_pipeline.store.storage.files import Files, read_json, slug
+from fashion_pipeline.store.storage.files import Files, read_json, read_report, slug
 from fashion_pipeline.store.storage.parquet import in_schema, read_parquet, write_parquet
 
 
@@ -86,6 +88,10 @@ class Record:
     def json(self, name: str) -> dict[str, Any]:
         """The values of one of its JSON files. Raises StorageError."""
         return read_json(self.path(name), f"{self.path(name)} is missing: {self._mend}")
+
+    def report(self) -> EvaluationReport:
+        """Its report. Raises StorageError."""
+        return read_report(self.path(REPORT), f"{self.path(REPORT)} is missing: {self._mend}")
 
     def path(self, name: str) -> Path:
         """One of its files or folders."""

@@ -13,14 +13,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
+from fashion_pipeline.core.evaluation.report import EvaluationReport
+from fashion_pipeline.core.names import EVALUATION_REPORT
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import Content, Record, write_content
-from fashion_pipeline.store.storage.files import Files, freed, read_json, remove, slug
+from fashion_pipeline.store.storage.files import Files, freed, read_json, read_report, remove, slug
 
 TRAIL = "trail"
 
-IN_USE, WAITS, ROLLED_BACK, EARLIER = "in use", "waits for approval", "rolled back", "earlier"
+IN_USE: Final = "in use"
+WAITS: Final = "waits for approval"
+ROLLED_BACK: Final = "rolled back"
+EARLIER: Final = "earlier"
 """What a version is."""
 
 
@@ -138,6 +144,11 @@ class Versions:
     def part(self, style: str, version: str, name: str) -> Path:
         """One of the files and folders of a version, without fetching the others. It may be missing."""
         return self._files.here(self.folder(style, version) / name)
+
+    def report(self, style: str, version: str) -> EvaluationReport:
+        """The report of the evaluation by which a version was published. Raises StorageError."""
+        missing = f"style {style!r} has no version {version!r} with a report: fashion-pipeline versions lists them"
+        return read_report(self.part(style, version, EVALUATION_REPORT), missing)
 
     def in_use(self, style: str) -> Path | None:
         """The same as `champion`, without fetching the model."""

@@ -102,7 +102,7 @@ def test_generate_after_no_evidence_says_why_nothing_is_published(root: Path) ->
     report = {"verdict": "no evidence", "reason": "Only 2 dev products."}
     Store(root).records.add("evaluation", "coat", files={"report.json": report})
     result = call("generate", "--style", "coat", "--prompt", "a coat")
-    assert_one_message(result, "the verdict on its newest training is 'no evidence' (Only 2 dev products)")
+    assert_one_message(result, "Not published: no difference to the original was found. Only 2 dev products.")
 
 
 def test_the_ui_says_that_its_port_is_taken() -> None:

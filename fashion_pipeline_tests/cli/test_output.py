@@ -149,18 +149,16 @@ def test_a_run_ends_with_a_line_on_each_thing_that_people_want_to_know(root: Pat
     report |= {"verdict": "better", "reason": "Closer by both."}
     store.records.add("model", "coat", key="v1")
     store.records.add("evaluation", "coat", files={"report.json": report, "report.html": "<p>page</p>"})
-    told = api.outcome("coat")
-    assert told["did it help"] == "better. Closer by both."
-    assert told["similarity"] == (
-        "encoder 0.400 → 0.700, judge 0.500 → 0.600 (plain prompt, original → specialised; 48 products)"
-    )
-    assert told["best prompt"] == "a red coat  (top_k)" and told["model"].endswith("not published")
-    assert told["report"].endswith("report.html") and told["next"] == "fashion-pipeline report --style coat --open"
+    found = api.outcome("coat")
+    assert (found.headline, found.reason) == ("Training helped.", "Closer by both.")
+    assert (found.prompt.prompt, found.state, found.in_use) == ("a red coat", "ready to publish", None)
+    assert found.next == "fashion-pipeline publish --style coat"
     (root / "model").mkdir()
     store.versions.assemble("coat", "v1", root / "model", {}, {})
     store.versions.hold("coat", "v1")
-    assert "waits for approval" in api.outcome("coat")["model"]
-    assert api.outcome("coat")["next"] == "fashion-pipeline publish --style coat"
+    assert api.outcome("coat").state == "waits for approval"
+    assert api.outcome("coat").next == "fashion-pipeline publish --style coat"
     store.versions.promote("coat", "v1")
-    assert api.outcome("coat")["model"].endswith("v1, in use")
-    assert api.outcome("coat")["next"] == 'fashion-pipeline generate --style coat --prompt "a red coat"'
+    found = api.outcome("coat")
+    assert (found.state, found.in_use, found.folder) == ("in use", "v1", store.versions.folder("coat", "v1"))
+    assert found.next == "fashion-pipeline generate --style coat"

@@ -181,8 +181,8 @@ def test_a_verdict_is_told_once_and_only_of_the_run_that_evaluated(store: Store,
     store.records.add("evaluation", "coat", key="e1", files={"report.json": content}, run="another run")
     assert tick().skip_message == "this run evaluated nothing"
     store.records.add("evaluation", "coat", key="e2", files={"report.json": content}, run=result.run_id)
-    assert tick().skip_message == "told by log: coat: better"
-    assert "coat: better: Closer to photos it never saw. It is not published." in log_of(store)
+    assert tick().skip_message == "told by log: coat: Training helped."
+    assert "coat: Training helped.: Closer to photos it never saw. This version: ready to publish." in log_of(store)
 
 
 def test_nothing_is_on_by_itself() -> None:

@@ -98,7 +98,7 @@ def publish_as_better(store: Store, models: Models) -> object:
     report = store.records.latest("evaluation", STYLE).path("report.json")
     known = json.loads(report.read_text(encoding="utf-8"))
     if known["verdict"] != "better":
-        store.files.write_json(report, known | {"verdict": "better"})
+        store.files.write_json(report, known | {"verdict": "better", "decision": None})
     return publish(store, models, STYLE)
 
 

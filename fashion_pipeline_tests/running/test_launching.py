@@ -123,7 +123,7 @@ def test_what_was_chosen_once_is_used_again_until_it_is_forgotten(root: Path) ->
 @pytest.mark.thorough
 def test_finetune_compare_and_generate_from_a_notebook(root: Path, tmp_path: Path) -> None:
     report = api.finetune("coat", steps=2, rank=4)
-    assert report == api.compare("coat") and report["verdict"] == "no evidence"
+    assert report == api.compare("coat") and report["verdict"] == "undecided"
     store = Store(root / "data")
     training = store.records.latest("training", "coat")
     assert (training.made_of["steps"], training.made_of["rank"]) == (2, 4)
@@ -132,7 +132,7 @@ def test_finetune_compare_and_generate_from_a_notebook(root: Path, tmp_path: Pat
     paths = api.generate("coat", "a photo of a coat", n=2, out=tmp_path / "out", seed=5)
     assert [path.name for path in paths] == ["coat-5.png", "coat-6.png"] and all(path.stat().st_size for path in paths)
     (row,) = [row for row in api.styles() if row["style"] == "coat"]
-    assert row["best prompt"] and row["verdict"] == "no evidence" and row["published"] == training.key
+    assert row["best prompt"] and row["verdict"] == "undecided" and row["published"] == training.key
     assert api.clean(dry_run=True)
 
 

@@ -182,7 +182,7 @@ def test_a_style_none_of_whose_photos_fell_into_dev_or_test_runs_to_the_end_with
     result = chain.materialize(ASSETS, "coat", SMALL)
     assert result.success, errors(result)
     report = chain.store.records.latest("evaluation", "coat").json("report.json")
-    assert report["verdict"] == "no evidence" and "Only 0 dev products" in report["reason"]
+    assert report["verdict"] == "undecided" and "Only 0 dev products" in report["reason"]
 
 
 def test_a_style_none_of_whose_photos_fell_into_search_is_refused_with_the_mend(tmp_path: Path) -> None:
@@ -330,7 +330,7 @@ def test_a_second_training_before_publishing_is_not_published_with_the_firsts_ve
     assert chain.materialize(FINETUNING[1:3], "coat", other).success
     assert store.records.latest("training", "coat").key != evaluated.inputs["training"]
     path = evaluated.path("report.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"verdict": "better"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"verdict": "better", "decision": None}))
     assert chain.materialize([each for each in FINETUNING if each.key.path[-1] == "published_model"], "coat").success
     champion = store.versions.champion("coat")
     assert champion is not None and champion.name == evaluated.inputs["training"]

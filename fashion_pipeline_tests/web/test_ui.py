@@ -139,7 +139,7 @@ def test_a_folder_becomes_a_style_that_is_materialised_and_looked_at_in_the_brow
     page.shoot("3-lineage")
 
     page.open("/assets/evaluation_report?view=partitions&partition=rain-coat")
-    page.sees("verdict", "no evidence", "before and after", "95 % interval", "seconds", "peak memory")
+    page.sees("decision", "too few to decide", "before and after", "95 % interval", "seconds", "peak memory")
     page.wait_for(lambda: len(page.pictures_shown()) >= 2, "the pictures of the evaluation are not shown")
     page.shoot("4-evaluation")
     page.click("//a[normalize-space()='open the report']")

@@ -241,9 +241,9 @@ def main() -> None:
             report = memorised(given.data, given.style, given.profile, given.photos, given.steps)
         else:
             report = judged_file(case, makers[case], given.data, given.style, given.profile)
-        right = report["verdict"] in EXPECTED[case]
+        right = report.verdict in EXPECTED[case]
         wrong += [] if right else [case]
-        print(f"{case}: {report['verdict']} ({'as planted' if right else 'WRONG'}). {report['reason']}", flush=True)
+        print(f"{case}: {report.verdict} ({'as planted' if right else 'WRONG'}). {report.reason}", flush=True)
     raise SystemExit(bool(wrong))
 
 

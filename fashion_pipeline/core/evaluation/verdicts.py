@@ -27,7 +27,8 @@ from fashion_pipeline.core.features.shuffling import RECOGNISED, SEEN, Sight
 from fashion_pipeline.core.rows import Model, Role, Split
 from fashion_pipeline.core.texts import text
 
-VerdictName = Literal["broken", "collapsed", "memorised", "hacked", "worse", "better", "no evidence"]
+VerdictName = Literal["broken", "collapsed", "memorised", "hacked", "worse", "better", "no evidence", "undecided"]
+"""`undecided` says that there were too few products, `no evidence` that there were enough and nothing was found."""
 
 MIN_PRODUCTS = 40
 """Fewest products that a verdict may rest on: with 40 the interval covers 94 % of the truth, with 10 only 91 %."""
@@ -162,7 +163,7 @@ def decide(
     n = min(len(after) for after, _ in pairs.values())
     if n < MIN_PRODUCTS:
         figures = {"n": n, "split": SPLIT.value, "needed": MIN_PRODUCTS, "missing": MIN_PRODUCTS - n}
-        return Verdict("no evidence", text("verdict.too_few", **figures))
+        return Verdict("undecided", text("verdict.too_few", **figures))
     evidence = _evidence(scores, pairs, (after, before), sight or {})
     for name, rule in _RULES:
         if reason := rule(evidence):

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from fashion_pipeline.core.evaluation.best_of import COUNTS, best_of, equal_cost
 from fashion_pipeline.core.evaluation.measures import MEASURES
+from fashion_pipeline.core.evaluation.report import Cell, EvaluationReport, Gain
 from fashion_pipeline.core.evaluation.statistics import (
     Condition,
     Interval,
@@ -54,41 +55,35 @@ def summary(
     best: Candidate,
     guidance: float,
     verdict: Verdict | None,
-) -> dict[str, Any]:
-    """The report as JSON-ready values, from a table `scores`; cells without a score are left out.
+    **more: Any,
+) -> EvaluationReport:
+    """The report on a table `scores`; cells without a score are left out.
 
-    `best` is the best prompt, `guidance` the scale that the profile draws with. `similarity_score` is the raw encoder
-    cosine of the best prompt with the original model on `test`, or None.
+    `best` is the best prompt, `guidance` the scale that the profile draws with, `more` further fields of the report.
     """
     found = list(cells(scores))
     headline = (*Condition("original", "best"), Role.ENCODER.value, Split.TEST.value)
-    return {
-        "style": style,
-        "profile": profile,
-        "optimized_prompt": best.prompt,
-        "negative_prompt": best.negative_prompt,
-        "guidance_scale": guidance if best.guidance is None else best.guidance,
-        "strategy": best.strategy,
-        "similarity_score": next((interval.mean for key, interval in found if key == headline), None),
-        "scores": [
-            dict(zip(("model", "prompt", "measure", "split"), key, strict=True)) | asdict(interval)
-            for key, interval in found
+    return EvaluationReport(
+        style=style,
+        profile=profile,
+        optimized_prompt=best.prompt,
+        negative_prompt=best.negative_prompt,
+        guidance_scale=guidance if best.guidance is None else best.guidance,
+        strategy=best.strategy,
+        similarity_score=next((interval.mean for key, interval in found if key == headline), None),
+        scores=[
+            Cell(model=model, prompt=prompt, measure=measure, split=split, **asdict(interval))
+            for (model, prompt, measure, split), interval in found
         ],
-        "gains": [
-            {
-                "model": after.model,
-                "prompt": after.prompt,
-                "against": before._asdict(),
-                "measure": measure,
-                "split": split,
-                **asdict(interval),
-            }
+        gains=[
+            Gain(**after._asdict(), against=before, measure=measure, split=split, **asdict(interval))
             for after, before, measure, split, interval in gains(scores)
         ],
-        "equal_cost": equal_cost(scores),
-        "verdict": verdict.name if verdict else None,
-        "reason": verdict.reason if verdict else None,
-    }
+        equal_cost=equal_cost(scores),
+        verdict=verdict.name if verdict else None,
+        reason=verdict.reason if verdict else None,
+        **more,
+    )
 
 
 def measures_of(scores: pa.Table) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from fashion_pipeline.core.evaluation.decisions import Decision
 from fashion_pipeline.core.evaluation.statistics import Condition, Interval
 from fashion_pipeline.core.reports.panels import Mark, axis_of
 from fashion_pipeline.core.reports.pictures import web_uri
@@ -21,11 +22,14 @@ class StyleEntry:
     style: str
     page: str | None
     """Where its own page lies, below the index; None where it has none."""
-    verdict: str | None = None
-    reason: str | None = None
+    decision: Decision | None = None
+    problem: str | None = None
+    """What is damaged, and how to mend it."""
     published: str | None = None
     """The version in use."""
     waiting: str | None = None
+    shown: str | None = None
+    """The version whose gains and pictures are shown."""
     gains: Sequence[tuple[Condition, str, Interval]] = ()
     """What, by encoder or judge, and how much over the original with the plain prompt."""
     strip: Sequence[tuple[Image.Image | None, Image.Image | None, Image.Image | None]] = ()
@@ -52,7 +56,6 @@ def render_index(entries: Sequence[StyleEntry], *, profile: str | None = None, c
         entries=shown,
         index=said["index"],
         texts=said["report"],
-        titles=said["verdict"]["titles"],
         profile=profile,
         created=created,
     )

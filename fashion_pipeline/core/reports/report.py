@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
+from fashion_pipeline.core.evaluation.decisions import Decision
 from fashion_pipeline.core.evaluation.statistics import Condition
 from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, MEMORISED_SHARE, MIN_PRODUCTS, SPLIT, Verdict
 from fashion_pipeline.core.features.shuffling import RECOGNISED
@@ -75,6 +76,8 @@ class ReportData:
     profile: str | None = None
     verdict: Verdict | None = None
     """None where no specialised model exists."""
+    decision: Decision | None = None
+    """None also where a file was evaluated that is never published."""
     prompt_verdict: Verdict | None = None
     """On the best prompt against the plain one, where no model was trained."""
     note: str | None = None

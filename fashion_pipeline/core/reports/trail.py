@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fashion_pipeline.core.evaluation.decisions import Decision
+from fashion_pipeline.core.evaluation.report import Cell
 from fashion_pipeline.core.reports.rendering import rendered
 from fashion_pipeline.core.texts import texts
 
@@ -64,8 +66,7 @@ class Trail:
     style: str
     version: str
     created: str
-    verdict: str
-    reason: str
+    decision: Decision | None
     in_use: bool
     report: str
     """Address of the version's report."""
@@ -75,8 +76,7 @@ class Trail:
     """Rows of table `leaderboard`."""
     products: Sequence[JudgedProduct]
     products_count: int
-    scores: Sequence[Mapping[str, Any]]
-    """As the JSON report has them."""
+    scores: Sequence[Cell]
     records: Sequence[Source]
     folder: str
     part: int = 1
@@ -88,6 +88,4 @@ class Trail:
 def render_trail(trail: Trail) -> str:
     """The page. It asks the server that it came from for its pictures, and for nothing else. All text is escaped."""
     said = texts()
-    return rendered(
-        "trail.html", trail=trail, said=said["trail"], texts=said["report"], titles=said["verdict"]["titles"]
-    )
+    return rendered("trail.html", trail=trail, said=said["trail"], texts=said["report"])

@@ -1,12 +1,13 @@
 """Stage 8, evaluation: original against specialised model, by photos and seeds that nothing was chosen on."""
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
-from fashion_pipeline.core.evaluation.statistics import Interval
-from fashion_pipeline.core.evaluation.verdicts import MIN_PRODUCTS
+from fashion_pipeline.core.evaluation.decisions import WORDS
+from fashion_pipeline.core.evaluation.report import Cell
+from fashion_pipeline.core.evaluation.verdicts import BEFORE, MIN_PRODUCTS
 from fashion_pipeline.core.reports.pictures import interval_chart
 from fashion_pipeline.core.rows import Purpose, Role, Split
 from fashion_pipeline.defs.assets.features import clip_features
@@ -39,6 +40,9 @@ class EvaluationConfig(dg.Config):
     """How much the comparison may cost."""
 
     products: int | None = knob(128, "Most products of dev, and of test, on which the models are compared.", ge=1)
+    publish_when: Literal["as chosen", "better than the best words", "better than the original"] = knob(
+        WORDS, "What a model must be to be published; always better than the version in use, too.", unsaid="as chosen"
+    )
 
 
 @dg.asset(
@@ -50,7 +54,7 @@ class EvaluationConfig(dg.Config):
     check_specs=checks(
         "evaluation_report",
         blocking={"every_condition_scored": "All models were scored with all their prompts by encoder and judge."},
-        warning={"enough_products": "There are enough dev products for a verdict."},
+        warning={"enough_products": f"There are at least {MIN_PRODUCTS} dev products, which a verdict needs."},
     ),
 )
 @step
@@ -68,8 +72,8 @@ def evaluation_report(
     missing = check(
         "every_condition_scored", not made.missing, blocking=True, missing=", ".join(made.missing) or "none"
     )
-    enough = made.verdict.name != "no evidence" or made.products >= MIN_PRODUCTS
-    figures = [missing, check("enough_products", enough, dev_products=made.products)]
+    enough = made.products >= MIN_PRODUCTS
+    figures = [missing, check("enough_products", enough, dev_products=made.products, needed=MIN_PRODUCTS)]
     return result(made.record, _told(store, made), figures)
 
 
@@ -94,31 +98,31 @@ with warnings.catch_warnings():
 
 
 def _told(store: Store, made: Evaluated) -> dict[str, Any]:
-    against, report = made.report["against_champion"], made.report
+    report = made.report
     album = Album(store, made.record)
     return {
-        "verdict": f"{made.verdict.name}: {made.verdict.reason}",
-        **({"against the published version": f"{against['verdict']}: {against['reason']}"} if against else {}),
+        "decision": made.decision.headline,
+        "why": made.decision.reason,
         "before and after": album.picture("before and after", comparison_picture(store, made.record)),
-        "similarity on dev": album.picture("similarity on dev", _chart(report["scores"])),
+        "similarity on dev": album.picture("similarity on dev", _chart(report.scores)),
         **scores(report),
         **gains(report),
         "images drawn": made.drawn,
         "report": album.page(),
         **{
-            f"{g['measure']} gain of {g['model']} {g['prompt']}": g["mean"]
-            for g in report["gains"]
-            if g["split"] == "dev" and g["against"] == {"model": "original", "prompt": "plain"}
+            f"{g.measure} gain of {g.model} {g.prompt}": g.mean
+            for g in report.gains
+            if g.split == Split.DEV and g.against == BEFORE
         },
         **row_count(made.scores),
     }
 
 
-def _chart(scores: list[dict[str, Any]]) -> bytes | None:
+def _chart(scores: list[Cell]) -> bytes | None:
     """The encoder's similarity on dev, a dot with its interval for each model and prompt."""
     rows = [
-        (f"{s['model']}, {s['prompt']} prompt", Interval(s["mean"], s["low"], s["high"], s["n"]))
-        for s in scores
-        if (s["measure"], s["split"]) == (Role.ENCODER, Split.DEV) and s["prompt"] != Purpose.OTHERS
+        (f"{cell.model}, {cell.prompt} prompt", cell.interval)
+        for cell in scores
+        if (cell.measure, cell.split) == (Role.ENCODER, Split.DEV) and cell.prompt != Purpose.OTHERS
     ]
     return interval_chart(rows) if rows else None

@@ -74,11 +74,12 @@ def prompt_report(
 ) -> dg.MaterializeResult:
     """The best prompt, the strategy that wrote it, and what it gains over the plain one on photos never searched on."""
     made = report_prompts(store, models, context.partition_key, context.log.info, context.run.run_id)
+    helps = made.report.prompt_verdict
     metadata = {
-        "optimized prompt": made.report["optimized_prompt"],
-        "strategy": made.report["strategy"],
-        "does it help": "{verdict}: {reason}".format(**made.report["prompt_verdict"]),
-        "similarity score": made.report["similarity_score"],
+        "optimized prompt": made.report.optimized_prompt,
+        "strategy": made.report.strategy,
+        "does it help": f"{helps.verdict}: {helps.reason}" if helps else "not compared",
+        "similarity score": made.report.similarity_score,
         **scores(made.report),
         **gains(made.report),
         "report": Album(store, made.record).page(),

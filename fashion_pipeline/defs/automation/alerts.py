@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from fashion_pipeline.core.names import REPORT
 from fashion_pipeline.resources.alerting import Alert, send
 from fashion_pipeline.running.runs import PARTITION, REASON, in_words
 from fashion_pipeline.settings import read_secrets
+from fashion_pipeline.stages.standing.outcome import outcome_of
 from fashion_pipeline.store.store import Store
 
 HOW = (
@@ -41,11 +41,9 @@ def verdict_alerts(context: dg.RunStatusSensorContext, store: dg.ResourceParam[S
     evaluation = store.records.newest("evaluation", style) if style else None
     if evaluation is None or evaluation.run != run.run_id:
         return dg.SkipReason("this run evaluated nothing")
-    report = evaluation.json(REPORT)
-    pointer = store.versions.pointer(style)
-    ends = {pointer.version: "It is published.", pointer.waiting: "It waits for approval."}
-    text = f"{report['reason']}\n{ends.get(report['model'], 'It is not published.')} Its page: /runs/{run.run_id}"
-    return _tell(store, "verdict", Alert(f"{style}: {report['verdict']}", text, style, run.run_id))
+    stands = outcome_of(store, style, evaluation)
+    text = f"{stands.reason}\nThis version: {stands.state}. Its page: /runs/{run.run_id}"
+    return _tell(store, "verdict", Alert(f"{style}: {stands.headline}", text, style, run.run_id))
 
 
 ALERTS = (failure_alerts, verdict_alerts)

@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from fashion_pipeline.core.evaluation.attribute_gains import attribute_gains
+from fashion_pipeline.core.evaluation.decisions import WORDS, Decision, PublishWhen, decide_publishing
+from fashion_pipeline.core.evaluation.report import EvaluationReport, Judgement
 from fashion_pipeline.core.evaluation.scores import HELD_OUT, product_scores
 from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, CHAMPION, SPLIT, Verdict, decide
-from fashion_pipeline.core.features.shuffling import Sight
 from fashion_pipeline.core.names import PIPELINE, REPORT, REPORT_PAGE
 from fashion_pipeline.core.prompts.formats import Candidate, write
 from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
@@ -42,8 +43,8 @@ class Evaluated:
     """An evaluation and its verdict."""
 
     record: Record
-    report: dict[str, Any]
-    verdict: Verdict
+    report: EvaluationReport
+    decision: Decision
     scores: pa.Table
     drawn: int
     products: int
@@ -75,10 +76,10 @@ class Challenger:
 class Comparison:
     """What an evaluation found."""
 
-    report: dict[str, Any]
+    report: EvaluationReport
     tables: dict[str, pa.Table]
     verdict: Verdict
-    sight: dict[str, Sight]
+    decision: Decision
     measured: Measured
     drawn: int
     products: int
@@ -93,7 +94,16 @@ class _Contestant:
     lora: Path | None = None
 
 
-def evaluate(store: Store, models: Models, style: str, *, products: int, report: Report, run: str = "") -> Evaluated:
+def evaluate(
+    store: Store,
+    models: Models,
+    style: str,
+    *,
+    products: int,
+    report: Report,
+    publish_when: PublishWhen = WORDS,
+    run: str = "",
+) -> Evaluated:
     """Draw all models with the same prompts, products and seeds, and decide.
 
     The training, the search and the published version are read once, at the start; what is published later is what was
@@ -114,19 +124,19 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
         Recipe.among(training.made_of),
         folder=model.path(PIPELINE),
     )
-    found = compare(store, models, challenger, products, report)
+    found = compare(store, models, challenger, products, report, publish_when)
     inputs = {"model": model, "training": training, "catalog": catalog}
     inputs |= {"search": searched} if searched else {}
     record = store.records.add(
         "evaluation",
         style,
         inputs=inputs,
-        made_of={"products": products, "report": found.report, **found.measured.made_of()},
+        made_of={"products": products, "report": found.report.as_json(), **found.measured.made_of()},
         tables=found.tables,
         files={
-            REPORT: found.report,
+            REPORT: found.report.as_json(),
             REPORT_PAGE: lambda path: evaluation_page(
-                store, models, path, inputs, found.tables, found.report, found.verdict, found.sight, run
+                store, models, path, inputs, found.tables, found.report, found.verdict, found.decision, run
             ),
         },
         run=run,
@@ -134,10 +144,17 @@ def evaluate(store: Store, models: Models, style: str, *, products: int, report:
     store.sources.mark(style, "evaluation", settings)
     scores = found.tables["scores"]
     told = (found.drawn, found.products, found.missing, found.measured)
-    return Evaluated(record, found.report, found.verdict, scores, *told)
+    return Evaluated(record, found.report, found.decision, scores, *told)
 
 
-def compare(store: Store, models: Models, challenger: Challenger, products: int, report: Report) -> Comparison:
+def compare(
+    store: Store,
+    models: Models,
+    challenger: Challenger,
+    products: int,
+    report: Report,
+    publish_when: PublishWhen = WORDS,
+) -> Comparison:
     """The challenger against the original, and against the published version where there is another one."""
     style, catalog = challenger.catalog.style, challenger.catalog
     champion = store.versions.champion(style)
@@ -156,6 +173,7 @@ def compare(store: Store, models: Models, challenger: Challenger, products: int,
     verdict = decide(scores, sight=seen.sight)
     against = decide(scores, CHAMPION, seen.sight) if champion else None
     gains = attribute_gains(scores, _shown(store, models, challenger), AFTER, BEFORE, SPLIT)
+    decision = decide_publishing(scores, seen.sight, publish_when, verdict, champion is not None)
     content = summary(
         scores,
         style=style,
@@ -163,16 +181,15 @@ def compare(store: Store, models: Models, challenger: Challenger, products: int,
         best=prompts[-1][1],
         guidance=models.profile.generation.guidance,
         verdict=verdict,
+        plain_prompt=prompts[0][1].prompt,
+        model=challenger.name,
+        champion=champion.name if champion else None,
+        garments_seen=dict(seen.sight),
+        against_champion=Judgement.of(against) if against else None,
+        attributes=[asdict(gain) for gain in gains],
+        trained_photos=len(challenger.trained),
+        decision=decision,
     )
-    content |= {
-        "plain_prompt": prompts[0][1].prompt,
-        "model": challenger.name,
-        "champion": champion.name if champion else None,
-        "garments_seen": {role: asdict(each) for role, each in seen.sight.items()},
-        "against_champion": {"verdict": against.name, "reason": against.reason} if against else None,
-        "attributes": [asdict(gain) for gain in gains],
-        "trained_photos": len(challenger.trained),
-    }
     return Comparison(
         content,
         {
@@ -181,7 +198,7 @@ def compare(store: Store, models: Models, challenger: Challenger, products: int,
             "scores": scores,
         },
         verdict,
-        dict(seen.sight),
+        decision,
         measured,
         drawn,
         len(photos[Split.DEV]),

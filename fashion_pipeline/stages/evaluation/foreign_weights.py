@@ -3,8 +3,8 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from fashion_pipeline.core.evaluation.report import EvaluationReport
 from fashion_pipeline.core.names import REPORT, REPORT_PAGE
 from fashion_pipeline.core.rows import Split
 from fashion_pipeline.stages.catalog.features import features_of
@@ -24,7 +24,7 @@ class Judged:
 
     folder: Path
     """With `report.json`, `report.html` and the tables."""
-    report: dict[str, Any]
+    report: EvaluationReport
 
 
 def evaluate_weights(
@@ -47,22 +47,22 @@ def evaluate_weights(
         key = file_hash(weights)[:16]
         challenger = Challenger(key, catalog, features, searched, seen, models.profile.training, lora=weights)
         found = compare(store, models, challenger, products, report)
-        content = found.report | {"weights": weights.name}
+        content = found.report.model_copy(update={"weights": weights.name, "decision": None})
         inputs = {"catalog": catalog, "features": features} | ({"search": searched} if searched else {})
 
         def fill(folder: Path) -> None:
             folder.mkdir()
             for name, table in found.tables.items():
                 write_parquet(name, table, folder / f"{name}.parquet")
-            write_content(content, folder / REPORT)
+            write_content(content.as_json(), folder / REPORT)
             page = folder / REPORT_PAGE
-            evaluation_page(store, models, page, inputs, found.tables, content, found.verdict, found.sight, "")
+            evaluation_page(store, models, page, inputs, found.tables, content, found.verdict, None, "")
 
         place = store.files.inside("weights", slug(style), key, content_key(content))
         done = store.files.here(place / REPORT).exists()
         return Judged(store.files.here(place) if done else store.files.place(place, fill), content)
 
 
-def content_key(content: dict[str, Any]) -> str:
+def content_key(content: EvaluationReport) -> str:
     """A short hash of a report."""
-    return hashlib.sha256(repr(sorted(content.items())).encode()).hexdigest()[:8]
+    return hashlib.sha256(content.model_dump_json().encode()).hexdigest()[:8]

@@ -3,7 +3,8 @@
 from datetime import datetime
 from typing import Any
 
-from fashion_pipeline.core.names import REPORT, REPORT_PAGE
+from fashion_pipeline.core.evaluation.report import EvaluationReport
+from fashion_pipeline.core.names import REPORT_PAGE
 from fashion_pipeline.core.rows import Split
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -32,8 +33,8 @@ def track(store: Store, evaluation: Record, address: str) -> str | None:
         experiment = found.experiment_id if found else client.create_experiment(name)
         if client.search_runs([experiment], f"tags.`{RECORD}` = '{evaluation.key}'", max_results=1):
             return None
-        training, report = store.records.input(evaluation, "training"), evaluation.json(REPORT)
-        tags = {"verdict": report["verdict"], "profile": report["profile"]}
+        training, report = store.records.input(evaluation, "training"), evaluation.report()
+        tags = {"verdict": report.verdict, "profile": report.profile}
         tags |= {"dagster.run": evaluation.run, "training": training.key}
         run = client.create_run(experiment, run_name=training.key, tags=tags).info.run_id
         params = [Param(key, str(value)[:500]) for key, value in training.made_of.items()]
@@ -47,14 +48,14 @@ def track(store: Store, evaluation: Record, address: str) -> str | None:
     return None
 
 
-def _metrics(metric: type[Any], training: Record, report: dict[str, Any]) -> list[Any]:
+def _metrics(metric: type[Any], training: Record, report: EvaluationReport) -> list[Any]:
     """The training log by step, and the means on dev."""
     now = int(datetime.fromisoformat(training.created).timestamp() * 1000)
     log = training.table("training_log").to_pylist()
     found = [
         metric(name, float(row[name]), now, row["step"]) for row in log for name in SERIES if row[name] is not None
     ]
-    for score in report["scores"]:
-        if score["split"] == Split.DEV:
-            found.append(metric(f"{score['measure']}/{score['model']} {score['prompt']}", float(score["mean"]), now, 0))
+    for score in report.scores:
+        if score.split == Split.DEV:
+            found.append(metric(f"{score.measure}/{score.model} {score.prompt}", score.mean, now, 0))
     return found

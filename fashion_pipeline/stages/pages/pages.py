@@ -8,10 +8,11 @@ from typing import Any
 
 from PIL import Image
 
+from fashion_pipeline.core.evaluation.decisions import Decision, decide_publishing, decision_of_before
+from fashion_pipeline.core.evaluation.report import EvaluationReport
 from fashion_pipeline.core.evaluation.statistics import Condition, Interval
-from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, BEST_PROMPT, SPLIT, decide
-from fashion_pipeline.core.features.shuffling import Sight
-from fashion_pipeline.core.names import REPORT, REPORT_PAGE
+from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, BEST_PROMPT, CHAMPION, SPLIT, Verdict, decide
+from fashion_pipeline.core.names import REPORT_PAGE
 from fashion_pipeline.core.reports.index import StyleEntry, render_index
 from fashion_pipeline.core.rows import Role, Sample
 from fashion_pipeline.core.texts import ENGLISH, language
@@ -36,14 +37,15 @@ def page_of(store: Store, models: Models, record: Record) -> Path:
     if language() == ENGLISH:
         return record.path(REPORT_PAGE)
     tables = {name: record.table(name) for name in KINDS[record.kind].tables}
-    content = record.json(REPORT)
+    content = record.report()
     inputs = {kind: store.records.input(record, kind) for kind in record.inputs}
-    sight = {role: Sight(**each) for role, each in content["garments_seen"].items()}
+    sight = content.garments_seen
 
     def write(path: Path) -> None:
         if record.kind == "evaluation":
             verdict = decide(tables["scores"], sight=sight)
-            evaluation_page(store, models, path, inputs, tables, content, verdict, sight, record.run)
+            decision = decision_in_words(record, content, verdict)
+            evaluation_page(store, models, path, inputs, tables, content, verdict, decision, record.run)
         else:
             scores = tables["prompt_scores"]
             verdict = decide(scores, BEFORE, sight, after=BEST_PROMPT)
@@ -90,41 +92,51 @@ def _entry(store: Store, style: str, stale_photos: int, address: Callable[[Recor
         if shown is not None:
             known |= _shown(store, shown, stale_photos, address)
     except StorageError as error:
-        return StyleEntry(style, None, reason=str(error))
+        return StyleEntry(style, None, problem=str(error))
     return StyleEntry(style, **{"page": None, **known})
 
 
 def _shown(store: Store, record: Record, stale_photos: int, address: Callable[[Record], str]) -> dict[str, Any]:
-    evaluation = store.records.newest("evaluation", record.style)
-    content = record.json(REPORT)
-    told = {
-        "page": address(record),
-        "stale": stale_photos,
-        "gains": _gains(content),
-    }
-    if evaluation is None:
+    """The newest decision; gains and pictures of the version in use, or of the newest training where none is."""
+    newest = store.records.newest("evaluation", record.style)
+    told = {"page": address(record), "stale": stale_photos, "gains": _gains(record.report())}
+    if newest is None:
         return told
-    compared = evaluation.json(REPORT)
-    sight = {role: Sight(**each) for role, each in compared["garments_seen"].items()}
-    verdict = decide(evaluation.table("scores"), sight=sight)
+    report = newest.report()
+    verdict = decide(newest.table("scores"), sight=report.garments_seen)
+    shown = _evaluation_of(store, record.style, store.versions.pointer(record.style).version) or newest
     return told | {
-        "verdict": verdict.name,
-        "reason": verdict.reason,
-        "gains": _gains(compared),
-        "strip": _strip(store, evaluation),
+        "decision": decision_in_words(newest, report, verdict),
+        "shown": shown.report().model,
+        "gains": _gains(shown.report()),
+        "strip": _strip(store, shown),
     }
 
 
-def _gains(content: dict[str, Any]) -> list[tuple[Condition, str, Interval]]:
+def _evaluation_of(store: Store, style: str, version: str | None) -> Record | None:
+    """The newest evaluation of a version that is still there."""
+    found = [each for each in store.records.all("evaluation", style) if each.report().model == version]
+    return found[-1] if version and found else None
+
+
+def decision_in_words(evaluation: Record, report: EvaluationReport, verdict: Verdict) -> Decision | None:
+    """The decision of an evaluation in the language that is spoken now; the recorded one in English."""
+    known = report.told()
+    if language() == ENGLISH or known is None:
+        return known
+    if report.decision is None:
+        against = decide(evaluation.table("scores"), CHAMPION, report.garments_seen) if report.champion else None
+        return decision_of_before(verdict.name, verdict.reason, (against.name, against.reason) if against else None)
+    champion = report.champion is not None
+    return decide_publishing(evaluation.table("scores"), report.garments_seen, known.publish_when, verdict, champion)
+
+
+def _gains(content: EvaluationReport) -> list[tuple[Condition, str, Interval]]:
     """On the split that decides, over the original with the plain prompt, by encoder and judge."""
     return [
-        (
-            Condition(gain["model"], gain["prompt"]),
-            gain["measure"],
-            Interval(gain["mean"], gain["low"], gain["high"], gain["n"]),
-        )
-        for gain in content["gains"]
-        if gain["split"] == SPLIT and gain["against"] == BEFORE._asdict() and gain["measure"] in list(Role)
+        (gain.condition, gain.measure, gain.interval)
+        for gain in content.gains
+        if gain.split == SPLIT and gain.against == BEFORE and gain.measure in list(Role)
     ]
 
 

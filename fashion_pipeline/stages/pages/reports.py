@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
+from fashion_pipeline.core.evaluation.decisions import Decision
+from fashion_pipeline.core.evaluation.report import EvaluationReport, Judgement
 from fashion_pipeline.core.evaluation.scores import product_scores
 from fashion_pipeline.core.evaluation.statistics import Condition
 from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, BEST_PROMPT, SPLIT, Verdict, decide, unseen
@@ -41,7 +43,7 @@ class Reported:
     """The report on a search."""
 
     record: Record
-    report: dict[str, Any]
+    report: EvaluationReport
 
 
 def report_prompts(store: Store, models: Models, style: str, report: Report, run: str = "") -> Reported:
@@ -65,11 +67,9 @@ def report_prompts(store: Store, models: Models, style: str, report: Report, run
         best=best,
         guidance=models.profile.generation.guidance,
         verdict=None,
+        prompt_verdict=Judgement.of(verdict),
+        garments_seen=dict(seen.sight),
     )
-    content |= {
-        "prompt_verdict": {"verdict": verdict.name, "reason": verdict.reason},
-        "garments_seen": {role: asdict(each) for role, each in seen.sight.items()},
-    }
     inputs = {"similarity": similarity, "search": searched, "catalog": catalog}
 
     def page(path: Path) -> None:
@@ -79,9 +79,9 @@ def report_prompts(store: Store, models: Models, style: str, report: Report, run
         "prompt_report",
         style,
         inputs=inputs,
-        made_of={"report": content},
+        made_of={"report": content.as_json()},
         tables={"prompt_scores": scores},
-        files={REPORT: content, REPORT_PAGE: page},
+        files={REPORT: content.as_json(), REPORT_PAGE: page},
         run=run,
     )
     return Reported(record, content)
@@ -111,23 +111,29 @@ def evaluation_page(
     path: Path,
     inputs: Mapping[str, Record],
     tables: Mapping[str, pa.Table],
-    content: Mapping[str, Any],
+    content: EvaluationReport,
     verdict: Verdict,
-    sight: Mapping[str, Sight],
+    decision: Decision | None,
     run: str,
 ) -> None:
-    """Write the page of an evaluation that is being recorded; weights that were trained elsewhere have no training."""
+    """Write the page of an evaluation that is being recorded.
+
+    Weights that were trained elsewhere have no training behind them, and no decision: they are never published.
+    """
     training, searched = inputs.get("training"), inputs.get("search")
-    found = (_search_data(store, searched) if searched else {}) | {"note": _unless(verdict.reason, unseen(sight))}
+    found = (_search_data(store, searched) if searched else {}) | {
+        "note": _unless(verdict.reason, unseen(content.garments_seen))
+    }
     samples = Sample.read(tables["evaluation_samples"])
     data = ReportData(
         style=inputs["catalog"].style,
         profile=models.profile.name,
         verdict=verdict,
+        decision=decision,
         scores=tables["scores"],
         rows=comparison_rows(store, inputs["catalog"], samples),
-        equal_cost=content["equal_cost"],
-        attributes=content["attributes"],
+        equal_cost=content.equal_cost,
+        attributes=content.attributes,
         copies=copy_pairs(store, inputs["catalog"], samples, tables["nearest"]),
         lineage=_lineage(models, inputs, run),
         **(_training_data(training) if training else {}),

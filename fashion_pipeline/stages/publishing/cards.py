@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fashion_pipeline.core.evaluation.report import Cell, EvaluationReport
+from fashion_pipeline.core.prompts.formats import Candidate
+from fashion_pipeline.core.rows import Role
 from fashion_pipeline.core.texts import text
 from fashion_pipeline.core.training.recipe import Recipe
 
@@ -19,7 +22,7 @@ def base_name(source: str) -> str:
 
 
 def card(
-    report: dict[str, Any],
+    report: EvaluationReport,
     base: str,
     *,
     guidance: float,
@@ -33,21 +36,22 @@ def card(
     training was made of.
     """
     rows = "\n".join(
-        f"| {s['model']} | {s['prompt']} | {s['measure']} | {s['split']} | {s['mean']:.4f} | {_span(s)} | {s['n']} |"
-        for s in report["scores"]
-        if s["measure"] in ("encoder", "judge")
+        f"| {c.model} | {c.prompt} | {c.measure} | {c.split} | {c.mean:.4f} | {_span(c)} | {c.n} |"
+        for c in report.scores
+        if c.measure in list(Role)
     )
-    prompts = {"plain": report["plain_prompt"], "best": report["optimized_prompt"]}
+    prompts = {"plain": report.plain_prompt, "best": report.optimized_prompt}
+    decision = report.told()
     knobs = Recipe.among(recipe).told() if recipe else {}
     return _front_matter(report, base, licence) + text(
         "card.whole",
-        style=_inline(report["style"]),
+        style=_inline(report.style),
         base=_inline(base),
-        call=_call(report, _recommended(report), guidance),
-        profile=_inline(report["profile"]),
-        photos=report.get("trained_photos", text("card.unknown")),
-        verdict=report["verdict"],
-        reason=report["reason"],
+        call=_call(report.recommended(), guidance),
+        profile=_inline(report.profile),
+        photos=text("card.unknown") if report.trained_photos is None else report.trained_photos,
+        headline=decision.headline if decision else "",
+        reason=decision.reason if decision else "",
         licence=licence or text("card.no_licence"),
         rows=rows,
         lora=text("card.lora") if lora else text("card.no_lora"),
@@ -56,7 +60,7 @@ def card(
     )
 
 
-def _front_matter(report: dict[str, Any], base: str, licence: str | None) -> str:
+def _front_matter(report: EvaluationReport, base: str, licence: str | None) -> str:
     from huggingface_hub import ModelCardData
 
     told: dict[str, Any] = {
@@ -64,35 +68,24 @@ def _front_matter(report: dict[str, Any], base: str, licence: str | None) -> str
         "license": licence or NO_LICENCE,
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
-        "tags": ["stable-diffusion", "fashion", "fashion-pipeline", str(report["style"])],
+        "tags": ["stable-diffusion", "fashion", "fashion-pipeline", report.style],
     }
     if base.count("/") == 1 and not base.startswith("embedded/"):
         told |= {"base_model": base, "base_model_relation": "finetune"}
     return f"---\n{ModelCardData(**told).to_yaml()}\n---\n\n"
 
 
-def _call(report: dict[str, Any], name: str, guidance: float) -> str:
-    """The arguments of a pipeline that draws the plain or the best prompt as the evaluation did."""
-    if name == "plain":
-        return f"{json.dumps(report['plain_prompt'])}, guidance_scale={guidance}"
-    negative = f", negative_prompt={json.dumps(report['negative_prompt'])}" if report["negative_prompt"] else ""
-    return f"{json.dumps(report['optimized_prompt'])}{negative}, guidance_scale={report['guidance_scale']}"
+def _call(prompt: Candidate, guidance: float) -> str:
+    """The arguments of a pipeline that draws a prompt as the evaluation did."""
+    negative = f", negative_prompt={json.dumps(prompt.negative_prompt)}" if prompt.negative_prompt else ""
+    scale = guidance if prompt.guidance is None else prompt.guidance
+    return f"{json.dumps(prompt.prompt)}{negative}, guidance_scale={scale}"
 
 
-def _recommended(report: dict[str, Any]) -> str:
-    """plain or best: which scored higher with the specialised model, by the encoder on dev."""
-    means = {
-        s["prompt"]: s["mean"]
-        for s in report["scores"]
-        if (s["model"], s["measure"], s["split"]) == ("specialised", "encoder", "dev") and s["prompt"] != "others"
-    }
-    return max(means, key=lambda name: (means[name], name == "plain"), default="plain")
-
-
-def _span(score: dict[str, Any]) -> str:
-    if score["low"] is None:
+def _span(cell: Cell) -> str:
+    if cell.low is None or cell.high is None:
         return text("card.no_interval")
-    return text("card.span", low=f"{score['low']:.4f}", high=f"{score['high']:.4f}")
+    return text("card.span", low=f"{cell.low:.4f}", high=f"{cell.high:.4f}")
 
 
 def _inline(value: object) -> str:

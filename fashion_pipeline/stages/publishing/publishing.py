@@ -4,14 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fashion_pipeline.core.evaluation.report import EvaluationReport
+from fashion_pipeline.core.evaluation.verdicts import SPLIT
 from fashion_pipeline.core.names import (
     EVALUATION_REPORT,
     KOHYA_LORA_WEIGHTS,
     LORA_WEIGHTS,
     PIPELINE,
-    REPORT,
     REPORT_PAGE,
 )
+from fashion_pipeline.core.rows import Role
 from fashion_pipeline.core.texts import text
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.publishing.cards import base_name, card
@@ -19,7 +21,6 @@ from fashion_pipeline.stages.publishing.tracing import trail_of, trained_pairs
 from fashion_pipeline.stages.training.training import trained_ids
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import Content, Record
-from fashion_pipeline.store.storage.files import read_json
 from fashion_pipeline.store.store import Store
 from fashion_pipeline.store.versions import WAITS
 
@@ -46,8 +47,8 @@ def publish(store: Store, models: Models, style: str, approval: Approval = "none
     called. A model that was trained on a photo which was withdrawn since is not published.
     """
     evaluation = store.records.latest("evaluation", style)
-    report = evaluation.json(REPORT)
-    version, verdict = str(report["model"]), str(report["verdict"])
+    report = evaluation.report()
+    version, verdict = str(report.model), str(report.verdict)
     if refusal := _refusal(store, style, evaluation, report):
         return Published(None, version, refusal, verdict)
     folder = _assembled(store, models, style, evaluation, report)
@@ -69,18 +70,17 @@ def approve(store: Store, style: str) -> Published:
     if pointer.waiting is None:
         raise StorageError(f"no version of {style!r} waits for approval")
     folder = store.versions.folder(style, pointer.waiting)
-    evaluation = store.versions.part(style, pointer.waiting, EVALUATION_REPORT)
-    report = read_json(evaluation, f"{evaluation} is missing: evaluate {style!r} again")
-    if pointer.version is not None and report["champion"] != pointer.version:
+    report = store.versions.report(style, pointer.waiting)
+    if pointer.version is not None and report.champion != pointer.version:
         raise StorageError(
-            f"version {pointer.waiting} of {style!r} was compared with {report['champion'] or 'no other'}, but "
+            f"version {pointer.waiting} of {style!r} was compared with {report.champion or 'no other'}, but "
             f"{pointer.version} is in use now: materialise evaluation_report of {style!r} again"
         )
     if withdrawn := withdrawn_behind(store, style, pointer.waiting):
         raise StorageError(text("publishing.withdrawn", version=pointer.waiting, photos=withdrawn, style=style))
     store.versions.promote(style, pointer.waiting)
     reason = text("publishing.published", version=pointer.waiting)
-    return Published(folder, pointer.waiting, reason, str(report["verdict"]))
+    return Published(folder, pointer.waiting, reason, str(report.verdict))
 
 
 def withdrawn_behind(store: Store, style: str, version: str) -> int:
@@ -88,9 +88,9 @@ def withdrawn_behind(store: Store, style: str, version: str) -> int:
     return len({pair.id for pair in trained_pairs(trail_of(store, style, version))} & store.withdrawals.ids())
 
 
-def _assembled(store: Store, models: Models, style: str, evaluation: Record, report: dict[str, Any]) -> Path:
+def _assembled(store: Store, models: Models, style: str, evaluation: Record, report: EvaluationReport) -> Path:
     training = store.records.input(evaluation, "training")
-    models.require_base(training.made_of, f"version {report['model']} of {style!r}")  # which the card names
+    models.require_base(training.made_of, f"version {report.model} of {style!r}")  # which the card names
     extras: dict[str, Content] = {
         "README.md": card(
             report,
@@ -100,33 +100,30 @@ def _assembled(store: Store, models: Models, style: str, evaluation: Record, rep
             lora=training.path(KOHYA_LORA_WEIGHTS).exists(),
             recipe=training.made_of,
         ),
-        EVALUATION_REPORT: report,
+        EVALUATION_REPORT: report.as_json(),
         REPORT_PAGE: evaluation.path(REPORT_PAGE),
         **{name: training.path(name) for name in (LORA_WEIGHTS, KOHYA_LORA_WEIGHTS) if training.path(name).exists()},
     }
     model = store.records.input(evaluation, "model").path(PIPELINE)
-    return store.versions.assemble(style, str(report["model"]), model, extras, store.records.ancestry(evaluation))
+    return store.versions.assemble(style, str(report.model), model, extras, store.records.ancestry(evaluation))
 
 
-def _refusal(store: Store, style: str, evaluation: Record, report: dict[str, Any]) -> str | None:
+def _refusal(store: Store, style: str, evaluation: Record, report: EvaluationReport) -> str | None:
     """Why an evaluated model is not published; None if it is."""
-    if report["verdict"] != "better":
-        return text("publishing.not_better", verdict=report["verdict"], reason=report["reason"])
+    decision = report.told()
+    if decision is None:
+        return text("publishing.never_trained", style=style)
+    if not decision.publish:
+        return f"{decision.headline} {decision.reason}"
     training = store.records.input(evaluation, "training")
     if withdrawn := len(trained_ids(store, training) & store.withdrawals.ids()):
-        return text("publishing.withdrawn", version=report["model"], photos=withdrawn, style=style)
+        return text("publishing.withdrawn", version=report.model, photos=withdrawn, style=style)
     pointer = store.versions.pointer(style)
-    if report["model"] in pointer.rolled_back:
-        return text("publishing.rolled_back", version=report["model"], style=style)
-    if pointer.version in (None, report["model"]):
-        return None
-    against = report["against_champion"] if report["champion"] == pointer.version else None
-    if against is None:
-        against = {"verdict": "no evidence", "reason": "the evaluation did not compare it with this version"}
-    if against["verdict"] == "better":
-        return None
-    said = {"version": pointer.version, "name": against["verdict"], "reason": against["reason"]}
-    return text("publishing.not_above_champion", **said)
+    if report.model in pointer.rolled_back:
+        return text("publishing.rolled_back", version=report.model, style=style)
+    if pointer.version not in (None, report.model, report.champion):
+        return text("publishing.not_compared", version=pointer.version, style=style)
+    return None
 
 
 def leaderboard_row(store: Store, style: str) -> dict[str, Any]:
@@ -134,16 +131,16 @@ def leaderboard_row(store: Store, style: str) -> dict[str, Any]:
     evaluation = store.records.newest("evaluation", style)
     if evaluation is None:
         return {}
-    report = evaluation.json(REPORT)
+    report = evaluation.report()
     means = {
-        (s["model"], s["prompt"]): s["mean"]
-        for s in report["scores"]
-        if (s["measure"], s["split"]) == ("encoder", "dev") and s["prompt"] in ("plain", "best")
+        cell.condition: cell.mean
+        for cell in report.scores
+        if (cell.measure, cell.split) == (Role.ENCODER, SPLIT) and cell.prompt in ("plain", "best")
     }
     pointer = store.versions.pointer(style)
     return {
         "style": style,
         **{f"{model}, {prompt} prompt": round(mean, 4) for (model, prompt), mean in means.items()},
-        "verdict": report["verdict"],
+        "verdict": report.verdict,
         "published": "yes" if pointer.version else (WAITS if pointer.waiting else "no"),
     }

@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fashion_pipeline.core.names import EVALUATION_REPORT
 from fashion_pipeline.core.rows import Pair
 from fashion_pipeline.intake.photos import content_id
 from fashion_pipeline.store.errors import StorageError
@@ -139,9 +138,7 @@ def stale(store: Store) -> list[Use]:
 def trace_version(store: Store, style: str, version: str) -> dict[str, Any]:
     """What is behind a version, from its own trail: photos, prompts, seeds, scores and verdict. JSON types only."""
     folder = store.versions.folder(style, version)
-    report = read_json(
-        store.versions.part(style, version, EVALUATION_REPORT), f"style {style!r} has no version {version!r}"
-    )
+    report = store.versions.report(style, version)
     trail = trail_of(store, style, version)
     images = {row["id"]: row for row in trail["catalog"].table("images").to_pylist()} if "catalog" in trail else {}
     pairs = trained_pairs(trail)
@@ -151,8 +148,8 @@ def trace_version(store: Store, style: str, version: str) -> dict[str, Any]:
         "style": style,
         "version": version,
         "folder": str(folder),
-        "verdict": report["verdict"],
-        "reason": report["reason"],
+        "verdict": report.verdict,
+        "reason": report.reason,
         "prompts": searched.table("leaderboard").select(["prompt", "strategy", "mean"]).to_pylist() if searched else [],
         "trained_on": [
             {"id": pair.id, "origin": pair.origin, "caption": pair.caption, "why": pair.why}
@@ -161,7 +158,7 @@ def trace_version(store: Store, style: str, version: str) -> dict[str, Any]:
         ],
         "evaluated_on": _distinct(samples, "reference"),
         "seeds": _distinct(samples, "seed"),
-        "scores": report["scores"],
+        "scores": report.as_json()["scores"],
         "records": {kind: made.record()["key"] for kind, made in trail.items()},
     }
 

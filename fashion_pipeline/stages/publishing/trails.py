@@ -5,7 +5,6 @@ from typing import Any
 
 from PIL import Image
 
-from fashion_pipeline.core.names import EVALUATION_REPORT
 from fashion_pipeline.core.reports.links import (
     run_link,
     sample_link,
@@ -18,7 +17,6 @@ from fashion_pipeline.core.rows import Model, Origin, Pair, Role, Sample, Split
 from fashion_pipeline.intake.photos import located, open_photo
 from fashion_pipeline.stages.publishing.tracing import Made, trail_of, trained_pairs
 from fashion_pipeline.store.errors import StorageError
-from fashion_pipeline.store.storage.files import read_json
 from fashion_pipeline.store.store import Store
 
 PART = 60
@@ -30,9 +28,7 @@ ORDER = [Model.ORIGINAL, Model.CHAMPION, Model.SPECIALISED]
 def version_trail(store: Store, style: str, version: str, part: int = 1) -> Trail:
     """One part of the page of a version, the first being 1. Raises StorageError for a version that is not there."""
     folder = store.versions.folder(style, version)
-    report = read_json(
-        store.versions.part(style, version, EVALUATION_REPORT), f"style {style!r} has no version {version!r}"
-    )
+    report = store.versions.report(style, version)
     made, withdrawn = trail_of(store, style, version), store.withdrawals.ids()
     pairs = _by_image(trained_pairs(made))
     products = _products(made)
@@ -49,8 +45,7 @@ def version_trail(store: Store, style: str, version: str, part: int = 1) -> Trai
         style=style,
         version=version,
         created=_moment(store.versions.created(folder)),
-        verdict=str(report["verdict"]),
-        reason=str(report["reason"]),
+        decision=report.told(),
         in_use=store.versions.pointer(style).version == version,
         report=version_report_link(style, version),
         trained=[
@@ -70,7 +65,7 @@ def version_trail(store: Store, style: str, version: str, part: int = 1) -> Trai
             for samples in products[shown]
         ],
         products_count=len(products),
-        scores=report["scores"],
+        scores=report.scores,
         records=[
             Source(kind, record["key"], _moment(record["created"]), record["run"], run_link(record["run"]))
             for kind, each in made.items()

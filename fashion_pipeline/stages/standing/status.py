@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from fashion_pipeline.core.catalog.listing import CatalogError
-from fashion_pipeline.core.names import REPORT
 from fashion_pipeline.intake.sources import listing_state, read_style
 from fashion_pipeline.settings import Profile
 from fashion_pipeline.stages.standing.retraining import change_of, evaluated_at
@@ -20,6 +19,8 @@ class Standing:
     evaluated: str | None = None
     """Date and time, ISO 8601, UTC; None where it never was."""
     verdict: str | None = None
+    decision: str | None = None
+    """What was decided about the newest evaluation, in one sentence."""
     published: str | None = None
     """The version in use."""
     waiting: str | None = None
@@ -38,16 +39,19 @@ def _standing(store: Store, profile: Profile, style: str) -> Standing:
     try:
         pointer = store.versions.pointer(style)
         evaluation = store.records.newest("evaluation", style)
+        report = evaluation.report() if evaluation else None
         entries = read_style(store.sources.source(style), style).entries
         change = change_of(store, profile, style, listing_state(entries))
     except (CatalogError, StorageError) as error:
         return Standing(style, problem=str(error))
     changed = str(change) if change else ""
+    decision = report.told() if report else None
     return Standing(
         style,
         photos=change.photos,
         evaluated=evaluated_at(store, style),
-        verdict=evaluation.json(REPORT)["verdict"] if evaluation else None,
+        verdict=report.verdict if report else None,
+        decision=decision.headline if decision else None,
         published=pointer.version,
         waiting=pointer.waiting,
         changed=changed if change.trained else "never trained",

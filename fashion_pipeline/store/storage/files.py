@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion_pipeline.core.catalog.listing import style_slug
+from fashion_pipeline.core.evaluation.report import EvaluationReport
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.storage.locks import holding
 from fashion_pipeline.store.storage.remote import Remote
@@ -151,6 +152,15 @@ def read_json(path: Path, missing: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise StorageError(missing) from None
     except (ValueError, OSError) as error:
+        raise StorageError(f"{path} is damaged ({error}): delete it and materialise its asset again") from error
+
+
+def read_report(path: Path, missing: str) -> EvaluationReport:
+    """A stored report. Raises StorageError as `read_json` does."""
+    values = read_json(path, missing)
+    try:
+        return EvaluationReport.read(values)
+    except ValueError as error:
         raise StorageError(f"{path} is damaged ({error}): delete it and materialise its asset again") from error
 
 

@@ -71,9 +71,9 @@ def test_the_original_against_itself_is_no_evidence():
     assert "+0.000" in verdict.reason or "-0.000" in verdict.reason
 
 
-def test_too_few_products_are_no_evidence_and_the_reason_says_how_many_are_missing():
+def test_too_few_products_decide_nothing_and_the_reason_says_how_many_are_missing():
     verdict = decide(scores(2.0, 2.0, n=MIN_PRODUCTS - 3))
-    assert verdict.name == "no evidence"
+    assert verdict.name == "undecided"
     assert "Only 37" in verdict.reason
     assert "3 are missing" in verdict.reason
     assert decide(scores(2.0, 2.0, n=MIN_PRODUCTS)).name == "better"
@@ -83,8 +83,8 @@ def test_the_test_split_never_decides():
     assert "Only 0 dev products" in decide(scores(2.0, 2.0, split="test")).reason
 
 
-def test_no_scores_at_all_are_no_evidence():
-    assert decide(rows_to_table("scores", [])).name == "no evidence"
+def test_no_scores_at_all_decide_nothing():
+    assert decide(rows_to_table("scores", [])).name == "undecided"
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_summary_is_json_with_every_cell_and_gain(scores):
     verdict = decide(scores)
     result = summary(
         scores, style="coat", profile="embedded", best=Candidate("plain", "a coat"), guidance=3.0, verdict=verdict
-    )
+    ).as_json()
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert list(result)[:7] == [
         "style",
@@ -160,7 +160,7 @@ def test_summary_without_test_scores_has_no_similarity_score(scores):
     dev = scores.filter(pc.equal(scores["split"], "dev"))
     result = summary(
         dev, style="coat", profile="embedded", best=Candidate("plain", "a coat"), guidance=3.0, verdict=None
-    )
+    ).as_json()
     assert result["similarity_score"] is None
     assert result["verdict"] is None
 
@@ -174,7 +174,9 @@ def test_a_measure_of_all_samples_together_is_a_row_of_its_own_with_the_interval
     whole = rows_to_table("scores", [*scores.to_pylist(), *rows])
     text = Page(render_html(ReportData("coat", scores=whole))).text
     assert "Distance to the photos" in text and "0.300 to 0.500" in text and "n = 0" not in text
-    result = summary(whole, style="coat", profile="p", best=Candidate("plain", "a coat"), guidance=3.0, verdict=None)
+    result = summary(
+        whole, style="coat", profile="p", best=Candidate("plain", "a coat"), guidance=3.0, verdict=None
+    ).as_json()
     (found,) = [s for s in result["scores"] if (s["measure"], s["model"]) == ("distance", "specialised")]
     assert (found["mean"], found["n"]) == (pytest.approx(0.4), 0)
     assert decide(whole) == decide(scores)

@@ -78,12 +78,12 @@ def in_turn(paths: list[str]) -> Plant:
 
 def test_blotches_in_the_colours_of_the_style_are_no_improvement(trained: Chain, judged: Judged) -> None:
     found = judged(blotches)
-    assert found.verdict.name == "broken", found.verdict.reason
+    assert found.report.verdict == "broken", found.report.reason
 
 
 def test_real_photos_of_other_products_are_better_than_what_the_original_draws(trained: Chain, judged: Judged) -> None:
     found = judged(in_turn(photos(trained, "coat", Split.DEV)[1:]))
-    assert found.verdict.name == "better", found.verdict.reason
+    assert found.report.verdict == "better", found.report.reason
 
 
 def test_copies_of_training_photos_are_memorised_even_where_they_are_blurred(
@@ -94,7 +94,7 @@ def test_copies_of_training_photos_are_memorised_even_where_they_are_blurred(
     seen = trained_photos(store, store.records.latest("training", "coat"), known)
     copy = in_turn([photo.path for photo in seen])  # both prompts of a product draw the same
     found = judged(lambda photo, number: copy(photo, number // 2).filter(ImageFilter.GaussianBlur(1)))
-    assert found.verdict.name == "memorised", found.verdict.reason
+    assert found.report.verdict == "memorised", found.report.reason
     planted = {sample.id for sample in drawn}
     rows = [row for row in found.record.table("nearest").to_pylist() if row["sample"] in planted]
     shares = {by: np.mean([row["copied"] for row in rows if row["by"] == by]) for by in ("judge", "colour")}
@@ -103,18 +103,18 @@ def test_copies_of_training_photos_are_memorised_even_where_they_are_blurred(
 
 def test_one_picture_over_and_over_has_collapsed(trained: Chain, judged: Judged) -> None:
     found = judged(in_turn(photos(trained, "coat", Split.TEST)[:3]))
-    assert found.verdict.name == "collapsed", found.verdict.reason
+    assert found.report.verdict == "collapsed", found.report.reason
 
 
 def test_black_pictures_are_broken(trained: Chain, judged: Judged) -> None:
     found = judged(lambda photo, number: Image.new("RGB", (64, 64)))
-    assert found.verdict.name == "broken" and "one colour all over" in found.verdict.reason
+    assert found.report.verdict == "broken" and "one colour all over" in found.report.reason
 
 
 def test_photos_of_another_garment_are_worse(trained: Chain, judged: Judged) -> None:
     assert trained.materialize(("raw_images", "clip_features"), "bag").success
     found = judged(in_turn(photos(trained, "bag", Split.SEARCH)))
-    assert found.verdict.name in ("broken", "worse"), found.verdict.reason
+    assert found.report.verdict in ("broken", "worse"), found.report.reason
 
 
 def tiny_lora(folder: Path, scale: float, layers: int | None = None) -> Path:
@@ -146,9 +146,9 @@ def test_the_original_itself_is_no_evidence_and_noise_is_no_improvement(
     for scale, verdicts in ((1e-5, {"no evidence"}), (1.0, {"broken", "collapsed", "worse"})):
         file = tiny_lora(tmp_path, scale)
         found = evaluate_weights(trained.store, trained.models, "coat", file, products=48, report=lambda text: None)
-        assert found.report["verdict"] in verdicts, found.report["reason"]
-        assert found.report["weights"] == file.name and (found.folder / "report.html").exists()
-        assert trained.store.records.latest("evaluation", "coat").json("report.json")["model"] != found.report["model"]
+        assert found.report.verdict in verdicts, found.report.reason
+        assert found.report.weights == file.name and (found.folder / "report.html").exists()
+        assert trained.store.records.latest("evaluation", "coat").json("report.json")["model"] != found.report.model
 
 
 def test_a_lora_of_another_base_or_no_lora_at_all_is_refused_with_a_mend(trained: Chain, tmp_path: Path) -> None:

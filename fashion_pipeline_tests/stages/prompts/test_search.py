@@ -121,12 +121,12 @@ def test_a_report_says_whether_the_best_prompt_helps_by_the_rules_of_a_model(sea
     go(searching)
     compare_samples(searching.store, searching.models, "coat", lambda text: None)
     made = report_prompts(searching.store, searching.models, "coat", lambda text: None)
-    told = made.report["prompt_verdict"]
-    assert told["verdict"] == "no evidence" and "Only 2 dev products" in told["reason"]
-    measures = {score["measure"] for score in made.report["scores"]}
+    told = made.report.as_json()["prompt_verdict"]
+    assert told["verdict"] == "undecided" and "Only 2 dev products" in told["reason"]
+    measures = {cell.measure for cell in made.report.scores}
     assert measures == {"encoder", "judge", "prompt", "recognised", "garment"}
     page = made.record.path("report.html").read_text(encoding="utf-8")
-    assert "The best prompt: no evidence." in page and "Which words help" in page and "What the images" in page
+    assert "The best prompt: undecided." in page and "Which words help" in page and "What the images" in page
 
 
 def test_the_best_words_are_drawn_at_other_guidance_scales_and_the_best_of_them_is_used(searching: Chain) -> None:

@@ -7,6 +7,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
+from fashion_pipeline.core.evaluation.report import EvaluationReport
 from fashion_pipeline.stages.drawing.models import ModelError, Models
 from fashion_pipeline.stages.evaluation.evaluation import evaluate
 from fashion_pipeline.stages.publishing.cards import base_name, card
@@ -46,6 +47,10 @@ def report(version: str, verdict: str = "better", **more: object) -> dict[str, o
     } | more
 
 
+def reported(version: str, **more: object) -> EvaluationReport:
+    return EvaluationReport.read(report(version, **more))
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "data")
@@ -78,12 +83,19 @@ def test_the_first_better_model_becomes_the_champion(store: Store) -> None:
     assert made.folder == store.versions.champion("coat") and made.reason == "published as version v1"
 
 
-@pytest.mark.parametrize("verdict", ["worse", "hacked", "no evidence"])
-def test_any_other_verdict_publishes_nothing_and_says_why(store: Store, verdict: str) -> None:
+@pytest.mark.parametrize(
+    ("verdict", "headline"),
+    [
+        ("worse", "fine-tuning made it worse"),
+        ("hacked", "the score rose, the pictures did not"),
+        ("no evidence", "no difference to the original was found"),
+    ],
+)
+def test_any_other_verdict_publishes_nothing_and_says_why(store: Store, verdict: str, headline: str) -> None:
     evaluated(store, "v1", verdict=verdict)
     made = publish(store, MODELS, "coat")
     assert made.folder is None and store.versions.champion("coat") is None
-    assert made.reason == f"nothing published, the verdict is {verdict}: Measured."
+    assert made.reason == f"Not published: {headline}. Measured."
 
 
 def test_a_challenger_that_beats_the_original_but_not_the_champion_is_not_published(store: Store) -> None:
@@ -93,7 +105,7 @@ def test_a_challenger_that_beats_the_original_but_not_the_champion_is_not_publis
     evaluated(store, "v2", champion="v1", against_champion=compared)
     made = publish(store, MODELS, "coat")
     assert made.folder is None and store.versions.champion("coat").name == "v1"
-    assert "version v1 stays" in made.reason and "Neither can tell." in made.reason
+    assert made.reason == "Not published: no better than the version in use. Neither can tell."
 
 
 def test_a_challenger_that_beats_the_champion_takes_its_place(store: Store) -> None:
@@ -131,19 +143,19 @@ def test_a_version_brings_the_weights_of_its_own_evaluation(store: Store) -> Non
 
 def test_the_card_recommends_the_prompt_that_scored_higher_with_this_model() -> None:
     best = r'pipeline("a photo of a \"black\" coat", negative_prompt="shoe", guidance_scale=5.0)'
-    assert best in card(report("v1"), "base", guidance=3.0)
+    assert best in card(reported("v1"), "base", guidance=3.0)
     plain_wins = [score("specialised", "plain", 0.9), score("specialised", "best", 0.8)]
-    told = card(report("v1", scores=plain_wins), "base", guidance=3.0)
+    told = card(reported("v1", scores=plain_wins), "base", guidance=3.0)
     assert 'pipeline("a photo of a coat", guidance_scale=3.0)' in told
     assert "| plain | a photo of a coat |" in told
-    same_words = report("v1", optimized_prompt="a photo of a coat", scores=plain_wins)
+    same_words = reported("v1", optimized_prompt="a photo of a coat", scores=plain_wins)
     assert 'pipeline("a photo of a coat", guidance_scale=3.0)' in card(same_words, "base", guidance=3.0)
 
 
 def test_the_card_calls_the_base_by_a_name_that_says_something() -> None:
     assert base_name("stable-diffusion-v1-5/stable-diffusion-v1-5") == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert base_name("/opt/embedded/generator") == "embedded/generator"
-    assert "Made from `embedded/generator`" in card(report("v1"), base_name("/opt/embedded/generator"), guidance=3.0)
+    assert "Made from `embedded/generator`" in card(reported("v1"), base_name("/opt/embedded/generator"), guidance=3.0)
 
 
 def test_the_leaderboard_has_a_row_for_evaluated_styles_only(store: Store) -> None:
@@ -229,12 +241,12 @@ def test_a_version_shares_its_weights_with_the_training_and_says_what_it_costs(s
 
 
 def test_the_card_has_the_front_matter_of_the_hub() -> None:
-    told = card(report("v1"), "owner/base", guidance=3.0, licence="creativeml-openrail-m", recipe={"rank": 8, "x": 1})
+    told = card(reported("v1"), "owner/base", guidance=3.0, licence="creativeml-openrail-m", recipe={"rank": 8, "x": 1})
     data = ModelCard(told).data
     assert (data.license, data.library_name, data.base_model) == ("creativeml-openrail-m", "diffusers", "owner/base")
     assert data.pipeline_tag == "text-to-image" and "fashion" in data.tags
     assert "| rank | 8 |" in told and "whose licence applies: creativeml-openrail-m" in told
-    local = card(report("v1", style="a|b<script>"), "embedded/generator", guidance=3.0)
+    local = card(reported("v1", style="a|b<script>"), "embedded/generator", guidance=3.0)
     assert ModelCard(local).data.get("base_model") is None and "<script>" not in local.split("---", 2)[2]
 
 

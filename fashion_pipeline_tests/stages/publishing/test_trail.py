@@ -62,7 +62,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     run(ASSETS, steps=2)
     first = records.latest("evaluation", "coat")
     path = first.path("report.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"verdict": "better"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"verdict": "better", "decision": None}))
     run(FINETUNING[-2:-1], steps=2)
     version = store.versions.champion("coat")
     assert version is not None
@@ -107,7 +107,7 @@ def test_the_challenger_was_compared_with_the_champion_on_the_same_products_and_
     ]
     assert {s.model for s in champion} == {s.model for s in first if s.model_name == "specialised"}
     report = history.evaluations[1].json("report.json")
-    assert report["champion"] == history.version.name and report["against_champion"]["verdict"] == "no evidence"
+    assert report["champion"] == history.version.name and report["against_champion"]["verdict"] == "undecided"
 
 
 def test_the_trail_of_a_version_names_what_its_own_training_saw_after_all_that(history: History) -> None:
