@@ -243,7 +243,8 @@ def planted_verdict(store: Store, verdict: str, **more: object) -> Iterator[Reco
     record = store.records.latest("evaluation", "coat")
     path = record.path("report.json")
     before = path.read_text()
-    path.write_text(json.dumps(json.loads(before) | {"verdict": verdict, "reason": "planted", "decision": None, **more}))
+    planted = {"verdict": verdict, "reason": "planted", "decision": None, **more}
+    path.write_text(json.dumps(json.loads(before) | planted))
     try:
         yield record
     finally:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device
-from fashion_pipeline.ml.training import caching, finetuning, processes
+from fashion_pipeline.ml.training import finetuning, processes
+from fashion_pipeline.ml.training.data import caching
 from fashion_pipeline.ml.training.data.caching import TensorCache, loaded
 from fashion_pipeline.ml.training.identity import identity_of, key_of
 from fashion_pipeline.ml.training.results import TrainingError, TrainingPair
