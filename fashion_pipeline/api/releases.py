@@ -26,8 +26,9 @@ def publish(style: str, version: str | None = None) -> "Published":
     with _at_work(store, style, "publishes"):
         if version is not None:
             folder = store.versions.promote(style, version)
-            verdict = store.versions.report(style, version).verdict
-            return Published(folder, version, text("publishing.published", version=version), str(verdict))
+            decision = store.versions.report(style, version).told()
+            headline = decision.headline if decision else ""
+            return Published(folder, version, text("publishing.published", version=version), headline)
         if store.versions.pointer(style).waiting:
             return approve(store, style)
         made = publish_newest(store, open_models(), style)

@@ -1,7 +1,7 @@
 """Running jobs: the prompt search, fine-tuning, or both, for one style."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -77,12 +77,14 @@ def run(
     report = follow or _print_event
     with ExitStack() as held:
         held.enter_context(store.claiming(style, "a command that runs it"))
+        store.sources.welcome(style)
         listed, photos = _take_in(store, style, source, lambda text: report(style, Event("message", "", text)))
         chosen = _choose(store, style, config or {}, preset, forget)
         ops = {op: {"config": dict(values)} for op, values in chosen.items() if op in OPS[mode]}
         launch = held.enter_context(launcher(store))
         launch.instance.add_dynamic_partitions("styles", list(listed))
-        report(style, Event("message", "", _cost(launch.instance, store, style, mode, chosen, photos)))
+        for told in _foretold(launch.instance, store, style, mode, chosen, photos):
+            report(style, Event("message", "", told))
         for other, state in listed.items():
             if other != style and not _is_described(store, other, state):
                 _prepare(launch, other, report)
@@ -160,14 +162,23 @@ def source_spec(source: str | Path | SourceSpec) -> SourceSpec:
     return spec if is_url(spec.path) else replace(spec, path=str(Path(spec.path).expanduser().resolve()))
 
 
-def _cost(instance: "DagsterInstance", store: "Store", style: str, mode: Mode, chosen: Config, photos: int) -> str:
-    """What a run costs at most, and how long that takes at the pace of the last one."""
+def _foretold(
+    instance: "DagsterInstance", store: "Store", style: str, mode: Mode, chosen: Config, photos: int
+) -> Iterator[str]:
+    """Why a run cannot lead to a verdict, if so; what it costs at most, and how long that takes."""
+    from fashion_pipeline.core.evaluation.foresight import too_few_photos, too_few_products
     from fashion_pipeline.core.progress import spoken
-    from fashion_pipeline.defs.automation.jobs import defaults
+    from fashion_pipeline.defs.automation.jobs import defaults, steps_of
     from fashion_pipeline.running.operation import pace
     from fashion_pipeline.stages.standing.costs import cost_of
 
     models, usual = open_models(), defaults()
+    products = {**usual["evaluation_report"], **chosen.get("evaluation_report", {})}["products"]
+    if mode != "prompt" and (few := too_few_photos(photos)):
+        yield f"{photos} photos: {few}"
+    elif mode != "prompt" and (few := too_few_products(products)):
+        usually = usual["evaluation_report"]["products"]
+        yield f"{few}. It is remembered for the style, also for the schedule; --products {usually} takes it back"
     cost = cost_of(
         models,
         photos,
@@ -175,15 +186,17 @@ def _cost(instance: "DagsterInstance", store: "Store", style: str, mode: Mode, c
         training={name: value for name, value in chosen.get("lora_weights", {}).items() if name != "control"}
         if mode != "prompt"
         else None,
-        products={**usual["evaluation_report"], **chosen.get("evaluation_report", {})}["products"],
+        products=products,
         contestants=3 if store.versions.pointer(style).version else 2,
     )
-    seconds = pace(instance).seconds(cost.images, cost.steps)
+    seconds = pace(instance, steps_of(JOBS[mode])).seconds(cost.images, cost.steps)
     time = (
-        f"{spoken(seconds)} at the pace of the last run" if seconds else "how long that takes, the first run will show"
+        f"at most {spoken(seconds)} at the pace of the last run"
+        if seconds
+        else "how long that takes, the first run will show"
     )
     steps = f" and {cost.steps} steps to train" if cost.steps else ""
-    return (
+    yield (
         f"at most {cost.images} images to draw{steps}: {time}; {max(1, cost.bytes // 10**6)} MB of disk. "
         "What exists is not made again"
     )

@@ -27,14 +27,18 @@ class Meter:
     ) -> None:
         """`words` are what is said, with `{}` in the place of the count: `original: {} images drawn`."""
         self._say, self._words, self._total, self._clock = say, words, total, clock
-        self._begun = self._said = clock()
+        self._said = clock()
+        self._first: tuple[float, int] | None = None
+        """When the first ones were done, and how many: what comes in batches has its pace from one to the next."""
 
     def reach(self, done: int) -> None:
         """So many are done."""
         now = self._clock()
+        begun, first = self._first = self._first or (now, done)
         if done >= self._total or now - self._said >= EVERY_SECONDS:
             self._said = now
-            self._say(self._words.format(f"{done} of {self._total}") + left(now - self._begun, done, self._total))
+            told = self._words.format(f"{done} of {self._total}")
+            self._say(told + left(now - begun, done - first, self._total - first))
 
 
 def left(elapsed: float, done: int, total: int) -> str:

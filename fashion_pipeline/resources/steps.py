@@ -1,7 +1,6 @@
 """What every step does around its stage: it tries again where that can help, and measures what it took."""
 
 import functools
-import inspect
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -34,15 +33,6 @@ RATES = {"images drawn": "images a second", "embeddings computed": "embeddings a
 
 def step(function: F) -> F:
     """The function of an asset, tried again where that can help; what it reports is told with time and memory."""
-    if inspect.isgeneratorfunction(function):
-
-        @functools.wraps(function)
-        def run_all(context: dg.AssetExecutionContext, *args: Any, **kwargs: Any) -> Iterator[Any]:
-            with _patient(context), _measured() as told:
-                for made in function(context, *args, **kwargs):
-                    yield told(made)
-
-        return run_all  # type: ignore[return-value]
 
     @functools.wraps(function)
     def run(context: dg.AssetExecutionContext, *args: Any, **kwargs: Any) -> Any:

@@ -1,6 +1,6 @@
 """What the Dagster instance is doing: runs under way, runs that failed, and what ticks next."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -38,12 +38,14 @@ class Pace:
     """Drawn a second."""
     steps: float | None
     """Trained a second."""
+    beside: float = 0.0
+    """Seconds that the other steps took."""
 
     def seconds(self, images: int, steps: int) -> float | None:
         """What so many images and steps take; None where a pace is missing that is needed."""
         if (images and not self.images) or (steps and not self.steps):
             return None
-        return images / (self.images or 1.0) + steps / (self.steps or 1.0)
+        return images / (self.images or 1.0) + steps / (self.steps or 1.0) + self.beside
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,12 @@ def runs(instance: "DagsterInstance") -> list[Run]:
     return found
 
 
-def pace(instance: "DagsterInstance") -> Pace:
-    """By the newest materialisations that really drew, or trained, something."""
+DRAWING, TRAINING = ("generated_samples", "evaluation_report"), "lora_weights"
+"""Steps whose time depends on how much there is to draw, or to train."""
+
+
+def pace(instance: "DagsterInstance", steps: Sequence[str] = ()) -> Pace:
+    """By the newest materialisations that really drew, or trained, something; `steps` are all those of a run."""
 
     def newest(rate: str, *assets: str) -> float | None:
         from dagster import AssetKey
@@ -104,8 +110,8 @@ def pace(instance: "DagsterInstance") -> Pace:
         ]
         return max(found)[1] if found else None
 
-    images = newest("images a second", "generated_samples", "evaluation_report")
-    return Pace(images, newest("steps a second", "lora_weights"))
+    beside = [newest("seconds", step) or 0.0 for step in steps if step not in (*DRAWING, TRAINING)]
+    return Pace(newest("images a second", *DRAWING), newest("steps a second", TRAINING), sum(beside))
 
 
 def ticks(instance: "DagsterInstance", preferences: Preferences) -> Iterator[Tick]:

@@ -47,3 +47,13 @@ def test_a_step_of_a_training_is_progress_too() -> None:
 )
 def test_what_is_no_progress_is_not_taken_for_one(text: str) -> None:
     assert progress_in(text) is None
+
+
+def test_what_comes_in_batches_is_not_told_by_its_first_one() -> None:
+    said: list[str] = []
+    now = 0.0
+    meter = Meter(said.append, "{} images", 48, clock=lambda: now)
+    for done in range(1, 49):
+        now += 16.0 if done % 16 == 1 else 0.0  # sixteen at a time
+        meter.reach(done)
+    assert said[:3] == ["1 of 48 images", "17 of 48 images, 31 s left", "33 of 48 images, 15 s left"]

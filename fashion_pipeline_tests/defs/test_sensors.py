@@ -1,6 +1,7 @@
 """What starts a run by itself when photos arrive."""
 
 import os
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,13 +81,56 @@ def test_an_idle_tick_says_that_there_are_no_photos(fresh: Sensor) -> None:
     assert why(fresh()) == "there are no photos yet"
 
 
-def test_switching_the_sensor_on_runs_nothing_that_was_there(fresh: Sensor, store: Store) -> None:
+def test_switching_the_sensor_on_catalogues_what_was_there_and_trains_nothing(fresh: Sensor, store: Store) -> None:
     add_photo(store.raw_folder / "Rain Coat")
     first = fresh()
     assert asked(first) == [] and "1 styles taken as known" in why(first)
     assert fresh.instance.get_dynamic_partitions("styles") == ["rain-coat"]
-    assert asked(fresh()) == [] and why(fresh()) == "rain-coat: unchanged"
+    assert asked(fresh()) == ["rain-coat catalog"]
+    take_in(store, "rain-coat", 36)
+    assert why(fresh()) == "rain-coat: 36 photos, never trained: waits for 20 new photos or a run by hand"
+    take_in(store, "rain-coat", 56)
+    assert asked(fresh()) == ["rain-coat full_pipeline"]
     assert store.sources.subject("rain-coat") == "rain coat"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_folder_is_catalogued_whenever_it_comes(fresh: Sensor, store: Store, seed: int) -> None:
+    chance = random.Random(seed)
+    arrivals = sorted(chance.randrange(5) for _ in range(chance.randint(1, 4)))
+    asked_for = []
+    for moment in range(arrivals[-1] + 3):
+        for place in range(arrivals.count(moment)):
+            add_photo(store.raw_folder / "coat", f"{moment}-{place}.png")
+        asked_for.append(asked(fresh()))
+    assert asked_for[arrivals[-1] + 1] == ["coat catalog"], asked_for
+    assert all(tick in ([], ["coat catalog"]) for tick in asked_for)
+
+
+def test_a_partition_that_was_deleted_in_the_ui_stays_away_until_somebody_runs_it(tick: Sensor, store: Store) -> None:
+    add_photo(store.raw_folder / "coat")
+    tick()
+    tick.instance.delete_dynamic_partition("styles", "coat")
+    for _ in range(3):
+        left_out = tick()
+        assert asked(left_out) == [] and "coat: its partition was deleted in the UI" in why(left_out)
+        assert tick.instance.get_dynamic_partitions("styles") == []
+    tick.instance.add_dynamic_partitions("styles", ["coat"])
+    assert asked(tick()) == ["coat catalog"]
+
+
+def test_a_style_that_was_removed_does_not_come_back_because_its_photos_are_there(tick: Sensor, store: Store) -> None:
+    add_photo(store.raw_folder / "coat")
+    tick()
+    store.forget("coat")
+    tick.instance.delete_dynamic_partition("styles", "coat")
+    add_photo(store.raw_folder / "coat", "b.png")
+    for _ in range(3):
+        assert asked(tick()) == [] and store.sources.styles() == []
+    store.sources.welcome("coat")
+    tick.instance.add_dynamic_partitions("styles", ["coat"])
+    tick()
+    assert asked(tick()) == ["coat catalog"] and store.sources.styles() == ["coat"]
 
 
 def test_switching_it_on_trains_no_style_that_was_only_described(fresh: Sensor, store: Store) -> None:
@@ -144,7 +188,7 @@ def test_a_new_style_is_trained_once_enough_of_its_photos_were_taken_in(tick: Se
     take_in(store, "coat", 20)
     (request,) = tick().run_requests or []
     assert request.job_name == "full_pipeline"
-    assert request.tags[REASON] == "first training, on 20 photos"
+    assert request.tags[REASON].startswith("first training, on 20 photos; about 6 products held out for the verdict")
     assert asked(tick()) == []
     train(store, "coat")
     assert "coat: no new photos" in why(tick())

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fashion_pipeline.core.automation.preferences import Rule
+from fashion_pipeline.core.evaluation.foresight import too_few_photos
 from fashion_pipeline.core.features.drift import Drift
 
 
@@ -52,6 +53,11 @@ class Decision:
 
 def at_once(change: Change, rule: Rule) -> Decision:
     """What the sensor does: enough new photos, or photos of another kind, are reasons."""
+    if not change.new and not change.trained and change.photos:
+        wait = (
+            f"waits for {rule.new_photos} new photos or a run by hand" if rule.new_photos else "waits for a run by hand"
+        )
+        return Decision(False, f"{change.photos} {_photos(change.photos)}, never trained: {wait}")
     if not change.new:
         return Decision(False, "no new photos" if change.trained else "has no photos")
     if change.trained and change.drift and change.drift.p < rule.drift:
@@ -61,19 +67,25 @@ def at_once(change: Change, rule: Rule) -> Decision:
     if change.new < rule.new_photos:
         return Decision(False, f"{change}; it takes {rule.new_photos} new photos")
     if not change.trained:
-        return Decision(True, f"first training, on {change.photos} {_photos(change.photos)}")
+        return _first(change)
     return Decision(True, f"{change.new} new {_photos(change.new)}")
 
 
 def on_schedule(change: Change, rule: Rule) -> Decision:
     """What the schedule does: any difference is a reason."""
     if not change.trained:
-        return Decision(True, f"first training, on {change.photos} {_photos(change.photos)}")
+        return _first(change)
     if change.drift and change.drift.p < rule.drift:
         return Decision(True, _drifted(change.drift, rule))
     if change:
         return Decision(True, f"on schedule: {change}")
     return Decision(False, "photos, profile and settings are those of the last training")
+
+
+def _first(change: Change) -> Decision:
+    few = too_few_photos(change.photos)
+    told = f"first training, on {change.photos} {_photos(change.photos)}"
+    return Decision(True, f"{told}; {few}" if few else told)
 
 
 def _drifted(drift: Drift, rule: Rule) -> str:

@@ -39,7 +39,9 @@ from fashion_pipeline.store.store import Store
 class EvaluationConfig(dg.Config):
     """How much the comparison may cost."""
 
-    products: int | None = knob(128, "Most products of dev, and of test, on which the models are compared.", ge=1)
+    products: int | None = knob(
+        128, f"Most products of dev, and of test, to compare on; a verdict needs {MIN_PRODUCTS}.", ge=1
+    )
     publish_when: Literal["as chosen", "better than the best words", "better than the original"] = knob(
         WORDS, "What a model must be to be published; always better than the version in use, too.", unsaid="as chosen"
     )

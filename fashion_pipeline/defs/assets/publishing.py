@@ -1,7 +1,6 @@
 """Stage 9, publishing: a version that anyone can load, only if it is better than what there is."""
 
-from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -10,12 +9,13 @@ from fashion_pipeline.core.reports.links import index_link, version_link, versio
 from fashion_pipeline.defs.assets.evaluation import evaluation_report
 from fashion_pipeline.defs.conditions import FOLLOWS_ANY
 from fashion_pipeline.defs.configuration import settled
-from fashion_pipeline.defs.metadata import CODE_VERSION, common, link, markdown
+from fashion_pipeline.defs.metadata import CODE_VERSION, Album, common, link, markdown
 from fashion_pipeline.defs.styles import OWNERS
 from fashion_pipeline.intake.photos import content_id
 from fashion_pipeline.resources.steps import step
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.pages.pages import index_page
+from fashion_pipeline.stages.pages.reports import comparison_picture
 from fashion_pipeline.stages.publishing.publishing import Published, approve, leaderboard_row, publish
 from fashion_pipeline.store.store import Store
 
@@ -30,45 +30,63 @@ class PublishingConfig(dg.Config):
     )
 
 
-@dg.asset(**common("publishing", "safetensors"), deps=[evaluation_report], output_required=False)
+@dg.asset(**common("publishing", "safetensors"), deps=[evaluation_report])
 @step
 def published_model(
     context: dg.AssetExecutionContext,
     config: PublishingConfig,
     store: dg.ResourceParam[Store],
     models: dg.ResourceParam[Models],
-) -> Iterator[dg.MaterializeResult]:
-    """The version in use: a complete pipeline with card, report and trail. Nothing is published unless it is better.
+) -> dg.MaterializeResult:
+    """The version in use, and what was decided about the newest one, which is published only if it is better.
 
-    **What is behind a version**: the link `trail` of its materialisation leads to the photos that it was trained on,
-    its prompts, each sample with its seed, and the scores. Earlier versions: the tab *Events*, or the links on top of
-    the page of any version.
+    A materialisation says what became of the newest model; where nothing is published, it says why, and which version
+    stays in use. **What waits for approval** is told here and by `approved_model`, which puts it in use.
+
+    **What is behind a version**: the link `trail` leads to the photos that it was trained on, its prompts, each sample
+    with its seed, and the scores. Earlier versions: the tab *Events*, or the links on top of the page of any version.
     """
-    approval = settled(config, store, context.partition_key, "published_model")["approval"]
-    made = publish(store, models, context.partition_key, approval)
+    style = context.partition_key
+    approval = settled(config, store, style, "published_model")["approval"]
+    made = publish(store, models, style, approval)
     context.log.info(made.reason)
-    if made.folder is not None:
-        yield _result(context.partition_key, made)
+    if made.waits:
+        context.log_event(_waiting(store, style, made))
+    return _result(store, style, made)
 
 
 @dg.asset(**common("publishing", "safetensors"), deps=[published_model])
 @step
 def approved_model(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
     """Materialise this to put the version in use that waits for approval. No job and no schedule does."""
-    return _result(context.partition_key, approve(store, context.partition_key))
+    return _result(store, context.partition_key, approve(store, context.partition_key))
 
 
-def _result(style: str, made: Published) -> dg.MaterializeResult:
-    return dg.MaterializeResult(
-        metadata={
-            "version": made.version,
-            "trail": link("photos, prompts, seeds and scores behind it", version_link(style, made.version)),
-            "report": link("report of this version", version_report_link(style, made.version)),
-            "folder": dg.MetadataValue.path(str(made.folder)),
-            "verdict": made.verdict,
-        },
-        data_version=dg.DataVersion(made.version),
-    )
+def _waiting(store: Store, style: str, made: Published) -> dg.AssetObservation:
+    """What the page of `approved_model` says while a version waits for it."""
+    evaluation = store.records.latest("evaluation", style)
+    picture = Album(store, evaluation).picture("before and after", comparison_picture(store, evaluation))
+    told: dict[str, Any] = {"waits for approval": made.reason, "decision": made.headline, "before and after": picture}
+    return dg.AssetObservation("approved_model", partition=style, metadata=told)
+
+
+def _result(store: Store, style: str, made: Published) -> dg.MaterializeResult:
+    pointer = store.versions.pointer(style)
+    told: dict[str, Any] = {
+        "decision": made.headline,
+        "what became of it": made.reason,
+        "version in use": pointer.version or "none",
+        "page": link("all styles", index_link()),
+    }
+    if made.waits:
+        told["waits for approval"] = link(f"version {made.version}: materialise approved_model", index_link())
+    if pointer.version:
+        told |= {
+            "trail": link("photos, prompts, seeds and scores behind it", version_link(style, pointer.version)),
+            "report": link("report of this version", version_report_link(style, pointer.version)),
+            "folder": dg.MetadataValue.path(str(store.versions.folder(style, pointer.version))),
+        }
+    return dg.MaterializeResult(metadata=told, data_version=dg.DataVersion(pointer.version or "none"))
 
 
 @dg.asset(

@@ -61,6 +61,17 @@ full_pipeline_job = _job("full_pipeline", ASSETS, "From photos to a published mo
 JOBS = (catalog_job, prompt_optimization_job, finetuning_job, full_pipeline_job)
 
 
+def steps_of(job: str) -> list[str]:
+    """The steps of a job."""
+    assets = {
+        catalog_job.name: CATALOG,
+        prompt_optimization_job.name: (*CATALOG, *PROMPTS),
+        finetuning_job.name: (*CATALOG, *FINETUNING),
+        full_pipeline_job.name: ASSETS,
+    }
+    return [asset.op.name for asset in assets[job]]
+
+
 def preset_jobs(profile: Profile) -> "list[UnresolvedAssetJobDefinition]":
     """The whole chain once more for each preset of a profile, with its numbers filled in. Raises SettingsError."""
     for name, steps in profile.presets.items():

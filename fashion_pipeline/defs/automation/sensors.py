@@ -42,7 +42,7 @@ class Memory:
     tries: dict[str, int] = field(default_factory=dict)
     """Style and job → runs asked for that cause."""
     baseline: dict[str, str] = field(default_factory=dict)
-    """Style that was never trained → its catalog when the sensor was switched on; empty where it had none."""
+    """Style that was never trained → its catalog when the sensor was switched on; empty until it has its first one."""
     measured: dict[str, list[Any]] = field(default_factory=dict)
     """Style → where it stands, and what has changed by that."""
     asked: int = 0
@@ -69,10 +69,14 @@ def new_photos(
     memory = Memory(**json.loads(context.cursor)) if context.cursor else Memory()
     states, told = _states(store)
     listed = context.instance.get_dynamic_partitions(str(styles.name))
+    deleted = memory.seen.keys() - set(listed)
     requests = []
     for style, state in states.items():
         if first:
-            _take_as_known(store, memory, style, state)
+            _take_as_known(store, memory, style)
+        if style in deleted:
+            told.append(_deleted(style))
+            continue
         asked = _Look(context, store, models, memory, style, state).ask()
         memory.seen[style] = state
         if isinstance(asked, str):
@@ -80,11 +84,11 @@ def new_photos(
         else:
             requests.append(asked)
     if first and states:
-        told.append(f"{len(states)} styles taken as known; photos that come or change from now on start runs")
+        told.append(f"{len(states)} styles taken as known; photos that come or change from now on start trainings")
     told += [without_photos(style) for style in listed if style not in states]
     for reason in told if requests else ():
         context.log.info(reason)
-    added = [style for style in states if style not in listed]
+    added = [style for style in states if style not in listed and style not in deleted]
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else "; ".join(told) or "there are no photos yet",
@@ -140,7 +144,7 @@ class _Look:
     def _baseline(self) -> str | None:
         """The catalog that a style which was never trained is compared with; the present one where that was removed."""
         key = self.memory.baseline.get(self.style)
-        if key and self.store.records.find("catalog", self.style, key) is None:
+        if key is not None and (not key or self.store.records.find("catalog", self.style, key) is None):
             newest = self.store.records.newest("catalog", self.style)
             key = self.memory.baseline[self.style] = newest.key if newest else ""
         return key or None
@@ -171,14 +175,21 @@ class _Look:
         return f"{self.style}/{job}"
 
 
-def _take_as_known(store: Store, memory: Memory, style: str, state: str) -> None:
+def _deleted(style: str) -> str:
+    """What to say of a partition that somebody deleted in the UI."""
+    return (
+        f"{style}: its partition was deleted in the UI, so it is left out; fashion-pipeline run --style {style} brings "
+        f"it back, fashion-pipeline remove --style {style} forgets it"
+    )
+
+
+def _take_as_known(store: Store, memory: Memory, style: str) -> None:
     """At the first tick: what was never trained is not trained because of the photos that are there."""
     if style in store.records.styles("evaluation"):
         return
     with suppress(StorageError):  # a damaged catalog is named where the style is looked at
         catalog = store.records.newest("catalog", style)
         memory.baseline[style] = catalog.key if catalog else ""
-    memory.handled[f"{style}/{TAKE_IN}"] = state
 
 
 def _states(store: Store) -> tuple[dict[str, str], list[str]]:
@@ -188,9 +199,9 @@ def _states(store: Store) -> tuple[dict[str, str], list[str]]:
     for spec in known_sources(store):
         try:
             listing = read_source(spec)
-            take_in(store, spec, listing)
+            taken = take_in(store, spec, listing)
         except CatalogError as error:
             problems.append(str(error))
             continue
-        states |= {style: listing_state(listing.of(style).entries) for style in listing.styles()}
+        states |= {style: listing_state(listing.of(style).entries) for style in taken}
     return states, problems

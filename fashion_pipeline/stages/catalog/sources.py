@@ -17,13 +17,15 @@ def known_sources(store: Store) -> list[SourceSpec]:
 
 
 def take_in(store: Store, spec: SourceSpec, listing: Listing, *, move: bool = False) -> list[str]:
-    """Register the styles of a source; returns them. A style whose old source has gone moves to the new one.
+    """Register the styles of a source, but for those that somebody removed; returns them.
 
+    A style whose old source has gone moves to the new one.
     Raises CatalogError where a style already has another source, unless it is to `move`.
     """
     wordings = {entry.style: entry.wording for entry in listing.entries}
-    registered = set(store.sources.styles())
-    for style in listing.styles():
+    registered, removed = set(store.sources.styles()), store.sources.removed()
+    styles = [style for style in listing.styles() if style not in removed]
+    for style in styles:
         if style not in registered or move:
             continue
         other = store.sources.source(style).path
@@ -32,9 +34,9 @@ def take_in(store: Store, spec: SourceSpec, listing: Listing, *, move: bool = Fa
                 f"style {style!r} of {spec.path} already comes from {other}: rename the style in one of them, or move "
                 f"all styles there with fashion-pipeline move {spec.path}"
             )
-    for style in listing.styles():
+    for style in styles:
         store.sources.register(style, wordings[style], spec)
-    return listing.styles()
+    return styles
 
 
 def _is_same(one: str, other: str) -> bool:

@@ -35,7 +35,8 @@ class Published:
     """Of the version in use; None where nothing was published."""
     version: str
     reason: str
-    verdict: str
+    headline: str
+    """What the evaluation decided, in one sentence."""
     waits: bool = False
     """Whether the version is complete, and in use as soon as somebody approves it."""
 
@@ -48,16 +49,16 @@ def publish(store: Store, models: Models, style: str, approval: Approval = "none
     """
     evaluation = store.records.latest("evaluation", style)
     report = evaluation.report()
-    version, verdict = str(report.model), str(report.verdict)
+    version, headline = str(report.model), _headline(report)
     if refusal := _refusal(store, style, evaluation, report):
-        return Published(None, version, refusal, verdict)
+        return Published(None, version, refusal, headline)
     folder = _assembled(store, models, style, evaluation, report)
     chosen = store.sources.approval(style)
     if "required" in (approval, chosen) and store.versions.pointer(style).version != version:
         store.versions.hold(style, version)
-        return Published(None, version, text("publishing.waits", version=version, style=style), verdict, waits=True)
+        return Published(None, version, text("publishing.waits", version=version, style=style), headline, waits=True)
     store.versions.promote(style, version)
-    return Published(folder, version, text("publishing.published", version=version), verdict)
+    return Published(folder, version, text("publishing.published", version=version), headline)
 
 
 def approve(store: Store, style: str) -> Published:
@@ -80,7 +81,12 @@ def approve(store: Store, style: str) -> Published:
         raise StorageError(text("publishing.withdrawn", version=pointer.waiting, photos=withdrawn, style=style))
     store.versions.promote(style, pointer.waiting)
     reason = text("publishing.published", version=pointer.waiting)
-    return Published(folder, pointer.waiting, reason, str(report.verdict))
+    return Published(folder, pointer.waiting, reason, _headline(report))
+
+
+def _headline(report: EvaluationReport) -> str:
+    decision = report.told()
+    return decision.headline if decision else ""
 
 
 def withdrawn_behind(store: Store, style: str, version: str) -> int:

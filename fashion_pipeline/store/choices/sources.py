@@ -3,6 +3,7 @@
 ```
 sources/<style>.json      source, subject, the configuration of its runs
 sources/state/<style>.json
+sources/state/removed/<style>.json   somebody removed it: photos that lie there do not bring it back
 ```
 """
 
@@ -87,10 +88,19 @@ class Sources:
         with self._changing(style):
             self._files.write_json(self._state_path(style), self._state(style) | {step: state})
 
+    def removed(self) -> set[str]:
+        """The styles that somebody removed and nobody ran since."""
+        return {path.stem for path in self._files.glob(self._files.inside("sources", "state", "removed"), "*.json")}
+
+    def welcome(self, style: str) -> None:
+        """Let a style that was removed come back."""
+        self._files.remove(self._removed_path(style))
+
     def forget(self, style: str) -> None:
-        """Remove a style. Raises StorageError for one that nobody registered."""
+        """Remove a style, for good. Raises StorageError for one that nobody registered."""
         with self._changing(style):
             self._known(style)
+            self._files.write_json(self._removed_path(style), {})
             self._files.remove(self._state_path(style))
             self._files.remove(self.path(style))
 
@@ -107,6 +117,9 @@ class Sources:
 
     def _state_path(self, style: str) -> Path:
         return self._files.now(self._files.inside("sources", "state", f"{slug(style)}.json"))
+
+    def _removed_path(self, style: str) -> Path:
+        return self._files.now(self._files.inside("sources", "state", "removed", f"{slug(style)}.json"))
 
     def _portable(self, source: SourceSpec) -> SourceSpec:
         path = Path(source.path)

@@ -24,7 +24,10 @@ RULE = Rule(new_photos=20, drift=0.01)
         (replace(NOTHING, gone=5, settings=True, withdrawn=1), False, "no new photos"),
         (UNTRAINED, True, "first training, on 60 photos"),
         (replace(UNTRAINED, new=19), False, "19 new photos; it takes 20 new photos"),
-        (replace(UNTRAINED, new=0), False, "has no photos"),
+        (replace(UNTRAINED, new=0), False, "60 photos, never trained: waits for 20 new photos or a run by hand"),
+        (replace(UNTRAINED, new=0, photos=0), False, "has no photos"),
+        (UNTRAINED, True, "first training, on 60 photos; about 18 products held out for the verdict, which needs 40"),
+        (replace(UNTRAINED, new=135, photos=135), True, "first training, on 135 photos"),
     ],
 )
 def test_the_sensor_waits_for_enough_photos_or_for_others(change: Change, retrain: bool, why: str) -> None:
