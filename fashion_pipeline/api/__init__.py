@@ -11,7 +11,7 @@ print(api.compare("coat")["verdict"])
 
 from fashion_pipeline.api.automation import alerts, automate, automation, try_alerts
 from fashion_pipeline.api.common import Tell
-from fashion_pipeline.api.reading import compare, evaluate, generate, outcome, report, report_page, sql, styles
+from fashion_pipeline.api.reading import compare, evaluate, generate, outcome, report, report_page, sql, style, styles
 from fashion_pipeline.api.releases import (
     delete_version,
     publish,
@@ -30,6 +30,7 @@ from fashion_pipeline.api.running import (
     Follow,
     Mode,
     RunError,
+    choose,
     finetune,
     optimize_prompts,
     run,
@@ -48,6 +49,7 @@ __all__ = [
     "alerts",
     "automate",
     "automation",
+    "choose",
     "clean",
     "compare",
     "delete_version",
@@ -67,6 +69,7 @@ __all__ = [
     "sql",
     "stale",
     "status",
+    "style",
     "styles",
     "trace",
     "try_alerts",

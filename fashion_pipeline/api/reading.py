@@ -127,6 +127,36 @@ def styles(tell: Tell | None = None) -> list[dict[str, Any]]:
     return [_style_row(store, style, tell or warn) for style in store.sources.styles()]
 
 
+def style(name: str, tell: Tell | None = None) -> dict[str, Any]:
+    """One style: photos per split, source, what was chosen for its runs, and what was decided.
+
+    Raises StorageError for a style that nobody registered; what is damaged is None, and `tell` hears of it.
+    """
+    from fashion_pipeline.stages.pages.reports import newest_report
+    from fashion_pipeline.stages.standing.outcome import outcome_of
+
+    store, name = open_store(), style_slug(name)
+    row = _style_row(store, name, tell or warn)
+    about = {"source": store.sources.source(name).path, "chosen": store.sources.config(name)}
+    newest = newest_report(store, name)
+    if newest is None:
+        return row | about | {"decision": None, "next": f"fashion-pipeline run --style {name}"}
+    found = outcome_of(store, name, newest)
+    return (
+        row
+        | about
+        | {
+            "decision": found.headline,
+            "reason": found.reason,
+            "state": found.state,
+            "waits for approval": found.waiting,
+            "model": str(found.folder) if found.folder else None,
+            "prompt": found.prompt.prompt,
+            "next": found.next,
+        }
+    )
+
+
 def sql(query: str, tell: Tell | None = None) -> "pa.Table":
     """A DuckDB query over all tables, each with the columns `style` and `record`. Raises duckdb.Error.
 

@@ -96,6 +96,18 @@ def run(
     return ended.run_id
 
 
+def choose(style: str, config: Config | None = None, unset: Sequence[tuple[str, str]] = ()) -> Config:
+    """Change what was chosen for a style's runs, without running it; returns step → its configuration.
+
+    `unset` are pairs of step and field that go back to the default. Raises ValueError for what cannot be configured,
+    SettingsError for a step or field that is not known, StorageError for a style that nobody registered.
+    """
+    store, style = open_store(), style_slug(style)
+    if missing := [f"{step}.{name}" for step, name in unset if name not in store.sources.config(style).get(step, {})]:
+        raise ValueError(f"{missing[0]} was not chosen for {style!r}: there is nothing to take back")
+    return _choose(store, style, config or {}, None, forget=False, unset=unset)
+
+
 def optimize_prompts(
     style: str,
     source: str | Path | None = None,
@@ -123,7 +135,14 @@ def finetune(style: str, source: str | Path | None = None, **training: Any) -> d
     return _latest_report("evaluation", style)
 
 
-def _choose(store: "Store", style: str, config: Config, preset: str | None, forget: bool) -> Config:
+def _choose(
+    store: "Store",
+    style: str,
+    config: Config,
+    preset: str | None,
+    forget: bool,
+    unset: Sequence[tuple[str, str]] = (),
+) -> Config:
     """The configuration of a style's runs, with what is given now; it is checked, then remembered."""
     from fashion_pipeline.defs.automation.jobs import require_fields
 
@@ -136,12 +155,17 @@ def _choose(store: "Store", style: str, config: Config, preset: str | None, forg
         kept: Config = {step: known[step] for step in known if step == "published_model"} if forget else known
         if preset is not None:
             kept = _above(_without_presets(kept, profile.presets.values()), profile.presets.get(preset, {}))
-        chosen = _above(kept, config)
+        chosen = _above(_without(kept, unset), config)
         training = {name: value for name, value in chosen.get("lora_weights", {}).items() if name != "control"}
         profile.training.changed(training)
         return chosen
 
     return store.sources.choose(style, change)
+
+
+def _without(config: Config, unset: Sequence[tuple[str, str]]) -> Config:
+    left = {step: {n: v for n, v in values.items() if (step, n) not in unset} for step, values in config.items()}
+    return {step: values for step, values in left.items() if values}
 
 
 def _above(below: Config, config: Config) -> Config:

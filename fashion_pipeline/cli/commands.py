@@ -21,6 +21,7 @@ from fashion_pipeline.cli.console import (
     print_json,
     progress_line,
     show,
+    show_or_say,
     show_outcome,
     show_scores,
     warn,
@@ -166,6 +167,47 @@ def evaluate(
         show_scores(found, page)
         if opened:
             webbrowser.open(page.as_uri())
+
+
+@app.command()
+def style(
+    name: Annotated[str, typer.Argument(help="The style, as in `fashion-pipeline styles`.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Choose for all its runs, as `lora_weights.steps=400`; may be repeated."),
+    ] = None,
+    unset: Annotated[
+        list[str] | None, typer.Option("--unset", help="Back to the default, as `lora_weights.steps`.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """How a style stands and what was chosen for its runs, and the place to change that."""
+    with errors():
+        if changes or unset:
+            config: dict[str, dict[str, Any]] = {}
+            for text in changes or []:
+                path, value = _knob(text)
+                step, field = _step_and_field(path)
+                config.setdefault(step, {})[field] = value
+            api.choose(name, config, [_step_and_field(path) for path in unset or []])
+        found = api.style(name, warn)
+        if as_json:
+            print_json(found)
+            return
+        chosen = found.pop("chosen")
+        rows = [{"chosen": f"{step}.{field}", "value": v} for step in chosen for field, v in chosen[step].items()]
+        for told, value in found.items():
+            if value is not None:
+                out.print(f"{told + ':':19} {value}", markup=False, soft_wrap=True)
+        out.print()
+        show_or_say(rows, "nothing was chosen for it: its runs use the defaults")
+
+
+def _step_and_field(path: str) -> tuple[str, str]:
+    step, dot, field = path.partition(".")
+    if not dot:
+        raise ValueError(f"{path!r} names no field: write it as step.field, for example lora_weights.steps")
+    return step, field
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.store import Store
 
 _USUAL = "usual"
@@ -32,6 +33,14 @@ def usual(config: type[dg.Config]) -> dict[str, Any]:
         extra = field.json_schema_extra
         found[name] = extra[_USUAL] if isinstance(extra, dict) and _USUAL in extra else field.default
     return found
+
+
+def chosen_for(store: Store, style: str) -> dict[str, Any]:
+    """Step → what was chosen of it for a style; nothing for a style that nobody registered or that is damaged."""
+    try:
+        return store.sources.config(style)
+    except StorageError:
+        return {}
 
 
 def settled(config: dg.Config, store: Store, style: str, step: str) -> dict[str, Any]:

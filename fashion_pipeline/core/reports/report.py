@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from fashion_pipeline.core.evaluation.decisions import Decision
+from fashion_pipeline.core.evaluation.decisions import Decision, Gains
 from fashion_pipeline.core.evaluation.statistics import Condition
 from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, MEMORISED_SHARE, MIN_PRODUCTS, SPLIT, Verdict
 from fashion_pipeline.core.features.shuffling import RECOGNISED
@@ -46,6 +46,15 @@ class CopyPair:
     """Nearer than the limit, by either distance."""
     distances: Mapping[str, tuple[float, float]]
     """judge or colour → distance and limit, where this is the nearest photo."""
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Where a model lies, and how it is loaded."""
+
+    folder: str
+    code: str
+    """Lines of Python for stock diffusers."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,9 @@ class ReportData:
     guidance: float | None = None
     """Of the best prompt, where it is not the profile's."""
     strategy: str | None = None
+    model: Loading | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Name (styles, trail, run) → address below the web server of the UI."""
     scores: pa.Table | None = None
     """Table `scores`."""
     rows: Sequence[ComparisonRow] = ()
@@ -124,6 +136,7 @@ def render_html(data: ReportData) -> str:
         data=data,
         texts=texts()["report"],
         titles=texts()["verdict"]["titles"],
+        answers=_answers(data.decision),
         names=texts()["verdict"]["names"],
         grid=_grid(data.rows),
         pairs=[(pair, web_uri(pair.sample), web_uri(pair.photo) if pair.photo else None) for pair in data.copies],
@@ -144,6 +157,12 @@ def render_html(data: ReportData) -> str:
         memorised=MEMORISED_SHARE,
         run_url=safe_link(data.lineage.run_url),
     )
+
+
+def _answers(decision: Decision | None) -> list[tuple[str, Gains]]:
+    """What words reach, and what training adds: each by encoder and judge."""
+    names = ("words", "beyond_words", "training", "against_champion")
+    return [(name, getattr(decision, name)) for name in names if decision and getattr(decision, name)]
 
 
 def _grid(rows: Sequence[ComparisonRow]) -> dict[str, object] | None:

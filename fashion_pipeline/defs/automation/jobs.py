@@ -1,6 +1,6 @@
 """What can be launched: the catalog alone, prompts alone, training alone, or the whole chain, one style a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -14,8 +14,10 @@ from fashion_pipeline.defs.assets.publishing import PublishingConfig, approved_m
 from fashion_pipeline.defs.assets.samples import SearchConfig, generated_samples
 from fashion_pipeline.defs.assets.similarity import prompt_report, similarity_table
 from fashion_pipeline.defs.assets.training import TrainingConfig, lora_weights, specialised_model
-from fashion_pipeline.defs.configuration import usual
-from fashion_pipeline.settings import Profile, SettingsError
+from fashion_pipeline.defs.configuration import chosen_for, usual
+from fashion_pipeline.defs.styles import styles
+from fashion_pipeline.settings import Profile, SettingsError, read_settings
+from fashion_pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -39,14 +41,28 @@ POOLS = {step.op.name: step.op.pool for step in (*ASSETS, *BY_HAND, *CHECKS)}
 
 
 def _job(
-    name: str, assets: tuple[dg.AssetsDefinition, ...], description: str, config: Mapping[str, Any] | None = None
+    name: str,
+    assets: tuple[dg.AssetsDefinition, ...],
+    description: str,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> "UnresolvedAssetJobDefinition":
     return dg.define_asset_job(
         name,
         dg.AssetSelection.assets(*assets) | dg.AssetSelection.checks(*CHECKS),
         description=description,
-        config=dict(config) if config else None,
+        config=_prefilled([asset.op.name for asset in assets], config or {}),
     )
+
+
+def _prefilled(steps: Sequence[str], preset: Mapping[str, Mapping[str, Any]]) -> dg.PartitionedConfig[Any]:
+    """What the launchpad shows once a style is selected: what was chosen for it, and a preset's numbers over that."""
+
+    def config(style: str) -> Mapping[str, Any]:
+        chosen = chosen_for(Store(read_settings().data), style)
+        values = {step: {**chosen.get(step, {}), **preset.get(step, {})} for step in steps}
+        return {"ops": {step: {"config": value} for step, value in values.items() if value}}
+
+    return dg.PartitionedConfig(styles, run_config_for_partition_key_fn=config)
 
 
 catalog_job = _job("catalog", CATALOG, "Take in a style's photos and describe them.")
@@ -82,7 +98,7 @@ def preset_jobs(profile: Profile) -> "list[UnresolvedAssetJobDefinition]":
             ASSETS,
             f"From photos to a published model, {name}: "
             + "; ".join(f"{step} with {_told(values)}" for step, values in steps.items()),
-            {"ops": {step: {"config": dict(values)} for step, values in steps.items()}},
+            steps,
         )
         for name, steps in profile.presets.items()
     ]

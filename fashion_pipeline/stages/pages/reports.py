@@ -17,10 +17,11 @@ from fashion_pipeline.core.evaluation.scores import product_scores
 from fashion_pipeline.core.evaluation.statistics import Condition
 from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, BEST_PROMPT, SPLIT, Verdict, decide, unseen
 from fashion_pipeline.core.features.shuffling import Sight
-from fashion_pipeline.core.names import REPORT, REPORT_PAGE, TRAINING_RESULT, TRAINING_SAMPLES
+from fashion_pipeline.core.names import PIPELINE, REPORT, REPORT_PAGE, TRAINING_RESULT, TRAINING_SAMPLES
 from fashion_pipeline.core.reports import pictures
 from fashion_pipeline.core.reports.figures import CONDITIONS, summary
-from fashion_pipeline.core.reports.report import ComparisonRow, CopyPair, Lineage, ReportData, render_html
+from fashion_pipeline.core.reports.links import index_link, run_link, version_link
+from fashion_pipeline.core.reports.report import ComparisonRow, CopyPair, Lineage, Loading, ReportData, render_html
 from fashion_pipeline.core.rows import Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.core.training.recipe import Recipe
@@ -30,6 +31,7 @@ from fashion_pipeline.stages.drawing.drawing import Report
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.evaluation.recognition import recognise
 from fashion_pipeline.stages.prompts.candidates import candidate_of
+from fashion_pipeline.stages.publishing.cards import call_of
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -130,6 +132,8 @@ def evaluation_page(
         profile=models.profile.name,
         verdict=verdict,
         decision=decision,
+        model=_loading(store, models, inputs, content),
+        links=_links(content, decision, run),
         scores=tables["scores"],
         rows=comparison_rows(store, inputs["catalog"], samples),
         equal_cost=content.equal_cost,
@@ -140,6 +144,28 @@ def evaluation_page(
         **found,
     )
     _write(path, data)
+
+
+def _loading(store: Store, models: Models, inputs: Mapping[str, Record], content: EvaluationReport) -> Loading | None:
+    """How the model of an evaluation is loaded; None for weights that were trained elsewhere."""
+    if "model" not in inputs or content.model is None:
+        return None
+    style, published = content.style, content.decision is not None and content.decision.publish
+    folder = store.versions.folder(style, content.model) if published else inputs["model"].folder / PIPELINE
+    call = call_of(content.recommended(), models.profile.generation.guidance)
+    code = (
+        "from diffusers import StableDiffusionPipeline\n"
+        f"pipeline = StableDiffusionPipeline.from_pretrained({str(folder)!r}, safety_checker=None)\n"
+        f'pipeline({call}).images[0].save("{style}.png")'
+    )
+    return Loading(str(folder), code)
+
+
+def _links(content: EvaluationReport, decision: Decision | None, run: str) -> dict[str, str]:
+    links = {"styles": index_link()}
+    if decision and decision.publish and content.model:
+        links["trail"] = version_link(content.style, content.model)
+    return links | ({"run": run_link(run)} if run else {})
 
 
 def _training_data(training: Record) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def card(
         "card.whole",
         style=_inline(report.style),
         base=_inline(base),
-        call=_call(report.recommended(), guidance),
+        call=call_of(report.recommended(), guidance),
         profile=_inline(report.profile),
         photos=text("card.unknown") if report.trained_photos is None else report.trained_photos,
         headline=decision.headline if decision else "",
@@ -75,7 +75,7 @@ def _front_matter(report: EvaluationReport, base: str, licence: str | None) -> s
     return f"---\n{ModelCardData(**told).to_yaml()}\n---\n\n"
 
 
-def _call(prompt: Candidate, guidance: float) -> str:
+def call_of(prompt: Candidate, guidance: float) -> str:
     """The arguments of a pipeline that draws a prompt as the evaluation did."""
     negative = f", negative_prompt={json.dumps(prompt.negative_prompt)}" if prompt.negative_prompt else ""
     scale = guidance if prompt.guidance is None else prompt.guidance

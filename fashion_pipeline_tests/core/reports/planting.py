@@ -4,9 +4,12 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from fashion_pipeline.core.evaluation.decisions import Decision, Gains
+from fashion_pipeline.core.evaluation.statistics import Interval
 from fashion_pipeline.core.evaluation.verdicts import Verdict
 from fashion_pipeline.core.reports.figures import CONDITIONS
-from fashion_pipeline.core.reports.report import ComparisonRow, CopyPair, Lineage, ReportData
+from fashion_pipeline.core.reports.links import index_link, run_link, version_link
+from fashion_pipeline.core.reports.report import ComparisonRow, CopyPair, Lineage, Loading, ReportData
 from fashion_pipeline.core.tables import rows_to_table
 
 EVIL = "<script>alert(1)</script>"
@@ -39,6 +42,21 @@ def planted_scores() -> pa.Table:
     return rows_to_table("scores", rows)
 
 
+def planted_decision() -> Decision:
+    """One with all its gains."""
+    gains = Gains(encoder=Interval(**GAIN), judge=Interval(**GAIN))
+    return Decision(
+        name="better",
+        publish=True,
+        headline=EVIL,
+        reason=EVIL,
+        words=gains,
+        training=gains,
+        beyond_words=gains,
+        against_champion=gains,
+    )
+
+
 def planted_page() -> ReportData:
     """Every part of a page, with text from outside wherever there is room for any."""
     entry = {
@@ -55,10 +73,13 @@ def planted_page() -> ReportData:
         EVIL,
         profile=EVIL,
         verdict=Verdict("better", EVIL),
+        decision=planted_decision(),
         plain_prompt=EVIL,
         optimized_prompt=EVIL,
         negative_prompt=EVIL,
         strategy=EVIL,
+        model=Loading(EVIL, f"pipeline = StableDiffusionPipeline.from_pretrained({EVIL!r})"),
+        links={"styles": index_link(), "trail": version_link("coat", EVIL), "run": run_link(EVIL)},
         scores=planted_scores(),
         rows=[ComparisonRow(picture(), {c: picture() for c in CONDITIONS[:4]}, EVIL), ComparisonRow(None, {}, "")],
         leaderboard=rows_to_table("leaderboard", [entry | {"mean": 0.5, "low": 0.4, "high": 0.6}]),

@@ -12,7 +12,7 @@ from fashion_pipeline.core.evaluation.statistics import Condition, Interval
 from fashion_pipeline.core.reports.index import StyleEntry, render_index
 from fashion_pipeline.core.reports.report import render_html
 from fashion_pipeline.core.texts import languages, speaking
-from fashion_pipeline_tests.core.reports.planting import EVIL, picture, planted_page
+from fashion_pipeline_tests.core.reports.planting import EVIL, picture, planted_decision, planted_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -21,6 +21,14 @@ pytestmark = [
     pytest.mark.thorough,
     pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="chromium or chromium-driver is not installed"),
 ]
+
+
+WIDER = """
+return [...document.querySelectorAll('.panel, .style, .part, header, table')]
+  .filter(card => card.scrollWidth > card.clientWidth + 1 || card.getBoundingClientRect().right > window.innerWidth)
+  .map(card => `${card.className || card.tagName} ${card.scrollWidth}: ${card.innerText.slice(0, 40)}`)
+"""
+"""What is wider than its place."""
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +49,19 @@ def browser() -> Iterator[Any]:
 def index() -> str:
     gain = (Condition("specialised", "plain"), "judge", Interval(0.1, 0.05, 0.15, 48))
     strip = [(picture(), picture(), picture())] * 3
-    entry = StyleEntry(EVIL, "coat/report.html", "better", EVIL, EVIL, EVIL, [gain], strip, photos=9, stale=2)
+    version = {"published": EVIL, "waiting": EVIL, "shown": EVIL}
+    figures = {"gains": [gain], "strip": strip, "photos": 9, "stale": 2}
+    entry = StyleEntry(EVIL, "coat/report.html", planted_decision(), **version, **figures)
     return render_index([entry, StyleEntry("bag", None)], profile=EVIL)
 
 
 def opened(browser: Any, html: str, file: Path, *, width: int, dark: bool) -> list[str]:
     """Open a page; returns the addresses that it asked for."""
     file.write_text(html, encoding="utf-8")
-    browser.set_window_size(width, 1200)
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": False},
+    )
     scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
     browser.get_log("performance")
@@ -58,7 +71,7 @@ def opened(browser: Any, html: str, file: Path, *, width: int, dark: bool) -> li
 
 
 @pytest.mark.parametrize("language", languages())
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (500, True)])
+@pytest.mark.parametrize(("width", "dark"), [(1440, False), (360, True)])
 @pytest.mark.parametrize("page", ["report", "index"])
 def test_a_page_shows_all_it_has_and_asks_for_nothing(
     browser: Any, tmp_path: Path, page: str, width: int, dark: bool, language: str
@@ -73,6 +86,9 @@ def test_a_page_shows_all_it_has_and_asks_for_nothing(
     assert len(images) >= 9 and all(images)
     assert EVIL in browser.execute_script("return document.body.innerText")
     assert browser.execute_script("return document.scripts.length") == 0
+    browser.execute_script("document.querySelectorAll('details').forEach(part => part.open = true)")
+    wide = browser.execute_script(WIDER)
+    assert not wide, wide
     assert browser.execute_script("return document.documentElement.lang") == language
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     ground = browser.execute_script("return getComputedStyle(document.documentElement).backgroundColor")

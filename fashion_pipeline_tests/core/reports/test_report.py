@@ -66,7 +66,7 @@ def test_text_from_outside_shows_as_text(full):
 def test_page_makes_no_request(full):
     html = render_html(full)
     page = Page(html)
-    assert all(link.startswith("data:") for _, link in page.links)
+    assert all(link.startswith(("data:", "#", "/fashion/", "/runs/")) for _, link in page.links)
     assert not re.search(r"(?i)@import|url\(|https?://", html)
     assert {"script", "iframe", "object"}.isdisjoint(page.tags)
     assert page.tags.count("img") == 5 + 2 + 4
@@ -75,13 +75,14 @@ def test_page_makes_no_request(full):
 def test_run_id_links_to_the_run(full):
     url = "http://127.0.0.1:3000/runs/1"
     page = Page(render_html(replace(full, lineage=Lineage(run_id="1", run_url=url))))
-    assert [link for tag, link in page.links if tag == "a"] == [url]
+    assert [link for tag, link in page.links if tag == "a" and not link.startswith(("#", "/"))] == [url]
 
 
 def test_page_shows_every_part(full):
     text = Page(render_html(full)).text
     for heading in (
-        "Fine-tuning helped",
+        "Training on top of the best words",
+        "from_pretrained",
         "product by product",
         "Anchored",
         "words alone",
@@ -101,8 +102,17 @@ def test_page_shows_every_part(full):
 def test_page_of_prompts_alone_has_no_column_for_a_specialised_model(full, scores):
     original = scores.filter(pc.equal(scores["model"], "original"))
     row = ComparisonRow(picture(), {c: picture() for c in CONDITIONS[:2]})
-    without = {"training_log": None, "recipe": {}, "equal_cost": (), "attributes": (), "copies": ()}
-    text = Page(render_html(replace(full, verdict=None, scores=original, rows=[row], **without))).text
+    without = {
+        "decision": None,
+        "model": None,
+        "training_log": None,
+        "recipe": {},
+        "equal_cost": (),
+        "attributes": (),
+        "copies": (),
+    }
+    data = replace(full, verdict=None, prompt_verdict=None, scores=original, rows=[row], **without)
+    text = Page(render_html(data)).text
     assert "No verdict yet" in text
     assert "How it learned" not in text
     assert "Specialised" not in text.split("How to read this")[0]
