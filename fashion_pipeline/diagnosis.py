@@ -1,6 +1,7 @@
 """What the doctor looks at: versions, storage, device and models, each with what to do where something is missing."""
 
 import json
+import os
 import shutil
 import socket
 import sys
@@ -50,16 +51,14 @@ def _package(name: str) -> Finding:
 
 
 def _storage(settings: Settings, profile: str) -> Iterator[Finding]:
-    probe = settings.data / ".doctor"
-    try:
-        settings.data.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
-        yield "data root", True, f"{settings.data} can be written", ""
-    except OSError as error:
-        yield "data root", False, f"{settings.data}: {error.strerror}", "make it writable or set FASHION_PIPELINE_DATA"
+    there = next(folder for folder in (settings.data, *settings.data.parents) if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        told = "cannot be written" if there.is_dir() else "is no folder"
+        yield "data root", False, f"{there} {told}", "make it a folder with room, or set FASHION_PIPELINE_DATA"
         return
-    free, style = shutil.disk_usage(settings.data).free, _style_cost(profile)
+    told = "can be written" if there == settings.data else "can be made"
+    yield "data root", True, f"{settings.data} {told}", ""
+    free, style = shutil.disk_usage(there).free, _style_cost(profile)
     told = (
         f"{free / 1e9:.0f} GB free; a style takes about {style / 1e9:.1f} GB, each retraining as much again until clean"
     )

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from fashion_pipeline.api.common import Tell, open_models, open_store, warn
 from fashion_pipeline.core.catalog.listing import style_slug
-from fashion_pipeline.core.names import REPORT, REPORT_PAGE
+from fashion_pipeline.core.names import PIPELINE, REPORT, REPORT_PAGE
 from fashion_pipeline.core.rows import Split
 from fashion_pipeline.core.texts import ENGLISH, speaking
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from PIL.PngImagePlugin import PngInfo
 
     from fashion_pipeline.core.evaluation.report import EvaluationReport
+    from fashion_pipeline.core.prompts.formats import Candidate
+    from fashion_pipeline.core.prompts.requests import Request
     from fashion_pipeline.stages.standing.outcome import Outcome
     from fashion_pipeline.store.records import Record
     from fashion_pipeline.store.store import Store
@@ -65,45 +68,109 @@ def evaluate(
     Raises ModelError for a file that does not fit the profile's generator, StorageError for a style that was not
     described yet.
     """
+    path = Path(weights).expanduser().resolve()
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}: name a LoRA as .safetensors")
     from fashion_pipeline.stages.evaluation.foreign_weights import evaluate_weights
 
-    path = Path(weights).expanduser().resolve()
     report = tell or (lambda text: print(text, file=sys.stderr))
     judged = evaluate_weights(open_store(), open_models(), style_slug(style), path, products=products, report=report)
     return judged.report.as_json(), judged.folder / REPORT_PAGE
 
 
-def generate(style: str, prompt: str, n: int, out: str | Path, seed: int = 0, tell: Tell | None = None) -> list[Path]:
-    """Draw n images with the style's published model into a folder; seeds count up from `seed`.
+def generate(
+    style: str,
+    prompt: str | None = None,
+    n: int = 4,
+    out: str | Path = "generated",
+    seed: int = 0,
+    tell: Tell | None = None,
+    *,
+    negative_prompt: str | None = None,
+    guidance: float | None = None,
+    version: str | None = None,
+) -> list[Path]:
+    """Draw n images with a style's model into a folder; seeds count up from `seed`. A file that is there is kept.
 
-    `tell`, or the standard error stream, hears of words that the text encoder cannot know. Raises StorageError where
-    nothing was published, ValueError for less than one image or a prompt longer than the text encoder reads, OSError
-    where the folder cannot be made. A folder into which nothing is drawn is not left behind.
+    Without a prompt it is the recommended one, with its own negative prompt and guidance; without a `version` the one
+    in use. A version may be one that was never published: its name is the key of its training. Each PNG tells how it
+    was drawn. `tell`, or the standard error stream, hears of words that the text encoder cannot know. Raises
+    StorageError where there is no model, ValueError for less than one image or a prompt longer than the text encoder
+    reads, OSError where the folder cannot be made. A folder into which nothing is drawn is not left behind.
     """
     from fashion_pipeline.core.prompts.requests import Request
-    from fashion_pipeline.store.errors import StorageError
 
     if n < 1:
         raise ValueError(f"n is {n}: ask for 1 image or more")
     style = style_slug(style)
-    champion = open_store().versions.champion(style)
-    if champion is None:
-        raise StorageError(f"no model of style {style!r} is published: {_why_not_published(style)}")
+    name, folder, recommended = _model_of(style, version)
+    if prompt is None:
+        if recommended is None:
+            raise ValueError(f"version {name} of {style!r} has no report that recommends a prompt: give one")
+        prompt = recommended.prompt
+        negative_prompt = recommended.negative_prompt if negative_prompt is None else negative_prompt
+        guidance = recommended.guidance if guidance is None else guidance
     out, models = Path(out), open_models()
     g = models.profile.generation
-    requests = [Request(prompt, "", seed + k, g.steps, g.guidance, g.image_size, g.image_size) for k in range(n)]
+    scale, unwanted = g.guidance if guidance is None else guidance, negative_prompt or ""
+    requests = [Request(prompt, unwanted, seed + k, g.steps, scale, g.image_size, g.image_size) for k in range(n)]
     paths: dict[int, Path] = {}
     with _folder_for(out):
-        if unknown := models.unknown_words(prompt, champion):
+        if unknown := models.unknown_words(prompt, folder):
             (tell or warn)(
                 f"the text encoder does not know {', '.join(unknown)}, so the images hardly depend on it: say it in "
                 "English"
             )
-        with models.generator(champion) as generator:
+        with models.generator(folder) as generator:
             for drawn in generator.draw(requests):
-                paths[drawn.index] = out / f"{style}-{requests[drawn.index].seed}.png"
-                drawn.image.save(paths[drawn.index])
+                request = requests[drawn.index]
+                paths[drawn.index] = _free(out, f"{style}-{request.seed}")
+                drawn.image.save(paths[drawn.index], pnginfo=_how(request, f"{style} {name}"))
     return [paths[index] for index in sorted(paths)]
+
+
+def _model_of(style: str, version: str | None) -> tuple[str, Path, "Candidate | None"]:
+    """Name, folder and recommended prompt of a version: the one that is named, published or not, or the one in use."""
+    from fashion_pipeline.store.errors import StorageError
+
+    store = open_store()
+    name = version or store.versions.pointer(style).version
+    if name is None:
+        raise StorageError(f"no model of style {style!r} is published: {_why_not_published(style)}")
+    published = store.versions.promoted_or(style, name) if _is_version(store, style, name) else None
+    if published is not None:
+        try:
+            return name, published, store.versions.report(style, name).recommended()
+        except StorageError:
+            return name, published, None
+    model = store.records.find("model", style, name)
+    if model is None:
+        raise StorageError(f"style {style!r} has no version {name!r}, and no model of that training")
+    found = [each.report() for each in store.records.all("evaluation", style)]
+    reports = [report for report in found if report.model == name]
+    return name, model.path(PIPELINE), reports[-1].recommended() if reports else None
+
+
+def _is_version(store: "Store", style: str, name: str) -> bool:
+    return any(folder.name == name for folder in store.versions.all(style))
+
+
+def _free(folder: Path, stem: str) -> Path:
+    """A file that is not there yet."""
+    names = (f"{stem}.png", *(f"{stem}-{number}.png" for number in range(2, 100_000)))
+    return next(folder / name for name in names if not (folder / name).exists())
+
+
+def _how(request: "Request", model: str) -> "PngInfo":
+    """How an image was drawn, as text chunks of its PNG."""
+    from PIL.PngImagePlugin import PngInfo
+
+    told = {"prompt": request.prompt, "negative_prompt": request.negative_prompt, "seed": request.seed}
+    told |= {"guidance_scale": request.guidance, "steps": request.steps, "model": model}
+    info = PngInfo()
+    for name, value in told.items():
+        info.add_itxt(name, str(value))
+    return info
 
 
 @contextmanager

@@ -57,10 +57,16 @@ def unpublish(style: str) -> str:
 
 
 def versions(style: str) -> list[dict[str, Any]]:
-    """The versions of a style, oldest first: state, verdict, gain, the bytes that each costs, withdrawn photos."""
+    """The versions of a style, oldest first: state, verdict, gain, the bytes that each costs, withdrawn photos.
+
+    Raises StorageError for a style that is not known.
+    """
     from fashion_pipeline.stages.publishing.versions import version_rows
 
-    return version_rows(open_store(), style_slug(style))
+    store, style = open_store(), style_slug(style)
+    if style not in store.versions.styles():
+        store.sources.source(style)  # raises for a style that nobody registered
+    return version_rows(store, style)
 
 
 def delete_version(style: str, version: str) -> int:

@@ -118,14 +118,20 @@ def run(
 @app.command()
 def generate(
     style: Style,
-    prompt: Annotated[str, typer.Option(help="What to draw.")],
+    prompt: Annotated[str | None, typer.Option(help="What to draw; the recommended prompt without it.")] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="How many images.")] = 4,
     folder: Annotated[Path, typer.Option("--out", help="Folder for the PNG files.")] = Path("generated"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first image; the others count up.")] = 0,
+    negative: Annotated[str | None, typer.Option("--negative-prompt", help="What not to draw.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=0.0, help="How closely the words are followed.")] = None,
+    version: Annotated[
+        str | None, typer.Option("--version", help="Instead of the one in use; also one that was not published.")
+    ] = None,
 ) -> None:
-    """Draw images with a style's published model."""
+    """Draw images with a style's model. Files that are there are kept; each PNG tells its prompt and seed."""
     with errors():
-        for path in api.generate(style, prompt, n, folder, seed, warn):
+        drawing = {"negative_prompt": negative, "guidance": guidance, "version": version}
+        for path in api.generate(style, prompt, n, folder, seed, warn, **drawing):  # type: ignore[arg-type]
             out.print(str(path), soft_wrap=True)
 
 
@@ -261,8 +267,13 @@ def remove(
     sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Forget a style: its source, choices and results. Its photos and published versions stay."""
+    with errors():
+        known = api.style(style)
     if not sure:
-        typer.confirm(f"Forget {style!r} with all its results?", abort=True)
+        told = (
+            f"{known['style']!r} with all its results? Its photos stay in {known['source']}; only a run brings it back."
+        )
+        typer.confirm(f"Forget {told}", abort=True)
     with errors():
         api.remove(style)
     out.print(f"{escape(style)} is forgotten; fashion-pipeline clean removes its images")

@@ -72,11 +72,14 @@ def versions(
 
 def withdraw(
     photos: Annotated[list[str] | None, typer.Argument(help="Paths or ids. None: list what is stale already.")] = None,
+    sure: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Take photos out of the catalog for good, and list all that was made with them and must be made again.
 
     The next run of their style leaves them out, and their near-duplicates. The files stay where they are.
     """
+    if photos and not sure:
+        typer.confirm(f"Withdraw {len(photos)} photos for good? No later run uses them again.", abort=True)
     with errors():
         found = api.withdraw(*photos) if photos else api.stale()
     _show_uses(found)

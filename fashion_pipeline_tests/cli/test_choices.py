@@ -8,6 +8,8 @@ import pytest
 from fashion_pipeline import api
 from fashion_pipeline.api import running
 from fashion_pipeline.cli.commands import _config
+from fashion_pipeline.core.catalog.listing import SourceSpec
+from fashion_pipeline.definitions import defs
 from fashion_pipeline.defs.assets.publishing import PublishingConfig
 from fashion_pipeline.defs.assets.samples import SearchConfig
 from fashion_pipeline.defs.assets.training import TrainingConfig
@@ -124,3 +126,24 @@ def test_every_way_to_start_a_run_is_bound_by_what_was_chosen(tmp_path: Path, ro
     store.sources.choose("coat", lambda known: {})
     assert of(PublishingConfig(approval="required"), "published_model") == {"approval": "required"}
     assert of(PublishingConfig(), "published_model") == {"approval": "none"}
+
+
+def test_a_style_is_shown_and_changed_in_one_place(root: Path) -> None:
+    Store(root).sources.register("coat", "coat", SourceSpec("/photos"))
+    shown = call("style", "coat", "--set", "lora_weights.steps=60", "--set", "evaluation_report.products=64")
+    assert "lora_weights.steps\t60" in shown.output and "fashion-pipeline run --style coat" in shown.output
+    filled = defs.resolve_job_def("full_pipeline").partitioned_config
+    ops = filled.get_run_config_for_partition_key("coat")["ops"]
+    assert ops == {"lora_weights": {"config": {"steps": 60}}, "evaluation_report": {"config": {"products": 64}}}
+    preset = defs.resolve_job_def("full_pipeline_quick").partitioned_config.get_run_config_for_partition_key("coat")
+    assert preset["ops"]["lora_weights"]["config"]["steps"] == 100
+    assert "products" not in call("style", "coat", "--unset", "evaluation_report.products").output
+    assert Store(root).sources.config("coat") == {"lora_weights": {"steps": 60}}
+    for arguments, told in (
+        (("--unset", "evaluation_report.products"), "was not chosen for 'coat'"),
+        (("--set", "lora_weights.staps=3"), "staps is not known"),
+        (("--set", "steps=3"), "write it as step.field"),
+    ):
+        refused = call("style", "coat", *arguments)
+        assert refused.exit_code == 1 and told in " ".join(refused.output.split())
+    assert call("style", "hat").exit_code == call("versions", "--style", "hat").exit_code == 1

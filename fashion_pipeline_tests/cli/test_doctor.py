@@ -48,6 +48,13 @@ def test_the_doctor_finds_the_embedded_models(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_torch")
+def test_the_doctor_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASHION_PIPELINE_DATA", str(tmp_path / "new" / "data"))
+    assert "can be made" in call("doctor").output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_torch")
 def test_the_doctor_says_so_when_the_data_root_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FASHION_PIPELINE_DATA", str(tmp_path / "file" / "data"))

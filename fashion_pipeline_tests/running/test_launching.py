@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from fashion_pipeline import api
 from fashion_pipeline.api import running
@@ -127,10 +128,20 @@ def test_finetune_compare_and_generate_from_a_notebook(root: Path, tmp_path: Pat
     store = Store(root / "data")
     training = store.records.latest("training", "coat")
     assert (training.made_of["steps"], training.made_of["rank"]) == (2, 4)
+    (unpublished,) = api.generate("coat", n=1, out=tmp_path / "out", seed=9, version=training.key)
+    told = Image.open(unpublished).text
+    recommended = api.outcome("coat").prompt
+    assert (told["prompt"], told["seed"], told["model"]) == (recommended.prompt, "9", f"coat {training.key}")
     model = store.records.latest("model", "coat").path("fashion_sd_model")
     put_in_use(store, "coat", training.key, model, {}, {})
     paths = api.generate("coat", "a photo of a coat", n=2, out=tmp_path / "out", seed=5)
     assert [path.name for path in paths] == ["coat-5.png", "coat-6.png"] and all(path.stat().st_size for path in paths)
+    kept = paths[0].read_bytes()
+    drawing = {"negative_prompt": "shoe", "guidance": 7.5}
+    (again,) = api.generate("coat", "a photo of a coat", n=1, out=tmp_path / "out", seed=5, **drawing)
+    assert again.name == "coat-5-2.png" and paths[0].read_bytes() == kept != again.read_bytes()
+    told = Image.open(again).text
+    assert (told["negative_prompt"], told["guidance_scale"]) == ("shoe", "7.5")
     (row,) = [row for row in api.styles() if row["style"] == "coat"]
     assert row["best prompt"] and row["verdict"] == "undecided" and row["published"] == training.key
     assert api.clean(dry_run=True)

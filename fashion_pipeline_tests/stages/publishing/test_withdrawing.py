@@ -176,11 +176,13 @@ def test_a_withdrawal_says_what_is_stale_and_tells_dagster(published: Chain, com
     id_, path = photo(published, 0)
     told = command("trace", str(path))
     assert told.exit_code == 0 and id_[:16] in told.output and "trained on" in told.output
-    done = command("withdraw", str(path))
+    asked = command("withdraw", str(path))
+    assert asked.exit_code == 1 and "for good" in asked.output and not published.store.withdrawals.all()
+    done = command("withdraw", "--yes", str(path))
     assert done.exit_code == 0 and "stale until it is made again: fashion-pipeline run --style coat" in done.output
     assert "version" in done.output and "trained on" in command("withdraw").output
     assert "withdrawn photos" in command("versions", "--style", "coat").output
-    wrong = command("withdraw", "nowhere.png")
+    wrong = command("withdraw", "--yes", "nowhere.png")
     assert wrong.exit_code == 1 and "is in no catalog" in wrong.output
     with opened_instance(published.store) as instance:
         found = instance.fetch_observations(dg.AssetKey("lora_weights"), limit=5).records
@@ -223,7 +225,7 @@ def test_a_withdrawal_says_what_to_do_about_each_version_in_use(
     published: Chain, command: Callable[..., Result]
 ) -> None:
     id_, _ = photo(published, 0)
-    told = " ".join(command("withdraw", id_).output.split())
+    told = " ".join(command("withdraw", "--yes", id_).output.split())
     assert "coat: version v1 (in use) has 1 withdrawn (trained on) and stays in use" in told
     for mend in ("unpublish --style coat", "rollback --style coat", "versions --style coat --delete v1"):
         assert mend in told
