@@ -7,6 +7,7 @@ from rich.markup import escape
 
 from fashion_pipeline import api
 from fashion_pipeline.cli.console import Style, errors, out, print_json, show, show_or_say, warn
+from fashion_pipeline.core.rows import Origin
 from fashion_pipeline.store.versions import IN_USE, WAITS
 
 Version = Annotated[str | None, typer.Option("--version", help="A version, as in `fashion-pipeline versions`.")]
@@ -157,7 +158,12 @@ def _show_version(found: dict[str, Any]) -> None:
     out.print(f"{found['style']} {found['version']}: {found['verdict']}. {found['reason']}", markup=False)
     show_or_say(found["prompts"][:5], "no prompt search behind it")
     photos = found["trained_on"]
-    out.print(f"trained on {len(photos)} images, evaluated on {len(found['evaluated_on'])} photos")
+    images = {each["id"] for each in photos}
+    drawn = {each["id"] for each in photos if each["origin"] == Origin.SAMPLE}
+    out.print(
+        f"trained on {len(images)} images ({len(images - drawn)} photos and {len(drawn)} generated) with {len(photos)} "
+        f"captions, evaluated on {len(found['evaluated_on'])} photos"
+    )
     shown = [{"id": each["id"], "path": each.get("path", ""), "caption": each["caption"]} for each in photos]
     show(shown[:SHOWN_PHOTOS])
     if len(photos) > SHOWN_PHOTOS:

@@ -128,7 +128,7 @@ def _gains(scores: pa.Table, after: Condition, before: Condition) -> Gains | Non
 
 
 def _headline(name: str, gains: Mapping[str, Gains | None], publish_when: PublishWhen) -> str:
-    figures = {measure: _signed(gain.judge) for measure, gain in gains.items() if gain}
+    figures = {each: _signed(gain.judge, each != "against_champion") for each, gain in gains.items() if gain}
     if name == "better":
         key = name if publish_when == WORDS and "beyond_words" in figures else "better than the original"
     elif name == NOT_ABOVE_CHAMPION:
@@ -141,9 +141,9 @@ def _headline(name: str, gains: Mapping[str, Gains | None], publish_when: Publis
     return text(f"decision.{key}", **{"words": text("decision.unknown"), **figures, **counts})
 
 
-def _signed(gain: Interval) -> str:
-    """A gain with its interval, for a headline."""
+def _signed(gain: Interval, interval: bool) -> str:
+    """A gain for a headline, with its interval if that is wanted."""
     mean = f"{gain.mean:+.3f}"
-    if gain.low is None or gain.high is None:
+    if not interval or gain.low is None or gain.high is None:
         return mean.replace("-", "−")
     return text("decision.interval", mean=mean, low=f"{gain.low:+.3f}", high=f"{gain.high:+.3f}").replace("-", "−")

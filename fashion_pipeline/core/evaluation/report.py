@@ -96,6 +96,8 @@ class EvaluationReport(BaseModel):
     attributes: list[dict[str, Any]] = []
     """Gains by attribute."""
     trained_photos: int | None = None
+    trained_images: int | None = None
+    """Photos and generated images together."""
     weights: str | None = None
     """The file that was evaluated, where it was trained elsewhere."""
     decision: Decision | None = None

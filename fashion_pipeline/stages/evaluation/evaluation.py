@@ -31,6 +31,7 @@ from fashion_pipeline.stages.pages.reports import evaluation_page
 from fashion_pipeline.stages.prompts.candidates import candidate_of
 from fashion_pipeline.stages.prompts.similarity import Measured, measure
 from fashion_pipeline.stages.standing.retraining import settings_state
+from fashion_pipeline.stages.training.training import trained_ids
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -64,6 +65,8 @@ class Challenger:
     features: Record
     searched: Record | None
     trained: Sequence[Photo]
+    images: int
+    """Those photos and the generated images that it was trained on beside them."""
     recipe: Recipe
     """By which the photos were fitted to the model's size."""
     folder: Path | None = None
@@ -121,6 +124,7 @@ def evaluate(
         store.records.input(training, "features"),
         searched,
         trained_photos(store, training, store.photos(catalog)),
+        len(trained_ids(store, training)),
         Recipe.among(training.made_of),
         folder=model.path(PIPELINE),
     )
@@ -188,6 +192,7 @@ def compare(
         against_champion=Judgement.of(against) if against else None,
         attributes=[asdict(gain) for gain in gains],
         trained_photos=len(challenger.trained),
+        trained_images=challenger.images,
         decision=decision,
     )
     return Comparison(

@@ -45,7 +45,8 @@ def evaluate_weights(
         searched = store.records.newest("search", style)
         seen = [photo for photo in store.photos(catalog) if photo.split == Split.SEARCH]
         key = file_hash(weights)[:16]
-        challenger = Challenger(key, catalog, features, searched, seen, models.profile.training, lora=weights)
+        trained = (seen, len(seen), models.profile.training)
+        challenger = Challenger(key, catalog, features, searched, *trained, lora=weights)
         found = compare(store, models, challenger, products, report)
         content = found.report.model_copy(update={"weights": weights.name, "decision": None})
         inputs = {"catalog": catalog, "features": features} | ({"search": searched} if searched else {})

@@ -1,7 +1,7 @@
 """The model card of a version, in the format of the Hugging Face hub: front matter, then text."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,12 @@ def card(
     licence: str | None = None,
     lora: bool = True,
     recipe: Mapping[str, Any] | None = None,
+    gallery: Sequence[str] = (),
 ) -> str:
     """The card; it recommends the prompt that came closer with this model, drawn as it was in the evaluation.
 
     `guidance` is the scale that the profile draws the plain prompt with, `licence` the base's, `recipe` what else the
-    training was made of.
+    training was made of, `gallery` the files of some samples beside it.
     """
     rows = "\n".join(
         f"| {c.model} | {c.prompt} | {c.measure} | {c.split} | {c.mean:.4f} | {_span(c)} | {c.n} |"
@@ -49,7 +50,9 @@ def card(
         base=_inline(base),
         call=call_of(report.recommended(), guidance),
         profile=_inline(report.profile),
-        photos=text("card.unknown") if report.trained_photos is None else report.trained_photos,
+        trained=_trained_on(report),
+        gallery="\n".join(f"![sample]({name})" for name in gallery),
+        beside=text("card.beside"),
         headline=decision.headline if decision else "",
         reason=decision.reason if decision else "",
         licence=licence or text("card.no_licence"),
@@ -73,6 +76,13 @@ def _front_matter(report: EvaluationReport, base: str, licence: str | None) -> s
     if base.count("/") == 1 and not base.startswith("embedded/"):
         told |= {"base_model": base, "base_model_relation": "finetune"}
     return f"---\n{ModelCardData(**told).to_yaml()}\n---\n\n"
+
+
+def _trained_on(report: EvaluationReport) -> str:
+    if report.trained_photos is None:
+        return text("card.unknown")
+    drawn = (report.trained_images or report.trained_photos) - report.trained_photos
+    return text("card.trained", images=drawn + report.trained_photos, photos=report.trained_photos, drawn=drawn)
 
 
 def call_of(prompt: Candidate, guidance: float) -> str:

@@ -13,7 +13,7 @@ from fashion_pipeline.core.names import (
     PIPELINE,
     REPORT_PAGE,
 )
-from fashion_pipeline.core.rows import Role
+from fashion_pipeline.core.rows import Model, Role, Sample
 from fashion_pipeline.core.texts import text
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.publishing.cards import base_name, card
@@ -25,6 +25,10 @@ from fashion_pipeline.store.store import Store
 from fashion_pipeline.store.versions import WAITS
 
 Approval = Literal["none", "required"]
+
+
+GALLERY = 4
+"""Samples beside the card of a version."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,9 @@ def withdrawn_behind(store: Store, style: str, version: str) -> int:
 def _assembled(store: Store, models: Models, style: str, evaluation: Record, report: EvaluationReport) -> Path:
     training = store.records.input(evaluation, "training")
     models.require_base(training.made_of, f"version {report.model} of {style!r}")  # which the card names
+    gallery = _gallery(store, evaluation, report)
     extras: dict[str, Content] = {
+        **gallery,
         "README.md": card(
             report,
             base_name(models.profile.generator),
@@ -105,6 +111,7 @@ def _assembled(store: Store, models: Models, style: str, evaluation: Record, rep
             licence=models.licence(),
             lora=training.path(KOHYA_LORA_WEIGHTS).exists(),
             recipe=training.made_of,
+            gallery=list(gallery),
         ),
         EVALUATION_REPORT: report.as_json(),
         REPORT_PAGE: evaluation.path(REPORT_PAGE),
@@ -112,6 +119,19 @@ def _assembled(store: Store, models: Models, style: str, evaluation: Record, rep
     }
     model = store.records.input(evaluation, "model").path(PIPELINE)
     return store.versions.assemble(style, str(report.model), model, extras, store.records.ancestry(evaluation))
+
+
+def _gallery(store: Store, evaluation: Record, report: EvaluationReport) -> dict[str, Path]:
+    """File → a sample of the specialised model with the recommended prompt, of the first dev products."""
+    if not evaluation.path("evaluation_samples.parquet").exists():
+        return {}
+    shown = (Model.SPECIALISED, report.recommended().strategy, SPLIT)
+    samples = [
+        sample.id
+        for sample in Sample.read(evaluation.table("evaluation_samples"))
+        if (sample.model_name, sample.prompt_name, sample.purpose) == shown
+    ]
+    return {f"sample-{number}.png": store.samples.path(id_) for number, id_ in enumerate(samples[:GALLERY], 1)}
 
 
 def _refusal(store: Store, style: str, evaluation: Record, report: EvaluationReport) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fashion_pipeline.core.names import REPORT_PAGE
+from fashion_pipeline.core.texts import text
 from fashion_pipeline.store.versions import TRAIL
 
 CARD = "README.md"
@@ -15,9 +16,12 @@ def files_to_upload(folder: Path, *, everything: bool = False) -> list[str]:
     return [path.as_posix() for path in found if everything or (path.parts[0] != TRAIL and path.name != REPORT_PAGE)]
 
 
-def card_for(folder: Path, repository: str) -> bytes:
-    """The version's card, loading it from the repository."""
-    return (folder / CARD).read_text(encoding="utf-8").replace("<this folder>", repository).encode()
+def card_for(folder: Path, repository: str, names: Sequence[str]) -> bytes:
+    """The version's card, loading it from the repository; it names nothing that is not among the files there."""
+    told = (folder / CARD).read_text(encoding="utf-8").replace("<this folder>", repository)
+    if REPORT_PAGE not in names:
+        told = told.replace(f"{text('card.beside')}\n\n", "")
+    return told.encode()
 
 
 def upload_folder(folder: Path, repository: str, names: Sequence[str]) -> None:
@@ -26,7 +30,7 @@ def upload_folder(folder: Path, repository: str, names: Sequence[str]) -> None:
 
     files: dict[str, Path | bytes] = {name: folder / name for name in names}
     if CARD in files:
-        files[CARD] = card_for(folder, repository)
+        files[CARD] = card_for(folder, repository, names)
     hub = HfApi()
     hub.create_repo(repository, repo_type="model", private=True, exist_ok=True)
     added = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]

@@ -1,5 +1,6 @@
 """How a style stands: what was decided about its newest evaluation, which version is in use, and what to do next."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from fashion_pipeline.core.evaluation.report import EvaluationReport
 from fashion_pipeline.core.names import PIPELINE
 from fashion_pipeline.core.prompts.formats import Candidate
 from fashion_pipeline.core.texts import text
+from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 from fashion_pipeline.store.versions import IN_USE, ROLLED_BACK, WAITS
@@ -49,7 +51,8 @@ def outcome_of(store: Store, style: str, newest: Record) -> Outcome:
     in_use = pointer.version
     recommended = report
     if in_use and in_use != report.model:
-        recommended = store.versions.report(style, in_use)
+        with suppress(StorageError):  # a version without a report draws with the newest prompt
+            recommended = store.versions.report(style, in_use)
     return Outcome(
         style=style,
         decision=decision,
