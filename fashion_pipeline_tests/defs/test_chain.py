@@ -1,4 +1,5 @@
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from fashion_pipeline.core.features.attributes import (
     without_other_garments,
 )
 from fashion_pipeline.core.features.similarity import anchors, within_similarity
+from fashion_pipeline.core.progress import progress_in
 from fashion_pipeline.core.rows import Pair, Sample, Split
 from fashion_pipeline.core.tables import TABLES
 from fashion_pipeline.core.training.curation import validation_photos
@@ -34,12 +36,14 @@ from fashion_pipeline.defs.automation.jobs import ASSETS, CATALOG, FINETUNING
 from fashion_pipeline.stages.catalog.features import style_attributes
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.similarity import style_anchors
+from fashion_pipeline.stages.standing.costs import cost_of
 from fashion_pipeline.stages.training.curation import curate_pairs
 from fashion_pipeline.stages.training.training import train
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
-from fashion_pipeline_tests.conftest import SAMPLES, STYLES, Chain, errors, make_chain
+from fashion_pipeline_tests.conftest import PHOTOS, SAMPLES, SMALL, STYLES, Chain, errors, make_chain
+from fashion_pipeline_tests.security.test_pickle import is_pickle
 
 
 def value(result: dg.ExecuteInProcessResult, asset: str, name: str) -> object:
@@ -50,7 +54,7 @@ def value(result: dg.ExecuteInProcessResult, asset: str, name: str) -> object:
 def test_every_asset_is_materialised_and_every_table_is_written(described: Chain, full_run) -> None:
     assert full_run.success
     made = {event.asset_key.path[-1] for event in full_run.get_asset_materialization_events()}
-    assert made >= {asset.key.path[-1] for asset in ASSETS} - {"published_model"}
+    assert made >= {asset.key.path[-1] for asset in ASSETS}
     counted = {table: described.store.sql(f"SELECT * FROM {table} WHERE style = 'coat'").num_rows for table in TABLES}
     assert all(rows for table, rows in counted.items() if table != "rejects"), counted
 
@@ -201,9 +205,14 @@ def test_the_page_shows_pictures_and_asks_for_nothing_from_elsewhere(described: 
     assert 'src="http' not in page
 
 
-def test_nothing_is_published_without_the_verdict_better(described: Chain, full_run) -> None:
-    report = evaluation(described).json("report.json")
-    assert (described.store.versions.champion("coat") is not None) == (report["verdict"] == "better")
+def test_nothing_is_published_unless_that_was_decided_and_no_partition_is_missing(described: Chain, full_run) -> None:
+    decision = evaluation(described).report().decision
+    assert (described.store.versions.champion("coat") is not None) == decision.publish
+    for asset in ASSETS:
+        if asset.partitions_def is not None:
+            assert "coat" in described.instance.get_materialized_partitions(asset.key), asset.key
+    told = value(full_run, "published_model", "what became of it")
+    assert told.startswith(decision.headline) and value(full_run, "published_model", "version in use") == "none"
 
 
 def test_a_better_model_is_published_complete_with_its_trail(described: Chain, full_run) -> None:
@@ -388,3 +397,62 @@ def test_the_whole_unet_can_be_trained_instead(described: Chain, full_run) -> No
     assert model.json("verification.json")["error"] < 0.1
     for record in before:
         store.records.point(record)
+
+
+# What it was said to cost
+
+
+def drawn(run: dg.ExecuteInProcessResult, asset: str) -> int:
+    (made,) = run.asset_materializations_for_node(asset)
+    return int(made.metadata["images drawn"].value)
+
+
+def test_a_first_run_draws_no_more_than_it_was_said_to_and_not_much_less(
+    described: Chain, full_run: dg.ExecuteInProcessResult
+) -> None:
+    config = {op: values["config"] for op, values in SMALL["ops"].items()}
+    cost = cost_of(
+        described.models,
+        PHOTOS,
+        search=config["generated_samples"],
+        training=config["lora_weights"],
+        products=config["evaluation_report"]["products"],
+        contestants=2,
+    )
+    really = drawn(full_run, "generated_samples") + drawn(full_run, "evaluation_report")
+    assert 0.5 * cost.images <= really <= cost.images
+    assert cost.steps == 6 and cost.bytes > described.models.unet_bytes() > 1e6
+
+
+def test_a_run_logs_how_far_it_is(described: Chain, full_run: dg.ExecuteInProcessResult) -> None:
+    told = [entry.user_message for entry in described.instance.all_logs(full_run.run_id)]
+    assert any((found := progress_in(text)) and found.done == found.total and "images drawn" in text for text in told)
+
+
+# A training in another process, on the page of the run
+
+
+def test_progress_and_images_appear_on_the_page_of_the_run(
+    described: Chain, full_run: dg.ExecuteInProcessResult
+) -> None:
+    entries = described.instance.all_logs(full_run.run_id)
+    assert any(entry.user_message.startswith("training: step 6 of 6, loss ") for entry in entries)
+    events = [entry.dagster_event for entry in entries if entry.dagster_event]
+    observed = [e.asset_observation_data.asset_observation for e in events if e.event_type_value == "ASSET_OBSERVATION"]
+    assert {each.description for each in observed} == {f"images drawn at step {step:08d}" for step in range(7)}
+    assert all("(/fashion/pictures/training/coat/" in each.metadata["images"].value for each in observed)
+
+
+def test_what_the_process_said_is_the_error_of_the_run(described: Chain, full_run: dg.ExecuteInProcessResult) -> None:
+    failed = described.materialize([lora_weights], "coat", {"ops": {"lora_weights": {"config": {"rank": 1000}}}})
+    assert not failed.success
+    (error,) = errors(failed)
+    assert "rank is 1000, but layer" in error and "choose a smaller rank" in error
+
+
+@pytest.mark.thorough
+def test_a_run_leaves_no_pickle_behind(described: Chain, full_run: dg.ExecuteInProcessResult) -> None:
+    assert is_pickle(pickle.dumps({"a": 1})) and not is_pickle(b"\x80 no pickle")
+    assert full_run.success
+    files = [path for path in described.store.root.rglob("*") if path.is_file()]
+    assert len(files) > 100 and not [path for path in files if is_pickle(path.read_bytes())]

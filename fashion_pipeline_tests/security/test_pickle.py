@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from fashion_pipeline.ml.devices import Device
@@ -20,7 +19,6 @@ from fashion_pipeline.ml.pipelines import load_pipeline
 from fashion_pipeline.ml.sources import find_model, find_pipeline
 from fashion_pipeline.settings import PACKAGE
 from fashion_pipeline.stages.drawing.models import ModelError, Models
-from fashion_pipeline_tests.conftest import Chain
 
 CODE = PACKAGE.parent
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle"}
@@ -88,16 +86,6 @@ def is_pickle(data: bytes) -> bool:
         return sum(1 for _ in pickletools.genops(data)) > 0
     except Exception:
         return False
-
-
-@pytest.mark.thorough
-def test_a_run_leaves_no_pickle_behind(described: Chain, full_run: dg.ExecuteInProcessResult) -> None:
-    import pickle
-
-    assert is_pickle(pickle.dumps({"a": 1})) and not is_pickle(b"\x80 no pickle")
-    assert full_run.success
-    files = [path for path in described.store.root.rglob("*") if path.is_file()]
-    assert len(files) > 100 and not [path for path in files if is_pickle(path.read_bytes())]
 
 
 # Models from elsewhere

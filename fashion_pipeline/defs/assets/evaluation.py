@@ -112,7 +112,7 @@ def _told(store: Store, made: Evaluated) -> dict[str, Any]:
         "images drawn": made.drawn,
         "report": album.page(),
         **{
-            f"{g.measure} gain of {g.model} {g.prompt}": g.mean
+            f"{g.measure} gain of {g.model} {g.prompt}": round(g.mean, 4)
             for g in report.gains
             if g.split == Split.DEV and g.against == BEFORE
         },
