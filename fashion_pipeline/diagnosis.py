@@ -91,12 +91,12 @@ def _cluster(settings: Settings) -> Finding:
         if colon and port.isdecimal():  # Ray itself would wait for minutes
             socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
         ray.init(settings.ray, logging_level="ERROR", log_to_driver=False)
-        found = ray.cluster_resources()
+        resources = ray.cluster_resources()
         ray.shutdown()
     except Exception as error:  # Ray raises whatever its connection trips over
         told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
         return "Ray cluster", False, f"{settings.ray}: {told}", "start it, or correct FASHION_PIPELINE_RAY"
-    told = f"{settings.ray}: {found.get('CPU', 0):.0f} processors, {found.get('GPU', 0):.0f} cards"
+    told = f"{settings.ray}: {resources.get('CPU', 0):.0f} processors, {resources.get('GPU', 0):.0f} cards"
     return "Ray cluster", True, told, ""
 
 

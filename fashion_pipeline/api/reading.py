@@ -146,8 +146,8 @@ def _model_of(style: str, version: str | None) -> tuple[str, Path, "Candidate | 
     model = store.records.find("model", style, name)
     if model is None:
         raise StorageError(f"style {style!r} has no version {name!r}, and no model of that training")
-    found = [each.report() for each in store.records.all("evaluation", style)]
-    reports = [report for report in found if report.model == name]
+    evaluated = [each.report() for each in store.records.all("evaluation", style)]
+    reports = [report for report in evaluated if report.model == name]
     return name, model.path(PIPELINE), reports[-1].recommended() if reports else None
 
 
@@ -208,18 +208,18 @@ def style(name: str, tell: Tell | None = None) -> dict[str, Any]:
     newest = newest_report(store, name)
     if newest is None:
         return row | about | {"decision": None, "next": f"fashion-pipeline run --style {name}"}
-    found = outcome_of(store, name, newest)
+    outcome = outcome_of(store, name, newest)
     return (
         row
         | about
         | {
-            "decision": found.headline,
-            "reason": found.reason,
-            "state": found.state,
-            "waits for approval": found.waiting,
-            "model": str(found.folder) if found.folder else None,
-            "prompt": found.prompt.prompt,
-            "next": found.next,
+            "decision": outcome.headline,
+            "reason": outcome.reason,
+            "state": outcome.state,
+            "waits for approval": outcome.waiting,
+            "model": str(outcome.folder) if outcome.folder else None,
+            "prompt": outcome.prompt.prompt,
+            "next": outcome.next,
         }
     )
 
@@ -248,11 +248,11 @@ def _newest_report(style: str) -> "Record":
     from fashion_pipeline.store.errors import StorageError
 
     store, style = open_store(), style_slug(style)
-    found = newest_report(store, style)
-    if found is None:
+    newest = newest_report(store, style)
+    if newest is None:
         known = ", ".join(store.sources.styles()) or "none yet"
         raise StorageError(f"style {style!r} has no report (known styles: {known}): run it first")
-    return found
+    return newest
 
 
 def _style_row(store: "Store", style: str, tell: Tell) -> dict[str, Any]:
@@ -288,5 +288,5 @@ def _photo_counts(store: "Store", style: str) -> dict[str, int]:
 
 
 def _newest(store: "Store", kind: str, style: str) -> "EvaluationReport | None":
-    found = store.records.newest(kind, style)
-    return found.report() if found else None
+    record = store.records.newest(kind, style)
+    return record.report() if record else None

@@ -88,10 +88,10 @@ def withdraw(*photos: str) -> list[dict[str, Any]]:
     from fashion_pipeline.stages.publishing.tracing import find_photos, uses
 
     store = open_store()
-    found = find_photos(store, photos)
-    for style, rows in found.items():
+    by_style = find_photos(store, photos)
+    for style, rows in by_style.items():
         store.withdrawals.add(style, rows)
-    made = [use for style, rows in found.items() for use in uses(store, style, {row["id"] for row in rows})]
+    made = [use for style, rows in by_style.items() for use in uses(store, style, {row["id"] for row in rows})]
     enter(read_settings())
     with opened_instance(store) as instance:
         report_stale(instance, made)
@@ -138,10 +138,10 @@ def upload(
     folder = store.versions.promoted_or(style, version)
     if folder is None:
         raise StorageError(f"no version of style {style!r} is published: run it first")
-    found = files_to_upload(folder, everything=everything)
+    names = files_to_upload(folder, everything=everything)
     if not dry_run:
-        upload_folder(folder, repository, found)
-    return [(name, (folder / name).stat().st_size) for name in found]
+        upload_folder(folder, repository, names)
+    return [(name, (folder / name).stat().st_size) for name in names]
 
 
 def _at_work(store: "Store", style: str, does: str) -> Any:

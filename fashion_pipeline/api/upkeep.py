@@ -68,13 +68,13 @@ def status() -> dict[str, list[dict[str, Any]]]:
     preferences = store.preferences.read()
     enter(read_settings())
     with opened_instance(store) as instance:
-        found: dict[str, Iterable[Any]] = {
+        tables: dict[str, Iterable[Any]] = {
             "styles": standings(store, open_models().profile),
             "runs": runs(instance),
             "ticks": ticks(instance, preferences),
             "disk": usage(store),
         }
-        return {name: [asdict(row) for row in rows] for name, rows in found.items()}
+        return {name: [asdict(row) for row in rows] for name, rows in tables.items()}
 
 
 def clean(*, dry_run: bool = True) -> "list[Leftover]":

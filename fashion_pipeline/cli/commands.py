@@ -169,8 +169,8 @@ def evaluate(
 ) -> None:
     """Judge a LoRA that was trained elsewhere, by the same photos, seeds and rules; it is not published."""
     with errors():
-        found, page = api.evaluate(style, weights, products, lambda text: err.print(f"[dim]{escape(text)}[/]"))
-        show_scores(found, page)
+        report, page = api.evaluate(style, weights, products, lambda text: err.print(f"[dim]{escape(text)}[/]"))
+        show_scores(report, page)
         if opened:
             webbrowser.open(page.as_uri())
 
@@ -196,13 +196,13 @@ def style(
                 step, field = _step_and_field(path)
                 config.setdefault(step, {})[field] = value
             api.choose(name, config, [_step_and_field(path) for path in unset or []])
-        found = api.style(name, warn)
+        about = api.style(name, warn)
         if as_json:
-            print_json(found)
+            print_json(about)
             return
-        chosen = found.pop("chosen")
+        chosen = about.pop("chosen")
         rows = [{"chosen": f"{step}.{field}", "value": v} for step in chosen for field, v in chosen[step].items()]
-        for told, value in found.items():
+        for told, value in about.items():
             if value is not None:
                 out.print(f"{told + ':':19} {value}", markup=False, soft_wrap=True)
         out.print()

@@ -156,21 +156,21 @@ def warn(text: str) -> None:
 
 def show_outcome(style: str) -> None:
     """Print what came of a style's newest run, a line each; the figures are a command further."""
-    found = api.outcome(style)
-    prompt = found.prompt
+    outcome = api.outcome(style)
+    prompt = outcome.prompt
     drawn = {"negative prompt": prompt.negative_prompt, "guidance": prompt.guidance}
     beside = "".join(f"  ({name}: {value})" for name, value in drawn.items() if value)
-    model = str(found.folder) if found.folder else "none was trained"
-    if found.in_use and found.in_use != found.evaluated:
-        state = f"version {found.in_use}, in use; the newest training: {found.state}"
+    model = str(outcome.folder) if outcome.folder else "none was trained"
+    if outcome.in_use and outcome.in_use != outcome.evaluated:
+        state = f"version {outcome.in_use}, in use; the newest training: {outcome.state}"
     else:
-        state = found.state
+        state = outcome.state
     lines = {
-        "decision": f"{found.headline} {found.reason}",
-        "model": f"{model} ({state})" if found.folder else model,
+        "decision": f"{outcome.headline} {outcome.reason}",
+        "model": f"{model} ({state})" if outcome.folder else model,
         "prompt": f"{prompt.prompt}{beside}",
         "report": str(api.report_page(style)),
-        "next": found.next,
+        "next": outcome.next,
     }
     for name, told in lines.items():
         out.print(f"{name + ':':9} {told}", markup=False, soft_wrap=True)

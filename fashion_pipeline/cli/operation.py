@@ -21,18 +21,18 @@ def status(
 ) -> None:
     """How everything stands: styles and what changed, versions, runs under way or failed, next ticks, disk use."""
     with errors():
-        found = api.status()
+        state = api.status()
         if as_json:
-            print_json(found)
+            print_json(state)
             return
-    show_or_say([_short(row) for row in found["styles"]], "no styles yet")
-    show_or_say(found["runs"], "no run is under way, and none failed this week")
+    show_or_say([_short(row) for row in state["styles"]], "no styles yet")
+    show_or_say(state["runs"], "no run is under way, and none failed this week")
     out.print()
-    show([{**row, "on": "on" if row["on"] else "off"} for row in found["ticks"]])
-    total = sum(row["bytes"] for row in found["disk"])
+    show([{**row, "on": "on" if row["on"] else "off"} for row in state["ticks"]])
+    total = sum(row["bytes"] for row in state["disk"])
     if disk:
-        show([{**row, "bytes": megabytes(row["bytes"])} for row in found["disk"]])
-    out.print(f"disk: {megabytes(total)}, of which {_largest(found['disk'])}", markup=False)
+        show([{**row, "bytes": megabytes(row["bytes"])} for row in state["disk"]])
+    out.print(f"disk: {megabytes(total)}, of which {_largest(state['disk'])}", markup=False)
 
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:
@@ -67,10 +67,10 @@ def clean(
     The newest of everything and all that a published version needs stay.
     """
     with errors():
-        found = api.clean(dry_run=not sure)
-    if found:
-        show([{"what": each.what, "why": each.why, "size": megabytes(each.size)} for each in found])
-    total = megabytes(sum(each.size for each in found))
+        leftovers = api.clean(dry_run=not sure)
+    if leftovers:
+        show([{"what": each.what, "why": each.why, "size": megabytes(each.size)} for each in leftovers])
+    total = megabytes(sum(each.size for each in leftovers))
     out.print(f"freed {total}" if sure else f"could free {total}: fashion-pipeline clean --yes")
 
 

@@ -82,13 +82,13 @@ def withdraw(
     if photos and not sure:
         typer.confirm(f"Withdraw {len(photos)} photos for good? No later run uses them again.", abort=True)
     with errors():
-        found = api.withdraw(*photos) if photos else api.stale()
-    _show_uses(found)
-    if found:
-        styles = sorted({use["style"] for use in found})
+        affected = api.withdraw(*photos) if photos else api.stale()
+    _show_uses(affected)
+    if affected:
+        styles = sorted({use["style"] for use in affected})
         again = "; ".join(f"fashion-pipeline run --style {style}" for style in styles)
         out.print(f"stale until it is made again: {again}", markup=False, soft_wrap=True)
-    for use in found:
+    for use in affected:
         if use["kind"] == "version":
             out.print(_what_to_do(use), markup=False, soft_wrap=True)
 
@@ -115,14 +115,14 @@ def trace(
 ) -> None:
     """What is behind a version (photos, prompts, seeds, scores), or all that a photo went into."""
     with errors():
-        found = api.trace(what, style)
+        traced = api.trace(what, style)
     if as_json:
-        print_json(found)
-    elif "photo" in found:
-        show([found["photo"]])
-        _show_uses(found["uses"])
+        print_json(traced)
+    elif "photo" in traced:
+        show([traced["photo"]])
+        _show_uses(traced["uses"])
     else:
-        _show_version(found)
+        _show_version(traced)
 
 
 def upload(

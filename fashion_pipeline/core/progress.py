@@ -58,7 +58,7 @@ def spoken(seconds: float) -> str:
 
 def progress_in(text: str) -> Progress | None:
     """What a message says of progress; None where it says nothing of it."""
-    found = _FORM.match(text)
-    if found is None or not int(found["total"]) > 0 or int(found["done"]) > int(found["total"]):
+    match = _FORM.match(text)
+    if match is None or not int(match["total"]) > 0 or int(match["done"]) > int(match["total"]):
         return None
-    return Progress(int(found["done"]), int(found["total"]))
+    return Progress(int(match["done"]), int(match["total"]))

@@ -43,10 +43,10 @@ def texts() -> dict[str, Any]:
 
 def text(key: str, /, **values: object) -> str:
     """The sentence under a dotted key, such as `verdict.better`, with its {names} filled in. Raises KeyError."""
-    found: Any = texts()
+    section: Any = texts()
     for part in key.split("."):
-        found = found[part]
-    return str(found).format(**values)
+        section = section[part]
+    return str(section).format(**values)
 
 
 @cache

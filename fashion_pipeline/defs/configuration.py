@@ -28,11 +28,11 @@ def knob(usual: Any, description: str, *, unsaid: Any = None, **limits: Any) -> 
 
 def usual(config: type[dg.Config]) -> dict[str, Any]:
     """Field → value where nobody says anything; None is what the profile says."""
-    found = {}
+    values = {}
     for name, field in config.model_fields.items():
         extra = field.json_schema_extra
-        found[name] = extra[_USUAL] if isinstance(extra, dict) and _USUAL in extra else field.default
-    return found
+        values[name] = extra[_USUAL] if isinstance(extra, dict) and _USUAL in extra else field.default
+    return values
 
 
 def chosen_for(store: Store, style: str) -> dict[str, Any]:

@@ -108,14 +108,14 @@ def build_catalog(
     """
     stored: dict[str, Row] = {row["id"]: row for row in known.own.to_pylist()}
     refused = list(rejects)
-    found = _without_copies(_inspect_all(entries, set(stored), progress), refused)
-    found = _without_withdrawn(found, stored, withdrawn, refused) if withdrawn else found
-    for photo in found:
+    inspected = _without_copies(_inspect_all(entries, set(stored), progress), refused)
+    inspected = _without_withdrawn(inspected, stored, withdrawn, refused) if withdrawn else inspected
+    for photo in inspected:
         if photo.note:
             tell(f"{photo.entry.location}: {photo.note}")
-    reused = [stored[photo.id] | _from_source(photo.entry, base) for photo in found if photo.id in stored]
-    added = _assigned([photo for photo in found if photo.id not in stored], known, refused)
-    located = {photo.id: _from_source(photo.entry, base) for photo in found}
+    reused = [stored[photo.id] | _from_source(photo.entry, base) for photo in inspected if photo.id in stored]
+    added = _assigned([photo for photo in inspected if photo.id not in stored], known, refused)
+    located = {photo.id: _from_source(photo.entry, base) for photo in inspected}
     rows = sorted(
         [*reused, *({**row, **located[str(row["id"])]} for row in added)],
         key=lambda row: (str(row["product"]), str(row["path"])),
@@ -251,11 +251,11 @@ def _near_founders(prints: Fingerprints, known: Known) -> dict[int, list[tuple[f
     """Position → (distance, group) of the groups whose founder is nearly the same photo."""
     near = known.near(prints)
     groups = _founded(known.homes).take(pa.array([row for _, row, _ in near], pa.int64())).to_pylist()
-    found: dict[int, list[tuple[float, str]]] = {}
+    founders: dict[int, list[tuple[float, str]]] = {}
     for (position, _, distance), group in zip(near, groups, strict=True):
         if group is not None:
-            found.setdefault(position, []).append((distance, group))
-    return found
+            founders.setdefault(position, []).append((distance, group))
+    return founders
 
 
 def _founded(homes: pa.Table) -> pa.Array:

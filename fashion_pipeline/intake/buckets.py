@@ -72,8 +72,8 @@ class _Bucket:
 
     def names(self) -> list[str]:
         """What lies below it, sorted, without hidden files and clutter."""
-        found = self._fs.find(self._path, detail=True)
-        self._known = {key.removeprefix(f"{self._path}/"): about for key, about in found.items()}
+        objects = self._fs.find(self._path, detail=True)
+        self._known = {key.removeprefix(f"{self._path}/"): about for key, about in objects.items()}
         return sorted(name for name in self._known if not any(is_ignored(part) for part in name.split("/")))
 
     def manifest(self, name: str, spec: SourceSpec, style: str) -> Listing:

@@ -229,13 +229,13 @@ def _idx_array(path: Path) -> NDArray[np.uint8]:
 
 def listing_state(entries: Iterable[Entry]) -> str:
     """A hash that changes when photos are added, removed or changed; looks at sizes and times, not into files."""
-    found: dict[Path, str] = {}
+    stamps: dict[Path, str] = {}
     digest = hashlib.sha256()
     for entry in sorted(entries, key=lambda entry: (entry.location, entry.key)):
         state = entry.state
         if not state:
             path = file_of(entry.location)
-            state = found[path] if path in found else found.setdefault(path, _file_state(path))
+            state = stamps[path] if path in stamps else stamps.setdefault(path, _file_state(path))
         parts = (entry.location, state, entry.key, entry.caption, sorted(entry.attributes.items()))
         digest.update(repr(parts).encode())
     return digest.hexdigest()[:16]

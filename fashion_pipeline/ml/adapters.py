@@ -116,14 +116,14 @@ def _require_plain(file: Path, names: Sequence[str]) -> None:
 
 def _additions(tensors: Mapping[str, torch.Tensor]) -> dict[tuple[str, str], _Addition]:
     """(part, layer) → what is added to it; of a layer in kohya's names the points are underscores."""
-    found: dict[tuple[str, str], _Addition] = {}
+    additions: dict[tuple[str, str], _Addition] = {}
     for name, tensor in tensors.items():
         part, layer, what = _parsed(name)
-        found.setdefault((part, layer), _Addition(name)).tensors[what] = tensor.float()
-    for addition in found.values():
+        additions.setdefault((part, layer), _Addition(name)).tensors[what] = tensor.float()
+    for addition in additions.values():
         if not {"down", "up"} <= addition.tensors.keys():
             raise AdapterError(f"only one half of what is added to a layer is there ({addition.name})")
-    return found
+    return additions
 
 
 def _parsed(name: str) -> tuple[str, str, str]:

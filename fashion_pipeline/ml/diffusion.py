@@ -141,7 +141,7 @@ class Generator:
         first = places[0]
         with torch.inference_mode():
             noise = [torch.Generator("cpu").manual_seed(request.seed) for request in places]
-            found: torch.Tensor = self._pipeline(
+            latents: torch.Tensor = self._pipeline(
                 prompt_embeds=torch.cat([self._embed(request.prompt) for request in places]),
                 negative_prompt_embeds=torch.cat([self._embed(request.negative_prompt) for request in places]),
                 latents=torch.cat(
@@ -154,7 +154,7 @@ class Generator:
                 height=first.height,
                 output_type="latent",
             ).images
-        return found
+        return latents
 
     def _initial(self, request: Request, random: torch.Generator) -> torch.Tensor:
         """Standard normal noise, (1, channels, height, width) of the latents, drawn on the CPU on every device."""

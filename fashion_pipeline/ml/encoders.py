@@ -186,8 +186,8 @@ def _embed(
     with torch.inference_mode():
         for inputs in _ahead(prepare, _batches(items)):
             placed = {name: tensor.to(device.name) for name, tensor in inputs.items()}
-            found = features(**placed).flatten(1).float()
-            rows.append(torch.nn.functional.normalize(found, dim=1).cpu().numpy())
+            embedded = features(**placed).flatten(1).float()
+            rows.append(torch.nn.functional.normalize(embedded, dim=1).cpu().numpy())
     return np.concatenate(rows) if rows else np.zeros((0, dim), np.float32)
 
 

@@ -124,10 +124,10 @@ def licence_of(folder: Path) -> str | None:
     if not text.startswith("---"):
         return None
     try:
-        found = ModelCard(text).data.get("license")
+        licence = ModelCard(text).data.get("license")
     except (ValueError, YAMLError):  # front matter that cannot be read tells nothing
         return None
-    return str(found) if found else None
+    return str(licence) if licence else None
 
 
 def is_stray(file: Path) -> bool:

@@ -109,5 +109,5 @@ def _peak() -> int | None:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return None
-    found = [line.split() for line in lines if line.startswith("VmHWM:")]
-    return int(found[0][1]) * 1024 if found else None
+    fields = [line.split() for line in lines if line.startswith("VmHWM:")]
+    return int(fields[0][1]) * 1024 if fields else None

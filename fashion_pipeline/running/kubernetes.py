@@ -56,19 +56,19 @@ def read_pods(path: Path, pools: Mapping[str, str | None]) -> Asks:
     Raises SettingsError that names file, section and field.
     """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
+        pods = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         told = " ".join(str(error).split())
         raise SettingsError(f"FASHION_PIPELINE_KUBERNETES: {path} cannot be read: {told}") from error
-    if not isinstance(found, dict):
+    if not isinstance(pods, dict):
         raise SettingsError(f"{path}: it must have sections, such as {HEAVY} and {LIGHT}")
-    for name, asked in found.items():
+    for name, asked in pods.items():
         if name not in (HEAVY, LIGHT, *pools):
             known = ", ".join([HEAVY, LIGHT, *sorted(pools)])
             raise SettingsError(f"{path}: {name!r} is no step: choose among {known}")
         _require_pod(asked, f"{path}: {name}")
-    by_need = {step: found.get(HEAVY if pool == POOL else LIGHT, {}) for step, pool in pools.items()}
-    return {step: found.get(step, asked) for step, asked in by_need.items()}
+    by_need = {step: pods.get(HEAVY if pool == POOL else LIGHT, {}) for step, pool in pools.items()}
+    return {step: pods.get(step, asked) for step, asked in by_need.items()}
 
 
 def _require_pod(asked: object, where: str) -> None:

@@ -263,10 +263,10 @@ def report_stale(instance: "DagsterInstance", uses: "Iterable[Use]") -> None:
     """Say on the pages of the assets, for the style's partition, that what they made used a withdrawn photo."""
     from dagster import AssetObservation, MetadataValue
 
-    found: dict[tuple[str, str], list[Use]] = {}
+    by_asset: dict[tuple[str, str], list[Use]] = {}
     for use in uses:
-        found.setdefault((use.asset, use.style), []).append(use)
-    for (asset, style), made in found.items():
+        by_asset.setdefault((use.asset, use.style), []).append(use)
+    for (asset, style), made in by_asset.items():
         told = "\n".join(f"- {use.kind} `{use.key}`: {use.how} ({use.photos})" for use in made)
         metadata: dict[str, Any] = {
             "stale": "used a withdrawn photo: materialise again",
@@ -295,9 +295,9 @@ def _set_slots(instance: "DagsterInstance") -> None:
 
 def _said(step: str, text: str, warning: bool) -> Event:
     """A message, or how far a step is; a warning is always a message."""
-    if warning or (found := progress_in(text)) is None:
+    if warning or (progress := progress_in(text)) is None:
         return Event("message", step, text)
-    return Event("progress", step, text, found.done, found.total)
+    return Event("progress", step, text, progress.done, progress.total)
 
 
 def _events(entry: "EventLogEntry", ahead: Callable[[], str]) -> Iterator[Event]:

@@ -71,7 +71,7 @@ def runs(instance: "DagsterInstance") -> list[Run]:
         _place(record.dagster_run.tags, record.dagster_run.job_name): record.create_timestamp
         for record in reversed(instance.get_run_records(done))
     }
-    found = []
+    listed = []
     for wanted in (RunsFilter(statuses=UNDER_WAY), failed):
         for record in instance.get_run_records(wanted):
             run = record.dagster_run
@@ -79,7 +79,7 @@ def runs(instance: "DagsterInstance") -> list[Run]:
             if run.status == DagsterRunStatus.FAILURE and later is not None and later > record.create_timestamp:
                 continue
             since = record.create_timestamp.replace(tzinfo=record.create_timestamp.tzinfo or UTC)
-            found.append(
+            listed.append(
                 Run(
                     run.run_id,
                     run.tags.get("dagster/partition", ""),
@@ -89,7 +89,7 @@ def runs(instance: "DagsterInstance") -> list[Run]:
                     since.isoformat(timespec="seconds"),
                 )
             )
-    return found
+    return listed
 
 
 DRAWING, TRAINING = ("generated_samples", "evaluation_report"), "lora_weights"
@@ -102,13 +102,13 @@ def pace(instance: "DagsterInstance", steps: Sequence[str] = ()) -> Pace:
     def newest(rate: str, *assets: str) -> float | None:
         from dagster import AssetKey
 
-        found = [
+        values = [
             (record.timestamp, float(str(record.asset_materialization.metadata[rate].value)))
             for asset in assets
             for record in instance.fetch_materializations(AssetKey(asset), limit=LOOKED_AT).records
             if record.asset_materialization and rate in record.asset_materialization.metadata
         ]
-        return max(found)[1] if found else None
+        return max(values)[1] if values else None
 
     beside = [newest("seconds", step) or 0.0 for step in steps if step not in (*DRAWING, TRAINING)]
     return Pace(newest("images a second", *DRAWING), newest("steps a second", TRAINING), sum(beside))

@@ -50,8 +50,10 @@ def busy(instance: dg.DagsterInstance, store: Store, style: str) -> str | None:
     for lock in (store.style_lock(style), store.claim_lock(style)):
         if is_held(lock):
             return f"in use by {holder(lock)}"
-    found = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY, tags={PARTITION: style}), limit=1)
-    return f"run {found[0].run_id[:8]} of job {found[0].job_name} is {found[0].status.value.lower()}" if found else None
+    active = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY, tags={PARTITION: style}), limit=1)
+    return (
+        f"run {runs[0].run_id[:8]} of job {active[0].job_name} is {active[0].status.value.lower()}" if active else None
+    )
 
 
 def in_words(error: Any) -> str:

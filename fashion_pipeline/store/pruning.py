@@ -53,10 +53,10 @@ def remove_leftovers(store: Store) -> list[Leftover]:
         for style in sorted({*store.sources.styles(), *store.records.styles("catalog")}):
             locks.enter_context(store.claiming(style, "a command that prunes"))
             locks.enter_context(store.working_on(style, "a command that prunes"))
-        found = leftovers(store)
-        for each in found:
+        superseded = leftovers(store)
+        for each in superseded:
             store.files.remove(each.path)
-    return found
+    return superseded
 
 
 def _kept(store: Store) -> set[tuple[str, str, str]]:

@@ -60,7 +60,7 @@ def _files(
     files: Files, records: Records, growing: Sequence[Embeddings], wanted: Callable[[str], bool], tell: Tell
 ) -> dict[str, list[Path]]:
     """The files of every table that is wanted; not all of them need to be on this machine."""
-    found: dict[str, list[Path]] = {}
+    by_table: dict[str, list[Path]] = {}
     for kind, made in KINDS.items():
         tables = [table for table in made.tables if wanted(table)]
         histories = [table for table in made.tables if wanted(f"{table}{HISTORY}")]
@@ -73,10 +73,10 @@ def _files(
         styles = records.styles(kind) if histories else ()
         whole = [record for style in styles for record in records.all(kind, style)]
         for table in tables:
-            found[table] = list(_there(files, latest, table, tell))
+            by_table[table] = list(_there(files, latest, table, tell))
         for table in histories:
-            found[f"{table}{HISTORY}"] = list(_there(files, whole, table, lambda text: None))
-    return found | {each.table: each.paths(each.styles()) for each in growing if wanted(each.table)}
+            by_table[f"{table}{HISTORY}"] = list(_there(files, whole, table, lambda text: None))
+    return by_table | {each.table: each.paths(each.styles()) for each in growing if wanted(each.table)}
 
 
 def _there(files: Files, records: Sequence[Record], table: str, tell: Tell) -> Iterator[Path]:

@@ -137,16 +137,16 @@ class Records:
         ready = {name: in_schema(name, rows) for name, rows in (tables or {}).items()}
         keys = {name: record.key for name, record in (inputs or {}).items()}
         key = key or _key(kind, style, keys, made_of or {}, ready)
-        found = self.whole(kind, style, key)
-        if found is None or not all(found.path(name).exists() for name in files or {}):
+        there = self.whole(kind, style, key)
+        if there is None or not all(there.path(name).exists() for name in files or {}):
             folder = self._folder(kind, style, key)
             self._files.remove(folder)
             created = datetime.now(UTC).isoformat(timespec="seconds")
-            found = Record(kind, style, key, keys, dict(made_of or {}), run, created, folder, self._files)
-            self._place(found, ready, files or {})
-            found = self.find(kind, style, key) or found
-        self.point(found)
-        return found
+            there = Record(kind, style, key, keys, dict(made_of or {}), run, created, folder, self._files)
+            self._place(there, ready, files or {})
+            there = self.find(kind, style, key) or there
+        self.point(there)
+        return there
 
     def _place(self, record: Record, tables: Mapping[str, pa.Table], files: Mapping[str, Content]) -> None:
         try:
@@ -161,16 +161,16 @@ class Records:
         Raises NewerVersionError for one that a later version of the program wrote.
         """
         try:
-            found = self.find(kind, style, key)
-            if found is not None:
+            record = self.find(kind, style, key)
+            if record is not None:
                 for table in KINDS[kind].tables:
-                    found.table(table)
-                require_same_files(found.fetched(), found.checksums)
+                    record.table(table)
+                require_same_files(record.fetched(), record.checksums)
         except NewerVersionError:
             raise
         except StorageError:
             return None
-        return found
+        return record
 
     def find(self, kind: str, style: str, key: str) -> Record | None:
         """The record with a key, if it is there. Raises StorageError for a damaged one."""
@@ -199,17 +199,17 @@ class Records:
             key = str(read_json(pointer, "")["key"])
         except (StorageError, KeyError) as error:
             raise StorageError(f"{pointer} is damaged: {_again(kind, style)}") from error
-        found = self.find(kind, style, key)
-        if found is None:
+        record = self.find(kind, style, key)
+        if record is None:
             raise StorageError(f"{pointer} names record {key!r}, which is missing: {_again(kind, style)}")
-        return found
+        return record
 
     def latest(self, kind: str, style: str) -> Record:
         """The latest record of a kind. Raises MissingRecordError with the asset to materialise first."""
-        found = self.newest(kind, style)
-        if found is None:
+        record = self.newest(kind, style)
+        if record is None:
             raise MissingRecordError(f"style {style!r} has no {kind} yet: materialise {KINDS[kind].asset} for it first")
-        return found
+        return record
 
     def pointed_at(self, kind: str, style: str) -> int:
         """When the pointer to the latest record was last moved, in nanoseconds; 0 where there is none."""
@@ -218,41 +218,41 @@ class Records:
 
     def input(self, record: Record, kind: str) -> Record:
         """The record of another kind that a record was made from. Raises StorageError where it was removed."""
-        found = self.find(kind, record.style, record.inputs[kind])
-        if found is None:
+        parent = self.find(kind, record.style, record.inputs[kind])
+        if parent is None:
             raise StorageError(f"{kind} {record.inputs[kind]}, from which {record.folder} was made, is missing")
-        return found
+        return parent
 
     def ancestry(self, record: Record) -> dict[str, Record]:
         """Kind → record, of a record and of all that it was made from and that is still there.
 
         Of several of a kind, as the searches of several rounds, the nearest.
         """
-        found: dict[str, Record] = {}
+        by_kind: dict[str, Record] = {}
         for ancestor in self.ancestors(record):
-            found.setdefault(ancestor.kind, ancestor)
-        return {kind: found[kind] for kind in KINDS if kind in found}
+            by_kind.setdefault(ancestor.kind, ancestor)
+        return {kind: by_kind[kind] for kind in KINDS if kind in by_kind}
 
     def ancestors(self, record: Record) -> list[Record]:
         """A record and all that it was made from and that is still there, nearest first."""
-        found = {(record.kind, record.key): record}
+        by_key = {(record.kind, record.key): record}
         waiting = [record]
         while waiting:
             for kind, key in waiting.pop(0).inputs.items():
-                if (kind, key) in found:
+                if (kind, key) in by_key:
                     continue
                 if (parent := self.find(kind, record.style, key)) is not None:
-                    found[kind, key] = parent
+                    by_key[kind, key] = parent
                     waiting.append(parent)
-        return list(found.values())
+        return list(by_key.values())
 
     def all(self, kind: str, style: str) -> list[Record]:
         """Every record of a kind that can be read, oldest first."""
-        found = []
+        records = []
         for folder in self._files.glob(self._files.inside("records", kind, f"style={slug(style)}"), "record=*"):
             with suppress(StorageError):
-                found += [record] if (record := self.find(kind, style, folder.name.removeprefix("record="))) else []
-        return sorted(found, key=lambda record: (record.created, record.key))
+                records += [record] if (record := self.find(kind, style, folder.name.removeprefix("record="))) else []
+        return sorted(records, key=lambda record: (record.created, record.key))
 
     def intact(self, kind: str, style: str) -> bool:
         """Whether the latest record of a kind is there and nothing of it is damaged."""

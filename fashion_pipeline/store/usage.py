@@ -24,10 +24,10 @@ class Usage:
 def usage(store: Store) -> list[Usage]:
     """All that takes room, the largest of each style first. A file in two places counts where it is found first."""
     seen: set[tuple[int, int]] = set()
-    found: dict[tuple[str, str], int] = {}
+    sizes: dict[tuple[str, str], int] = {}
     for style, what, folder in _places(store):
-        found[style, what] = found.get((style, what), 0) + _bytes(folder, seen)
-    rows = [Usage(style, what, size) for (style, what), size in found.items() if size]
+        sizes[style, what] = sizes.get((style, what), 0) + _bytes(folder, seen)
+    rows = [Usage(style, what, size) for (style, what), size in sizes.items() if size]
     return sorted(rows, key=lambda each: (each.style, -each.bytes))
 
 

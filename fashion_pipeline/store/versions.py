@@ -172,10 +172,10 @@ class Versions:
         path = self._champion(style)
         if not path.exists():
             return Pointer()
-        found = read_json(path, "")
+        values = read_json(path, "")
         try:
-            line = found.get("line", [found["version"]])  # earlier versions of the program knew the last one only
-            return Pointer(tuple(line), found.get("waiting"), tuple(found.get("rolled_back", ())))
+            line = values.get("line", [values["version"]])  # earlier versions of the program knew the last one only
+            return Pointer(tuple(line), values.get("waiting"), tuple(values.get("rolled_back", ())))
         except KeyError as error:
             versions = ", ".join(folder.name for folder in self.all(style)) or "none"
             raise StorageError(

@@ -79,10 +79,10 @@ class Pages:
     def page(self, request: Request) -> Response:
         """The page of a prompt report or evaluation."""
         kind, style, key = (request.path_params[part] for part in ("kind", "style", "key"))
-        found = self._store.records.find(kind, style, key) if kind in KINDS else None
-        if found is None:
+        record = self._store.records.find(kind, style, key) if kind in KINDS else None
+        if record is None:
             raise StorageError(f"style {style!r} has no {kind} {key}: it was removed, or never made")
-        return _file(found.path(REPORT_PAGE))
+        return _file(record.path(REPORT_PAGE))
 
     def version(self, request: Request) -> Response:
         """Everything behind a version."""

@@ -124,9 +124,9 @@ class Gallery:
         ours, theirs = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for start in range(0, len(photos), _AT_A_TIME):
             rows = slice(start, start + _AT_A_TIME)
-            found = tree.query_ball_point(where[rows], reach[rows])
-            one = np.repeat(np.arange(start, start + len(found)), [len(each) for each in found])
-            other = np.concatenate([np.asarray(each, np.int64) for each in found])
+            neighbours = tree.query_ball_point(where[rows], reach[rows])
+            one = np.repeat(np.arange(start, start + len(neighbours)), [len(each) for each in neighbours])
+            other = np.concatenate([np.asarray(each, np.int64) for each in neighbours])
             close = np.bitwise_count(photos.hashes[one] ^ hashes[other]) <= MAX_HASH_DISTANCE
             ours.append(one[close])
             theirs.append(other[close])

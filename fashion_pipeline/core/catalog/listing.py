@@ -285,8 +285,8 @@ def captions_of(photos: Iterable[str], names: Iterable[str]) -> dict[str, str]:
         if (suffix := path.suffix.lower()) in CAPTIONS:
             stem = str(path.with_suffix(""))
             texts[stem] = name if suffix == CAPTIONS[0] else texts.get(stem, name)
-    found = {photo: texts.get(str(PurePosixPath(photo).with_suffix(""))) for photo in photos}
-    return {photo: text for photo, text in found.items() if text is not None}
+    captions = {photo: texts.get(str(PurePosixPath(photo).with_suffix(""))) for photo in photos}
+    return {photo: text for photo, text in captions.items() if text is not None}
 
 
 def the_manifest(names: Sequence[str], source: str) -> str | None:

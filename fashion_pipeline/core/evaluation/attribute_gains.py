@@ -42,7 +42,7 @@ def attribute_gains(
             values.setdefault((facet, value), []).append(product)
     told = {key: products for key, products in values.items() if len(products) >= LEAST_PRODUCTS}
     facets = [facet for facet, _ in told]
-    found = [
+    rows = [
         AttributeGain(
             facet,
             value,
@@ -51,4 +51,4 @@ def attribute_gains(
         for (facet, value), products in told.items()
         if facets.count(facet) > 1
     ]
-    return sorted(found, key=lambda gain: (facets.index(gain.facet), -gain.judge.mean))
+    return sorted(rows, key=lambda gain: (facets.index(gain.facet), -gain.judge.mean))

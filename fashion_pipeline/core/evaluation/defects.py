@@ -14,7 +14,7 @@ def flat(prints: Fingerprints) -> NDArray[np.bool_]:
 
 def repeated(prints: Fingerprints) -> NDArray[np.bool_]:
     """n fingerprints of samples with different seeds → (n,) whether another one of them is a near-duplicate."""
-    found = np.zeros(len(prints), bool)
+    is_repeated = np.zeros(len(prints), bool)
     for one, other, _ in near_duplicates(prints):
-        found[[one, other]] = True
-    return found
+        is_repeated[[one, other]] = True
+    return is_repeated

@@ -49,8 +49,8 @@ def sample_scores(samples: Sequence[Sample], values: Mapping[str, float], measur
             key = (sample.model_name, sample.prompt_name, sample.purpose, sample.product_group)
             collected.setdefault(key, []).append(values[sample.id])
     return [
-        Score(model, prompt, measure, "product", split, group, float(np.mean(found)))
-        for (model, prompt, split, group), found in collected.items()
+        Score(model, prompt, measure, "product", split, group, float(np.mean(cosines)))
+        for (model, prompt, split, group), cosines in collected.items()
     ]
 
 
@@ -66,8 +66,8 @@ def product_scores(samples: pa.Table, similarities: pa.Table) -> list[Score]:
     joined = judged.join(cosines, ["id", "reference"], ["sample", "reference"], join_type="inner", use_threads=False)
     cells = ["model_name", "prompt_name", "role", "purpose", "product_group"]
     means = joined.group_by(cells, use_threads=False).aggregate([("cosine", "mean"), ("anchored", "mean")])
-    found = means.sort_by([(name, "ascending") for name in cells]).select([*cells, "cosine_mean", "anchored_mean"])
+    ordered = means.sort_by([(name, "ascending") for name in cells]).select([*cells, "cosine_mean", "anchored_mean"])
     return [
         Score(model, prompt, role, "product", split, group, cosine, anchored=anchored)
-        for model, prompt, role, split, group, cosine, anchored in zip(*found.to_pydict().values(), strict=True)
+        for model, prompt, role, split, group, cosine, anchored in zip(*ordered.to_pydict().values(), strict=True)
     ]

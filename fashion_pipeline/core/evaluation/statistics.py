@@ -80,13 +80,13 @@ def share(values: ArrayLike, *, seed: int = 0, level: float = 0.95) -> Interval:
     `bootstrap`. Raises ValueError likewise.
     """
     sample = np.asarray(values, np.float64)
-    found = bootstrap(sample, seed=seed, level=level)
-    if found.n < 2 or not np.isin(sample, (0, 1)).all():
-        return found
+    bootstrapped = bootstrap(sample, seed=seed, level=level)
+    if bootstrapped.n < 2 or not np.isin(sample, (0, 1)).all():
+        return bootstrapped
     from scipy.stats import binomtest
 
-    interval = binomtest(int(sample.sum()), found.n).proportion_ci(level, method="wilson")
-    return Interval(found.mean, float(interval.low), float(interval.high), found.n)
+    interval = binomtest(int(sample.sum()), bootstrapped.n).proportion_ci(level, method="wilson")
+    return Interval(bootstrapped.mean, float(interval.low), float(interval.high), bootstrapped.n)
 
 
 def _bca(sample: Floats, seed: int, resamples: int, level: float) -> tuple[float, float]:

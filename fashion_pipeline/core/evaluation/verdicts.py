@@ -140,8 +140,8 @@ class Evidence:
     @property
     def smallest_effect(self) -> float:
         """The smaller of both gains in standard deviations; infinite where the original's scores do not vary."""
-        found = (self.encoder_standardised, self.judge_standardised)
-        return min((gain.mean for gain in found if gain), default=float("inf"))
+        gains = (self.encoder_standardised, self.judge_standardised)
+        return min((gain.mean for gain in gains if gain), default=float("inf"))
 
     def said(self, key: str, **figures: object) -> str:
         """A sentence with the names of both models, or of both prompts of one model, and the gains."""
@@ -187,14 +187,14 @@ def _evidence(
     compared: tuple[Condition, Condition],
     sight: Mapping[str, Sight],
 ) -> Evidence:
-    found = {each.name: paired_scores(scores, *compared, measure=each.name, split=SPLIT) for each in _SHARES}
+    shares = {each.name: paired_scores(scores, *compared, measure=each.name, split=SPLIT) for each in _SHARES}
     needed = [products_needed(*pair, LEAST_EFFECT, power=POWER) for pair in pairs.values()]
     return Evidence(
         encoder=paired(*pairs[Role.ENCODER]),
         judge=paired(*pairs[Role.JUDGE]),
         encoder_standardised=standardised_gain(*pairs[Role.ENCODER]),
         judge_standardised=standardised_gain(*pairs[Role.JUDGE]),
-        shares={name: Share(share(pair[0]), paired(*pair)) for name, pair in found.items() if len(pair[0])},
+        shares={name: Share(share(pair[0]), paired(*pair)) for name, pair in shares.items() if len(pair[0])},
         variety=_variety(scores, compared),
         unseen=unseen(sight),
         needed=max((each for each in needed if each is not None), default=None),
@@ -203,34 +203,34 @@ def _evidence(
 
 
 def _variety(scores: pa.Table, compared: tuple[Condition, Condition]) -> Variety | None:
-    found = [
+    scores_of_sets = [
         set_score(scores, condition, measure=measures.DIVERSITY.name, split=SPLIT) for condition in (*compared, PHOTOS)
     ]
-    after, before, photos = found
+    after, before, photos = scores_of_sets
     return Variety(after, before, photos) if after and before and photos else None
 
 
 def _too_many(evidence: Evidence, measure: measures.Measure, allowed: float) -> Share | None:
     """The share of a measure, where it is certainly larger than what is allowed and than before."""
-    found = evidence.shares.get(measure.name)
-    return found if found and found.share.above(allowed) and found.gain.above(0) else None
+    share = evidence.shares.get(measure.name)
+    return share if share and share.share.above(allowed) and share.gain.above(0) else None
 
 
 def _flat(evidence: Evidence) -> str | None:
-    found = _too_many(evidence, measures.FLAT, FLAT_SHARE)
-    return _of_share(evidence, "flat", found) if found else None
+    share = _too_many(evidence, measures.FLAT, FLAT_SHARE)
+    return _of_share(evidence, "flat", share) if share else None
 
 
 def _unrecognisable(evidence: Evidence) -> str | None:
-    found = evidence.shares.get(measures.RECOGNISED.name)
-    if found is None or not found.share.below(RECOGNISED) or not found.gain.below(0):
+    share = evidence.shares.get(measures.RECOGNISED.name)
+    if share is None or not share.share.below(RECOGNISED) or not share.gain.below(0):
         return None
-    return _of_share(evidence, "broken", found)
+    return _of_share(evidence, "broken", share)
 
 
 def _repeated(evidence: Evidence) -> str | None:
-    found = _too_many(evidence, measures.REPEATED, REPEATED_SHARE)
-    return _of_share(evidence, "repeated", found) if found else None
+    share = _too_many(evidence, measures.REPEATED, REPEATED_SHARE)
+    return _of_share(evidence, "repeated", share) if share else None
 
 
 def _narrow(evidence: Evidence) -> str | None:
@@ -244,8 +244,8 @@ def _narrow(evidence: Evidence) -> str | None:
 
 
 def _memorised(evidence: Evidence) -> str | None:
-    found = _too_many(evidence, measures.COPIED, MEMORISED_SHARE)
-    return _of_share(evidence, "memorised", found) if found else None
+    share = _too_many(evidence, measures.COPIED, MEMORISED_SHARE)
+    return _of_share(evidence, "memorised", share) if share else None
 
 
 def _of_share(evidence: Evidence, key: str, found: Share) -> str:
@@ -268,8 +268,8 @@ def _worse(evidence: Evidence) -> str | None:
 
 
 def _other_garment(evidence: Evidence) -> str | None:
-    found = evidence.shares.get(measures.GARMENT.name)
-    return evidence.said("other_garment", gain=_signed(found.gain, 2)) if found and found.gain.below(0) else None
+    share = evidence.shares.get(measures.GARMENT.name)
+    return evidence.said("other_garment", gain=_signed(share.gain, 2)) if share and share.gain.below(0) else None
 
 
 def _better(evidence: Evidence) -> str | None:
@@ -297,8 +297,8 @@ def _closer(evidence: Evidence) -> bool:
 
 
 def _shows_something(evidence: Evidence) -> bool:
-    found = evidence.shares.get(measures.RECOGNISED.name)
-    return found is None or found.share.mean >= RECOGNISED
+    share = evidence.shares.get(measures.RECOGNISED.name)
+    return share is None or share.share.mean >= RECOGNISED
 
 
 def _why_not(evidence: Evidence) -> str:

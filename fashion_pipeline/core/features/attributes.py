@@ -217,10 +217,10 @@ def phrased(values: pa.Table, vocabulary: Vocabulary) -> list[Attribute]:
 def by_photo(rows: pa.Table, vocabulary: Vocabulary) -> dict[str, list[Attribute]]:
     """Photo → the likeliest value of each facet, likeliest first, from `attributes` rows as `answer` orders them."""
     best = rows.group_by(["id", "facet"], use_threads=False).aggregate([("value", "first"), ("probability", "first")])
-    found: dict[str, list[Attribute]] = {}
+    attributes: dict[str, list[Attribute]] = {}
     for id_, facet, value, probability in _listed(best, "id", "facet", "value_first", "probability_first"):
-        found.setdefault(id_, []).append(Attribute(facet, value, vocabulary.phrase(facet, value), probability))
-    return {id_: _likeliest(each) for id_, each in found.items()}
+        attributes.setdefault(id_, []).append(Attribute(facet, value, vocabulary.phrase(facet, value), probability))
+    return {id_: _likeliest(each) for id_, each in attributes.items()}
 
 
 def _likeliest(values: Iterable[Attribute]) -> list[Attribute]:

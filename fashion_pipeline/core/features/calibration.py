@@ -96,6 +96,6 @@ def known_answers(given: Sequence[Mapping[str, str]], facet: str, values: Sequen
     Upper and lower case are the same.
     """
     place = {value.casefold(): position for position, value in enumerate(values)}
-    found = [(at, place.get(each.get(facet, "").strip().casefold())) for at, each in enumerate(given)]
-    known = [(at, value) for at, value in found if value is not None]
+    answers = [(at, place.get(each.get(facet, "").strip().casefold())) for at, each in enumerate(given)]
+    known = [(at, value) for at, value in answers if value is not None]
     return [at for at, _ in known], [value for _, value in known]

@@ -18,12 +18,12 @@ def clusters(embeddings: NDArray[np.float32]) -> list[list[int]]:
     """
     from scipy.cluster.vq import kmeans2
 
-    found: list[list[int]] = []
+    members_of: list[list[int]] = []
     for count in COUNTS:
         if len(embeddings) < count * LEAST_PHOTOS:
             continue
         _, labels = kmeans2(embeddings.astype(np.float64), count, minit="++", rng=np.random.default_rng(0))
         groups = [np.flatnonzero(labels == label).tolist() for label in range(count)]
         if min(map(len, groups)) >= LEAST_PHOTOS:
-            found += sorted(groups, key=len, reverse=True)
-    return found
+            members_of += sorted(groups, key=len, reverse=True)
+    return members_of

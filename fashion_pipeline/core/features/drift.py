@@ -60,7 +60,7 @@ def drift(
         np.put_along_axis(weights, a, 1.0 / n, axis=-1)
         return np.asarray(((weights @ kernel) * weights).sum(axis=-1))
 
-    found = permutation_test(
+    test = permutation_test(
         (np.arange(n), np.arange(n, n + m)),
         discrepancy,
         n_resamples=PERMUTATIONS,
@@ -69,7 +69,7 @@ def drift(
         batch=200,
         rng=random,
     )
-    return Drift(float(found.pvalue), float(found.statistic), n, m)
+    return Drift(float(test.pvalue), float(test.statistic), n, m)
 
 
 def _by_product(rows: NDArray[np.float32], groups: Sequence[str]) -> NDArray[np.float64]:

@@ -38,7 +38,7 @@ def phrase_effects(scores: Scores, phrases: Mapping[str, Sequence[str]]) -> list
     A hint, not a proof: candidates that share a phrase differ in others as well, and those that did badly were drawn
     for fewer photos.
     """
-    found = []
+    effects = []
     for phrase in sorted({phrase for candidate in scores for phrase in phrases.get(candidate, ())}):
         having = [candidate for candidate in scores if phrase in phrases.get(candidate, ())]
         differences = []
@@ -48,8 +48,8 @@ def phrase_effects(scores: Scores, phrases: Mapping[str, Sequence[str]]) -> list
             if lacking:
                 differences.append(float(np.mean(there) - np.mean(lacking)))
         if differences:
-            found.append(Effect(phrase, bootstrap(sorted(differences)), len(having)))
-    return sorted(found, key=lambda effect: -effect.gain.mean)
+            effects.append(Effect(phrase, bootstrap(sorted(differences)), len(having)))
+    return sorted(effects, key=lambda effect: -effect.gain.mean)
 
 
 def progress(drawn: Sequence[tuple[str, str, float]], plain: str, every: int = 8) -> list[Progress]:

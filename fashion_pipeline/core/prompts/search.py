@@ -52,10 +52,10 @@ class Standing:
 
 def by_candidate(drawn: Iterable[tuple[str, str, float]]) -> dict[str, dict[str, list[float]]]:
     """(candidate, photo, cosine) of each image → candidate → photo → the cosines of its images."""
-    found: dict[str, dict[str, list[float]]] = {}
+    cosines: dict[str, dict[str, list[float]]] = {}
     for candidate, photo, cosine in drawn:
-        found.setdefault(candidate, {}).setdefault(photo, []).append(cosine)
-    return found
+        cosines.setdefault(candidate, {}).setdefault(photo, []).append(cosine)
+    return cosines
 
 
 def seed_for(product_group: str, repeat: int) -> int:

@@ -196,11 +196,11 @@ def log_odds(style: StyleView) -> list[tuple[Attribute, float]]:
         return []
     elsewhere, own = _elsewhere(style), {value.key: value.probability for value in style.values}
     every = {value.key: value for values in (*style.others.values(), style.values) for value in values}
-    found = [
+    odds = [
         (replace(value, probability=own.get(key, 0.0)), _logit(own.get(key, 0.0)) - _logit(elsewhere.get(key, 0.0)))
         for key, value in every.items()
     ]
-    return sorted(found, key=lambda each: (-each[1], each[0].phrase))
+    return sorted(odds, key=lambda each: (-each[1], each[0].phrase))
 
 
 def _elsewhere(style: StyleView) -> dict[tuple[str, str], float]:

@@ -61,7 +61,7 @@ def summary(
 
     `best` is the best prompt, `guidance` the scale that the profile draws with, `more` further fields of the report.
     """
-    found = list(cells(scores))
+    measured = list(cells(scores))
     headline = (*Condition("original", "best"), Role.ENCODER.value, Split.TEST.value)
     return EvaluationReport(
         style=style,
@@ -70,10 +70,10 @@ def summary(
         negative_prompt=best.negative_prompt,
         guidance_scale=guidance if best.guidance is None else best.guidance,
         strategy=best.strategy,
-        similarity_score=next((interval.mean for key, interval in found if key == headline), None),
+        similarity_score=next((interval.mean for key, interval in measured if key == headline), None),
         scores=[
             Cell(model=model, prompt=prompt, measure=measure, split=split, **asdict(interval))
-            for (model, prompt, measure, split), interval in found
+            for (model, prompt, measure, split), interval in measured
         ],
         gains=[
             Gain(**after._asdict(), against=before, measure=measure, split=split, **asdict(interval))
@@ -88,9 +88,9 @@ def summary(
 
 def measures_of(scores: pa.Table) -> list[str]:
     """The measures of a table `scores`, in the order of `MEASURES`; best-of measures have a table of their own."""
-    found = dict.fromkeys(scores["measure"].to_pylist())
-    known = [name for name in MEASURES if name in found]
-    return [*known, *(name for name in found if name not in MEASURES and name not in map(best_of, COUNTS))]
+    names = dict.fromkeys(scores["measure"].to_pylist())
+    known = [name for name in MEASURES if name in names]
+    return [*known, *(name for name in names if name not in MEASURES and name not in map(best_of, COUNTS))]
 
 
 def cells(scores: pa.Table, column: str = "value") -> Iterator[tuple[tuple[str, str, str, str], Interval]]:

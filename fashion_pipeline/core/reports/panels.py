@@ -65,14 +65,14 @@ def condition_panels(scores: pa.Table | None, wanted: Sequence[Measure]) -> list
     """A panel for each measure and split, with a line for each model and prompt."""
     if scores is None:
         return []
-    found = dict(cells(scores))
+    measured = dict(cells(scores))
     anchored = {key: interval.mean for key, interval in cells(scores, "anchored")}
     panels = []
     for split in SPLITS:
         for measure in wanted:
             own = {
                 key: cell
-                for key, cell in found.items()
+                for key, cell in measured.items()
                 if key[2:] == (measure.name, split) and Condition(*key[:2]) not in OTHERS
             }
             axis = (0.0, 1.0) if measure.kind == "share" else axis_of(own.values())
@@ -85,11 +85,11 @@ def gain_panels(scores: pa.Table | None) -> list[Panel]:
     """A panel for encoder and judge on each split, with a line for each comparison."""
     if scores is None:
         return []
-    found = list(gains(scores))
+    measured = list(gains(scores))
     panels = []
     for split in SPLITS:
         for measure in SIMILARITIES:
-            own = [gain for gain in found if gain[2:4] == (measure.name, split)]
+            own = [gain for gain in measured if gain[2:4] == (measure.name, split)]
             axis = axis_of([gain[4] for gain in own], include=0.0)
             marks = [Mark(after, before, gain, axis) for after, before, *_, gain in own]
             panels.append(Panel(measure.name, split, marks))
@@ -100,13 +100,13 @@ def set_table(scores: pa.Table | None) -> dict[str, object] | None:
     """Measures of sets with the plain prompt: a column for each model and for the photos, a row for each measure."""
     if scores is None:
         return None
-    found = {key[:3]: cell for key, cell in cells(scores) if key[3] == SPLIT}
+    measured = {key[:3]: cell for key, cell in cells(scores) if key[3] == SPLIT}
     columns = [
         condition
         for condition in (BEFORE, AFTER, CHAMPION, PHOTOS)
-        if any((*condition, measure.name) in found for measure in SETS)
+        if any((*condition, measure.name) in measured for measure in SETS)
     ]
-    cells_of = {measure: [found.get((*condition, measure.name)) for condition in columns] for measure in SETS}
+    cells_of = {measure: [measured.get((*condition, measure.name)) for condition in columns] for measure in SETS}
     rows = [
         {"measure": measure.name, "better": measure.better, "share": measure.kind == "share", "cells": row}
         for measure, row in cells_of.items()
@@ -118,20 +118,20 @@ def set_table(scores: pa.Table | None) -> dict[str, object] | None:
 def cost_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     """Best-of-n as `core.evaluation.best_of.equal_cost` has it, with intervals that can be drawn."""
     names = ("original", "specialised", "gain", "one_against")
-    found = [{name: Interval(**row[name]) for name in names} | {"images": row["images"]} for row in rows]
-    axis = axis_of([row["gain"] for row in found], include=0.0)
-    return [row | {"mark": Mark(AFTER, BEFORE, row["gain"], axis)} for row in found]
+    intervals = [{name: Interval(**row[name]) for name in names} | {"images": row["images"]} for row in rows]
+    axis = axis_of([row["gain"] for row in intervals], include=0.0)
+    return [row | {"mark": Mark(AFTER, BEFORE, row["gain"], axis)} for row in intervals]
 
 
 def attribute_panels(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
     """A small table for each facet: what products with each value gained, by encoder and judge."""
-    found: dict[str, list[tuple[str, Mark, Interval]]] = {}
+    by_facet: dict[str, list[tuple[str, Mark, Interval]]] = {}
     judged = [Interval(**row["judge"]) for row in rows]
     axis = axis_of(judged, include=0.0)
     for row, judge in zip(rows, judged, strict=True):
         line = (row["value"], Mark(AFTER, BEFORE, judge, axis), Interval(**row["encoder"]))
-        found.setdefault(row["facet"], []).append(line)
-    return [{"facet": facet, "lines": lines} for facet, lines in found.items()]
+        by_facet.setdefault(row["facet"], []).append(line)
+    return [{"facet": facet, "lines": lines} for facet, lines in by_facet.items()]
 
 
 def axis_of(intervals: Iterable[Interval], include: float | None = None) -> tuple[float, float]:
@@ -163,7 +163,7 @@ def prompt_entries(
 
 def word_panels(phrases: pa.Table | None, formats: pa.Table | None) -> list[dict[str, object]]:
     """Two small tables: what each phrase is worth, the ends of the list only; and how the formats compare."""
-    found: list[dict[str, object]] = []
+    panels: list[dict[str, object]] = []
     for name, table, label, value in (
         ("phrases", phrases, "phrase", "gain"),
         ("formats", formats, "format", "mean"),
@@ -177,8 +177,8 @@ def word_panels(phrases: pa.Table | None, formats: pa.Table | None) -> list[dict
             for row, cell in zip(rows, cells, strict=True)
         ]
         if marks:
-            found.append({"name": name, "marks": marks, "signed": value == "gain"})
-    return found
+            panels.append({"name": name, "marks": marks, "signed": value == "gain"})
+    return panels
 
 
 def spent(table: pa.Table | None) -> dict[str, object] | None:

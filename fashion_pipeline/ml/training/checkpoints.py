@@ -69,9 +69,9 @@ def packed(tree: Any, name: str) -> tuple[dict[str, torch.Tensor], Any]:
     if not isinstance(tree, dict | list | tuple):
         return {}, tree
     named = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    found = [(key, *packed(value, f"{name}.{key}")) for key, value in named]
-    tensors = {path: tensor for _, inside, _ in found for path, tensor in inside.items()}
-    rest = [[key, value] for key, _, value in found] if isinstance(tree, dict) else [value for _, _, value in found]
+    parts = [(key, *packed(value, f"{name}.{key}")) for key, value in named]
+    tensors = {path: tensor for _, inside, _ in parts for path, tensor in inside.items()}
+    rest = [[key, value] for key, _, value in parts] if isinstance(tree, dict) else [value for _, _, value in parts]
     return tensors, {"dict" if isinstance(tree, dict) else "list": rest}
 
 

@@ -76,7 +76,7 @@ def memory_suffices(recipe: Recipe, device: Device) -> Iterator[None]:
 def remedies(recipe: Recipe) -> str:
     """The knobs that save memory and are not turned yet, those that cost least first."""
     whole = recipe.batch_size * recipe.gradient_accumulation
-    found = {
+    changes = {
         "set precision to auto": recipe.precision == "fp32",
         f"set batch_size to 1 and gradient_accumulation to {whole}, which is the same step": recipe.batch_size > 1,
         "set gradient_checkpointing to true": not recipe.gradient_checkpointing,
@@ -85,7 +85,7 @@ def remedies(recipe: Recipe) -> str:
         "set text_learning_rate to 0": bool(recipe.text_learning_rate),
         "lower resolution": True,
     }
-    return ", or ".join(what for what, helps in found.items() if helps)
+    return ", or ".join(what for what, helps in changes.items() if helps)
 
 
 def _there(path: Path) -> Path:

@@ -67,18 +67,18 @@ def finetune(
     identity = identity_of(folder, job, device)
     if (finished := finished_training(job.output, identity)) is not None:
         return finished
-    found, notes = newest_checkpoint(job.output / "checkpoints")
-    if found is not None:
-        require_same(job.output, found.state["identity"], identity)
+    checkpoint, notes = newest_checkpoint(job.output / "checkpoints")
+    if checkpoint is not None:
+        require_same(job.output, checkpoint.state["identity"], identity)
     require_space(folder, job.recipe, job.output)
     with memory_suffices(job.recipe, device):
         run = start(folder, job, identity, device, load_image, tell)
         run.notes[:0] = notes
-        if found is not None:
-            restore(run, found)
+        if checkpoint is not None:
+            restore(run, checkpoint)
         began = run.step
         _loop(run, report, stop)
-        return _finish(run, began, resumed=found is not None)
+        return _finish(run, began, resumed=checkpoint is not None)
 
 
 def _loop(run: Run, report: Report, stop: Callable[[], bool]) -> None:

@@ -89,11 +89,11 @@ def unet_layers(recipe: Recipe) -> tuple[str, ...]:
 
 def learnt(parts: Parts, recipe: Recipe) -> dict[str, torch.Tensor]:
     """What was learnt, on the CPU: name with its part in front → tensor. A LoRA's names are those of diffusers."""
-    found: dict[str, torch.Tensor] = {}
+    weights: dict[str, torch.Tensor] = {}
     for part, model in parts.named().items():
         tensors = model.state_dict() if recipe.method == "full" else get_peft_model_state_dict(model)
-        found |= {f"{part}.{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return found
+        weights |= {f"{part}.{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return weights
 
 
 def restore(parts: Parts, recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -> None:

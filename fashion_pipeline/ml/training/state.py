@@ -143,11 +143,11 @@ def _prepared(
 def _warnings(job: TrainingJob, encoder: Encoder) -> list[str]:
     """What about the data a person should know, though training goes on."""
     small, captions = len(encoder.small), {pair.caption for pair in job.pairs}
-    found = {
+    warnings = {
         f"{small} photos are smaller than {encoder.side} pixels and were enlarged": small > 0,
         "all captions are alike: the model learns this one prompt, and nothing to steer it by": len(captions) == 1,
     }
-    return [text for text, so in found.items() if so]
+    return [text for text, so in warnings.items() if so]
 
 
 def _place(parts: Parts, recipe: Recipe, device: Device, data: TrainingData) -> None:

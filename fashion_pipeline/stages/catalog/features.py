@@ -144,15 +144,15 @@ def _calibrations(
 ) -> dict[str, Calibration]:
     """A temperature for each facet that enough search photos brought an answer to."""
     usable = [at for at, photo in enumerate(photos) if photo.split == Split.SEARCH]
-    found: dict[str, Calibration] = {}
+    calibrations: dict[str, Calibration] = {}
     for facet, places in by_facet(questions).items():
         values = [questions[place].value for place in places]
         known, truths = known_answers([photos[at].attributes for at in usable], facet, values)
         rows = [usable[at] for at in known]
         logits = facet_logits(images[rows], texts[places], scale)
         if made := calibrate(logits, truths, [photos[at].product_group for at in rows]):
-            found[facet] = made
-    return found
+            calibrations[facet] = made
+    return calibrations
 
 
 def control_photos(photos: Sequence[Photo]) -> list[Photo]:

@@ -9,11 +9,11 @@ from fashion_pipeline.store.store import Store
 
 def known_sources(store: Store) -> list[SourceSpec]:
     """The source of every registered style, and the folder `raw` of the data root once it exists; each once."""
-    found = {store.sources.source(style).to_json(): store.sources.source(style) for style in store.sources.styles()}
+    sources = {store.sources.source(style).to_json(): store.sources.source(style) for style in store.sources.styles()}
     dropped = SourceSpec(str(store.raw_folder))
     if store.raw_folder.is_dir():
-        found.setdefault(dropped.to_json(), dropped)
-    return list(found.values())
+        sources.setdefault(dropped.to_json(), dropped)
+    return list(sources.values())
 
 
 def take_in(store: Store, spec: SourceSpec, listing: Listing, *, move: bool = False) -> list[str]:

@@ -62,10 +62,10 @@ class OnRay:
     def embed(self, role: str, pieces: Sequence[Sequence[Picture]]) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """See `workers.Workers`."""
         asked = [(number, str(role), piece) for number, piece in enumerate(pieces)]
-        for number, found in self.stream(lambda worker, piece: worker.embed.remote(*piece), asked):
-            if isinstance(found, str):
-                raise PhotoError(found)
-            yield number, found
+        for number, rows in self.stream(lambda worker, piece: worker.embed.remote(*piece), asked):
+            if isinstance(rows, str):
+                raise PhotoError(rows)
+            yield number, rows
 
     def image_generator(self, pipeline: Pipeline) -> "RayImageGenerator":
         """See `workers.Workers`."""
@@ -154,8 +154,10 @@ class RayImageGenerator:
     @cached_property
     def _identity(self) -> GeneratorIdentity:
         """As the first worker says; all are of one kind, or the images of others are drawn again when asked for."""
-        (found,) = self.cluster.stream(lambda worker, pipeline: worker.identity.remote(pipeline), [self.pipeline])
-        identity: GeneratorIdentity = found
+        (told_identity,) = self.cluster.stream(
+            lambda worker, pipeline: worker.identity.remote(pipeline), [self.pipeline]
+        )
+        identity: GeneratorIdentity = told_identity
         return identity
 
 

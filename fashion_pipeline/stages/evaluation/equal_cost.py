@@ -35,12 +35,12 @@ def best_of_scores(
     judged = similarities.filter(pc.field("role") == Role.JUDGE.value)
     cosines = dict(zip(judged["sample"].to_pylist(), judged["cosine"].to_pylist(), strict=True))
     wanted = {sample.product_group for sample in samples if sample.purpose == Purpose.SEEDS}
-    found: dict[tuple[str, str], list[str]] = {}
+    samples_of: dict[tuple[str, str], list[str]] = {}
     for sample in samples:
         first = sample.purpose == Split.DEV and sample.prompt_name == "plain" and sample.product_group in wanted
         if first or sample.purpose == Purpose.SEEDS:
-            found.setdefault((sample.model_name, sample.product_group), []).append(sample.id)
-    complete = {key: ids for key, ids in found.items() if len(ids) == COUNTS[-1]}
+            samples_of.setdefault((sample.model_name, sample.product_group), []).append(sample.id)
+    complete = {key: ids for key, ids in samples_of.items() if len(ids) == COUNTS[-1]}
     if not complete or not search:
         return []
     photos = store.features.index(style, Role.ENCODER, encoders[Role.ENCODER]).known([photo.id for photo in search])

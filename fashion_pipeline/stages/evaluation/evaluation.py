@@ -128,27 +128,28 @@ def evaluate(
         Recipe.among(training.made_of),
         folder=model.path(PIPELINE),
     )
-    found = compare(store, models, challenger, products, report, publish_when)
+    comparison = compare(store, models, challenger, products, report, publish_when)
+    content, tables = comparison.report, comparison.tables
     inputs = {"model": model, "training": training, "catalog": catalog}
     inputs |= {"search": searched} if searched else {}
     record = store.records.add(
         "evaluation",
         style,
         inputs=inputs,
-        made_of={"products": products, "report": found.report.as_json(), **found.measured.made_of()},
-        tables=found.tables,
+        made_of={"products": products, "report": comparison.report.as_json(), **comparison.measured.made_of()},
+        tables=comparison.tables,
         files={
-            REPORT: found.report.as_json(),
+            REPORT: content.as_json(),
             REPORT_PAGE: lambda path: evaluation_page(
-                store, models, path, inputs, found.tables, found.report, found.verdict, found.decision, run
+                store, models, path, inputs, tables, content, comparison.verdict, comparison.decision, run
             ),
         },
         run=run,
     )
     store.sources.mark(style, "evaluation", settings)
-    scores = found.tables["scores"]
-    told = (found.drawn, found.products, found.missing, found.measured)
-    return Evaluated(record, found.report, found.decision, scores, *told)
+    scores = comparison.tables["scores"]
+    told = (comparison.drawn, comparison.products, comparison.missing, comparison.measured)
+    return Evaluated(record, comparison.report, comparison.decision, scores, *told)
 
 
 def compare(
@@ -285,11 +286,11 @@ def _missing(contestants: Sequence[_Contestant], scores: pa.Table) -> list[str]:
 def _shown(store: Store, models: Models, challenger: Challenger) -> dict[str, dict[str, str]]:
     """Product → facet → value: what came with its photos, and else what the encoder finds likeliest."""
     attributes = photo_attributes(store, models, challenger.features)
-    found: dict[str, dict[str, str]] = {}
+    values_of: dict[str, dict[str, str]] = {}
     for photo in store.photos(challenger.catalog):
         values = {each.facet: each.value for each in attributes.get(photo.id, ())}
-        found.setdefault(photo.product_group, {}).update(values | dict(photo.attributes))
-    return found
+        values_of.setdefault(photo.product_group, {}).update(values | dict(photo.attributes))
+    return values_of
 
 
 def _prompts(store: Store, models: Models, style: str, searched: Record | None) -> list[tuple[str, Candidate]]:

@@ -47,17 +47,17 @@ def evaluate_weights(
         key = file_hash(weights)[:16]
         trained = (seen, len(seen), models.profile.training)
         challenger = Challenger(key, catalog, features, searched, *trained, lora=weights)
-        found = compare(store, models, challenger, products, report)
-        content = found.report.model_copy(update={"weights": weights.name, "decision": None})
+        comparison = compare(store, models, challenger, products, report)
+        content = comparison.report.model_copy(update={"weights": weights.name, "decision": None})
         inputs = {"catalog": catalog, "features": features} | ({"search": searched} if searched else {})
 
         def fill(folder: Path) -> None:
             folder.mkdir()
-            for name, table in found.tables.items():
+            for name, table in comparison.tables.items():
                 write_parquet(name, table, folder / f"{name}.parquet")
             write_content(content.as_json(), folder / REPORT)
             page = folder / REPORT_PAGE
-            evaluation_page(store, models, page, inputs, found.tables, content, found.verdict, None, "")
+            evaluation_page(store, models, page, inputs, comparison.tables, content, comparison.verdict, None, "")
 
         place = store.files.inside("weights", slug(style), key, content_key(content))
         done = store.files.here(place / REPORT).exists()

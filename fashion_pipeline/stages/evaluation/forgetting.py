@@ -47,7 +47,7 @@ def forgetting_scores(store: Store, style: str, samples: Sequence[Sample], encod
     drawn = [sample for sample in samples if sample.purpose == Purpose.OTHERS]
     made = {role: store.sample_features.index(style, role, encoders[role]) for role in Role}
     left = {sample.reference for sample in drawn}
-    found: list[Score] = []
+    scores: list[Score] = []
     for other, listed in _others(store, style) if left else ():
         ids = left & {photo.id for photo in listed}
         left -= ids
@@ -55,10 +55,10 @@ def forgetting_scores(store: Store, style: str, samples: Sequence[Sample], encod
             photos = store.features.index(other, role, encoders[role])
             known = [sample for sample in drawn if sample.reference in ids and sample.reference in photos]
             rows = made[role].rows([sample.id for sample in known]), photos.rows([sample.reference for sample in known])
-            found += [
+            scores += [
                 Score(sample.model_name, OTHERS, role.value, "product", Split.DEV.value, sample.product_group, value)
                 for sample, value in zip(known, np.asarray(paired_cosines(*rows), float).tolist(), strict=True)
             ]
         if not left:
             break
-    return sorted(found, key=lambda score: (score.measure, score.product_group))
+    return sorted(scores, key=lambda score: (score.measure, score.product_group))

@@ -47,8 +47,8 @@ class ColourPictures:
 
     def embed_images(self, images: Iterable[Image.Image]) -> NDArray[np.float32]:
         """n RGB images of any sizes → (n, 768)."""
-        found = [as_colours(colours(image)) for image in images]
-        return np.array(found, np.float32).reshape(len(found), -1)
+        rows = [as_colours(colours(image)) for image in images]
+        return np.array(rows, np.float32).reshape(len(rows), -1)
 
 
 def as_colours(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:

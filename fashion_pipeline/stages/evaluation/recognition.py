@@ -90,10 +90,10 @@ def _garments(
     if not questions:
         return {}
     texts = embed_questions(encoder, questions)
-    found: dict[str, str] = {}
+    garments: dict[str, str] = {}
     for index, ids in images:
         if ids:
             answers = answer(ids, index.rows(ids), questions, texts, encoder.logit_scale)
             for id_, value in zip(answers["id"].to_pylist(), answers["value"].to_pylist(), strict=True):
-                found.setdefault(id_, value)
-    return found
+                garments.setdefault(id_, value)
+    return garments

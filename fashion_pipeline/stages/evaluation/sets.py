@@ -34,7 +34,7 @@ def set_scores(samples: Sequence[Sample], prints: Prints, photos: FeatureIndex, 
 
     Sets of fewer than `distributions.LEAST_PRODUCTS` products are not measured.
     """
-    found: list[Score] = []
+    scores: list[Score] = []
     for split in HELD_OUT:
         cells: dict[Condition, dict[str, Sample]] = {}
         for sample in samples:
@@ -42,13 +42,13 @@ def set_scores(samples: Sequence[Sample], prints: Prints, photos: FeatureIndex, 
                 cells.setdefault(Condition(sample.model_name, sample.prompt_name), {})[sample.product_group] = sample
         cells = {cell: of for cell, of in cells.items() if len(of) >= distributions.LEAST_PRODUCTS}
         for cell, of in cells.items():
-            found += _cell(cell, split, list(of.values()), prints, photos, drawn)
+            scores += _cell(cell, split, list(of.values()), prints, photos, drawn)
         if cells:
             shown = next(iter(cells.values()))
             real = photos.rows([sample.reference for sample in shown.values()])
-            found += _products(PHOTOS, CONSISTENCY, split, list(shown), distributions.consistency(real))
-            found.append(_set(PHOTOS, DIVERSITY, split, distributions.diversity(real)))
-    return found
+            scores += _products(PHOTOS, CONSISTENCY, split, list(shown), distributions.consistency(real))
+            scores.append(_set(PHOTOS, DIVERSITY, split, distributions.diversity(real)))
+    return scores
 
 
 def _cell(

@@ -29,8 +29,8 @@ def track(store: Store, evaluation: Record, address: str) -> str | None:
     try:
         client = MlflowClient(tracking_uri=address)
         name = f"fashion-pipeline/{evaluation.style}"
-        found = client.get_experiment_by_name(name)
-        experiment = found.experiment_id if found else client.create_experiment(name)
+        experiment_there = client.get_experiment_by_name(name)
+        experiment = experiment_there.experiment_id if experiment_there else client.create_experiment(name)
         if client.search_runs([experiment], f"tags.`{RECORD}` = '{evaluation.key}'", max_results=1):
             return None
         training, report = store.records.input(evaluation, "training"), evaluation.report()
@@ -52,10 +52,10 @@ def _metrics(metric: type[Any], training: Record, report: EvaluationReport) -> l
     """The training log by step, and the means on dev."""
     now = int(datetime.fromisoformat(training.created).timestamp() * 1000)
     log = training.table("training_log").to_pylist()
-    found = [
+    metrics = [
         metric(name, float(row[name]), now, row["step"]) for row in log for name in SERIES if row[name] is not None
     ]
     for score in report.scores:
         if score.split == Split.DEV:
-            found.append(metric(f"{score.measure}/{score.model} {score.prompt}", score.mean, now, 0))
-    return found
+            metrics.append(metric(f"{score.measure}/{score.model} {score.prompt}", score.mean, now, 0))
+    return metrics

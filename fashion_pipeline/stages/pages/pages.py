@@ -115,8 +115,8 @@ def _shown(store: Store, record: Record, stale_photos: int, address: Callable[[R
 
 def _evaluation_of(store: Store, style: str, version: str | None) -> Record | None:
     """The newest evaluation of a version that is still there."""
-    found = [each for each in store.records.all("evaluation", style) if each.report().model == version]
-    return found[-1] if version and found else None
+    evaluations = [each for each in store.records.all("evaluation", style) if each.report().model == version]
+    return evaluations[-1] if version and evaluations else None
 
 
 def decision_in_words(evaluation: Record, report: EvaluationReport, verdict: Verdict) -> Decision | None:

@@ -123,7 +123,7 @@ def evaluation_page(
     Weights that were trained elsewhere have no training behind them, and no decision: they are never published.
     """
     training, searched = inputs.get("training"), inputs.get("search")
-    found = (_search_data(store, searched) if searched else {}) | {
+    searched_data = (_search_data(store, searched) if searched else {}) | {
         "note": _unless(verdict.reason, unseen(content.garments_seen))
     }
     samples = Sample.read(tables["evaluation_samples"])
@@ -141,7 +141,7 @@ def evaluation_page(
         copies=copy_pairs(store, inputs["catalog"], samples, tables["nearest"]),
         lineage=_lineage(models, inputs, run),
         **(_training_data(training) if training else {}),
-        **found,
+        **searched_data,
     )
     _write(path, data)
 
@@ -185,19 +185,21 @@ def copy_pairs(store: Store, catalog: Record, samples: Sequence[Sample], nearest
     """
     judged = {s.id for s in samples if (s.model_name, s.prompt_name, s.purpose) == (*AFTER, SPLIT)}
     photos = {photo.id: photo.path for photo in store.photos(catalog)}
-    found: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
+    distances: dict[tuple[str, str], dict[str, tuple[float, float]]] = {}
     for row in nearest.to_pylist():
         if row["sample"] in judged and row["photo"] in photos:
-            found.setdefault((row["sample"], row["photo"]), {})[row["by"]] = (row["distance"], row["limit"])
+            distances.setdefault((row["sample"], row["photo"]), {})[row["by"]] = (row["distance"], row["limit"])
 
     def closeness(pair: tuple[str, str]) -> float:
-        return min(distance / max(limit, 1e-9) for distance, limit in found[pair].values())
+        return min(distance / max(limit, 1e-9) for distance, limit in distances[pair].values())
 
     closest: dict[str, tuple[str, str]] = {}
-    for pair in sorted(found, key=lambda pair: (closeness(pair), pair)):
+    for pair in sorted(distances, key=lambda pair: (closeness(pair), pair)):
         closest.setdefault(pair[0], pair)
     return [
-        CopyPair(Image.open(store.samples.path(sample)), open_or_none(photos[photo]), closeness(pair) < 1, found[pair])
+        CopyPair(
+            Image.open(store.samples.path(sample)), open_or_none(photos[photo]), closeness(pair) < 1, distances[pair]
+        )
         for pair in list(closest.values())[:SHOWN_PAIRS]
         for sample, photo in [pair]
     ]
@@ -281,12 +283,12 @@ def _search_data(store: Store, searched: Record) -> dict[str, Any]:
 
 def _thumbnails(store: Store, searched: Record, candidates: Sequence[str]) -> dict[str, list[Image.Image]]:
     """Candidate → its images of the first photos that were drawn for all."""
-    found: dict[str, list[Image.Image]] = {candidate: [] for candidate in candidates}
+    thumbnails: dict[str, list[Image.Image]] = {candidate: [] for candidate in candidates}
     for sample in Sample.read(searched.table("samples")):
-        shown = found.get(sample.candidate)
+        shown = thumbnails.get(sample.candidate)
         if shown is not None and sample.purpose == Split.SEARCH and len(shown) < THUMBNAILS:
             shown.append(Image.open(store.samples.path(sample.id)))
-    return found
+    return thumbnails
 
 
 def _lineage(models: Models, inputs: Mapping[str, Record], run: str) -> Lineage:

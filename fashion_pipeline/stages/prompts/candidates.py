@@ -123,10 +123,10 @@ def search_photos(store: Store, catalog: Record) -> list[Photo]:
 
 def _earlier(store: Store, style: str, rounds: int) -> Record | None:
     """The newest search of a round below `rounds`."""
-    found = store.records.newest("search", style) if rounds > 1 else None
-    while found is not None and round_of(store, found) >= rounds:
-        found = earlier_search(store, store.records.input(found, "candidates"))
-    return found
+    earlier = store.records.newest("search", style) if rounds > 1 else None
+    while earlier is not None and round_of(store, earlier) >= rounds:
+        earlier = earlier_search(store, store.records.input(earlier, "candidates"))
+    return earlier
 
 
 def _view(

@@ -193,8 +193,8 @@ class _Round:
         new = [sample for sample in samples if sample.id not in self._cosines]
         ids = [sample.id for sample in new]
         drawn = self._embedder.embed(ids, self._store.samples.location).rows(ids)
-        found = paired_cosines(drawn, self._real.rows([sample.reference for sample in new]))
-        self._cosines |= zip(ids, found.tolist(), strict=True)
+        values = paired_cosines(drawn, self._real.rows([sample.reference for sample in new]))
+        self._cosines |= zip(ids, values.tolist(), strict=True)
         return [self._cosines[sample.id] for sample in samples]
 
 
@@ -279,12 +279,12 @@ def _left_behind(
     pooled: Mapping[str, dict[str, list[float]]], earlier: Record | None, competing: Sequence[str]
 ) -> list[dict[str, object]]:
     """Rows of the candidates that only earlier rounds drew, best first."""
-    found = [
+    rows = [
         _row(Standing(row["candidate"], pooled[row["candidate"]], LEFT_BEHIND), candidate_of(row))
         for row in (earlier.table("leaderboard").to_pylist() if earlier else ())
         if row["candidate"] not in competing and row["candidate"] in pooled
     ]
-    return sorted(found, key=lambda row: -float(str(row["mean"])))
+    return sorted(rows, key=lambda row: -float(str(row["mean"])))
 
 
 def _lessons(standings: Sequence[Standing], candidates: Mapping[str, Candidate]) -> list[dict[str, object]]:

@@ -122,5 +122,5 @@ def style_anchors(store: Store, catalog: Record, role: str, model: str) -> Ancho
             centres.append(centre)
             photos.append(other.summary.photos)
     elsewhere = np.average(np.array(centres), axis=0, weights=photos) if centres else None
-    found = anchors(embeddings.rows([photo.id for photo in own]), [photo.product_group for photo in own], elsewhere)
-    return Anchored(found, on, left_out)
+    anchored = anchors(embeddings.rows([photo.id for photo in own]), [photo.product_group for photo in own], elsewhere)
+    return Anchored(anchored, on, left_out)

@@ -115,16 +115,16 @@ def _photos_meant(catalogs: Sequence[Record], text: str) -> dict[str, tuple[Reco
 
 def uses(store: Store, style: str, ids: set[str]) -> list[Use]:
     """All records and versions of a style that photos went into, in the order of the chain, versions last."""
-    found = []
+    affected = []
     for kind in KINDS:
         for record in store.records.all(kind, style):
             if use := _use(style, kind, record.key, record.created, _ancestry(store, record), ids):
-                found.append(use)
+                affected.append(use)
     for folder in store.versions.all(style):
         trail = trail_of(store, style, folder.name)
         if use := _use(style, "version", folder.name, store.versions.created(folder), trail, ids):
-            found.append(replace(use, state=store.versions.pointer(style).state(folder.name)))
-    return found
+            affected.append(replace(use, state=store.versions.pointer(style).state(folder.name)))
+    return affected
 
 
 def stale(store: Store) -> list[Use]:

@@ -116,22 +116,22 @@ def _products(made: Mapping[str, Made]) -> list[list[Sample]]:
     """The samples of each product that was judged, dev before test."""
     if "evaluation" not in made:
         return []
-    found: dict[tuple[str, str], list[Sample]] = {}
+    samples_of: dict[tuple[str, str], list[Sample]] = {}
     for sample in Sample.read(made["evaluation"].table("evaluation_samples")):
         if sample.purpose in (Split.DEV, Split.TEST):
-            found.setdefault((sample.split, sample.product_group), []).append(sample)
-    return [found[key] for key in sorted(found)]
+            samples_of.setdefault((sample.split, sample.product_group), []).append(sample)
+    return [samples_of[key] for key in sorted(samples_of)]
 
 
 def _scores(made: Mapping[str, Made]) -> dict[tuple[str, str, str], dict[str, float]]:
     """(model, prompt, product) → encoder, judge → similarity."""
-    found: dict[tuple[str, str, str], dict[str, float]] = {}
+    scores: dict[tuple[str, str, str], dict[str, float]] = {}
     rows: list[dict[str, Any]] = made["evaluation"].table("scores").to_pylist() if "evaluation" in made else []
     for row in rows:
         if row["measure"] in list(Role) and row["product_group"]:
             key = (row["model"], row["prompt"], row["product_group"])
-            found.setdefault(key, {})[row["measure"]] = row["value"]
-    return found
+            scores.setdefault(key, {})[row["measure"]] = row["value"]
+    return scores
 
 
 def _drawn(samples: Sequence[Sample], scores: Mapping[tuple[str, str, str], dict[str, float]]) -> list[DrawnImage]:

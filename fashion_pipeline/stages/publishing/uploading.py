@@ -12,8 +12,8 @@ CARD = "README.md"
 
 def files_to_upload(folder: Path, *, everything: bool = False) -> list[str]:
     """Paths below a version's folder, in order; the report and the trail only if everything is asked for."""
-    found = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return [path.as_posix() for path in found if everything or (path.parts[0] != TRAIL and path.name != REPORT_PAGE)]
+    paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return [path.as_posix() for path in paths if everything or (path.parts[0] != TRAIL and path.name != REPORT_PAGE)]
 
 
 def card_for(folder: Path, repository: str, names: Sequence[str]) -> bytes:

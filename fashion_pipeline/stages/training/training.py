@@ -110,11 +110,11 @@ def train(
     job = training_job(store, models, curation, recipe, pairs)
     key, identity = models.training_identity(job)
     keys = (key, key_of_before(identity))
-    found = next((record for each in keys if (record := store.records.whole("training", style, each))), None)
-    if found is not None:
-        store.records.point(found)
-        result = TrainingResult.load(found.path(TRAINING_RESULT))
-        return _trained(found, recipe, len(job.pairs), result)
+    earlier = next((record for each in keys if (record := store.records.whole("training", style, each))), None)
+    if earlier is not None:
+        store.records.point(earlier)
+        result = TrainingResult.load(earlier.path(TRAINING_RESULT))
+        return _trained(earlier, recipe, len(job.pairs), result)
     job = replace(job, output=store.training_folder(style, key))
     _forget_damaged(store, style, key, job.output)
     checkpoints = job.output / "checkpoints"
@@ -191,7 +191,7 @@ def export(store: Store, models: Models, style: str, run: str = "") -> Exported:
     """A complete Stable Diffusion pipeline with the newest training merged in, unless it is there."""
     training = store.records.latest("training", style)
     models.require_base(training.made_of, f"training {training.key} of {style!r}")
-    found = store.records.whole("model", style, training.key)
+    exported = store.records.whole("model", style, training.key)
     verified: dict[str, float] = {}
 
     def write(folder: Any) -> None:
@@ -202,7 +202,7 @@ def export(store: Store, models: Models, style: str, run: str = "") -> Exported:
         style,
         key=training.key,
         inputs={"training": training},
-        files={} if found else {PIPELINE: write, EXPORT_VERIFICATION: lambda path: write_content(verified, path)},
+        files={} if exported else {PIPELINE: write, EXPORT_VERIFICATION: lambda path: write_content(verified, path)},
         run=run,
     )
     known = record.json(EXPORT_VERIFICATION)

@@ -133,7 +133,7 @@ class Sources:
         if not path.exists():
             known = ", ".join(self.styles()) or "none yet"
             raise StorageError(f"style {style!r} is not in the catalog (known: {known}): run it once with --source")
-        found = read_json(path, f"{path} has just been removed: run {style!r} once with --source")
-        if not {"subject", "source", "config"} <= found.keys() or not isinstance(json.loads(found["source"]), dict):
+        values = read_json(path, f"{path} has just been removed: run {style!r} once with --source")
+        if not {"subject", "source", "config"} <= values.keys() or not isinstance(json.loads(values["source"]), dict):
             raise StorageError(f"{path} is damaged: delete it and run {style!r} once with --source")
-        return found
+        return values

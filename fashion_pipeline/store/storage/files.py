@@ -108,13 +108,13 @@ class Files:
     def unfinished(self) -> list[Path]:
         """What `place` was filling when its process was killed; nobody has touched it for an hour."""
         places = ("records", "embeddings", "images", "pictures", "pages", "published", "sources", "weights", "work")
-        found = []
+        leftovers = []
         for place in places:
             for where, folders, names in os.walk(self.root / place):
                 halves = [name for name in (*folders, *names) if _UNFINISHED.fullmatch(name)]
                 folders[:] = [name for name in folders if name not in halves]
-                found += [Path(where) / name for name in halves]
-        return sorted(path for path in found if time.time() - path.lstat().st_mtime > _GIVEN_UP_SECONDS)
+                leftovers += [Path(where) / name for name in halves]
+        return sorted(path for path in leftovers if time.time() - path.lstat().st_mtime > _GIVEN_UP_SECONDS)
 
     def write_json(self, path: Path, content: Mapping[str, Any]) -> Path:
         """Store values as JSON."""

@@ -35,14 +35,14 @@ def read_parquet(table: str, path: Path, mend: str, columns: Sequence[str] | Non
         file = pq.ParquetFile(path, page_checksum_verification=True)
         version = (file.schema_arrow.metadata or {}).get(b"fashion_pipeline.schema_version", b"none").decode()
         _require_readable(table, path, version, file.schema_arrow.names, mend)
-        found = file.read(columns)
+        rows = file.read(columns)
     except OSError as error:
         if error.errno is not None:  # the system's word on the file, not Arrow's on what is in it
             raise StorageError(f"{path} cannot be read ({error.strerror}): {mend}") from error
         raise DamagedError(f"{path} is damaged ({error}): {mend}") from error
     except (pa.ArrowException, ValueError) as error:
         raise DamagedError(f"{path} is damaged ({error}): {mend}") from error
-    whole = found if int(version) == tables.SCHEMA_VERSION else _brought_up(table, found)
+    whole = rows if int(version) == tables.SCHEMA_VERSION else _brought_up(table, rows)
     return whole if columns is None else whole.select(list(columns))
 
 

@@ -120,8 +120,8 @@ class Remote:
     def fetch(self, path: Path) -> list[Path]:
         """Bring what is missing here of a file or folder; returns the files that there are. There may be none."""
         with self._told():
-            found = [self._local(key) for key in self._fs.find(self._key(path))]
-        for local in found:
+            files = [self._local(key) for key in self._fs.find(self._key(path))]
+        for local in files:
             if not local.exists():
                 local.parent.mkdir(parents=True, exist_ok=True)
                 fresh = _beside(local)
@@ -131,7 +131,7 @@ class Remote:
                     fresh.replace(local)
                 finally:
                     fresh.unlink(missing_ok=True)
-        return found
+        return files
 
     def in_place(self, paths: Sequence[Path]) -> tuple[Any, str, list[str]]:
         """Arrow's file system of the root, the root's path there, and those of some files: to read without fetching."""
@@ -143,13 +143,13 @@ class Remote:
 
         An answer that is older than what was seen before is not believed: its writer counts upwards (`at`).
         """
-        found = self._read(self._key(path))
-        if found is None:
+        content = self._read(self._key(path))
+        if content is None:
             path.unlink(missing_ok=True)
-        elif not path.exists() or (path.read_bytes() != found and _count(found) >= _count(path.read_bytes())):
+        elif not path.exists() or (path.read_bytes() != content and _count(content) >= _count(path.read_bytes())):
             path.parent.mkdir(parents=True, exist_ok=True)
             fresh = _beside(path)
-            fresh.write_bytes(found)
+            fresh.write_bytes(content)
             fresh.replace(path)
 
     def glob(self, folder: Path, pattern: str) -> list[Path]:
@@ -291,8 +291,8 @@ class Remote:
         numbers = [int(stem) for key in keys if (stem := Path(key).stem).isdecimal()]
         if not numbers:
             return 0, None
-        found = self._read(self._lease(name, max(numbers)))
-        return max(numbers), json.loads(found) if found else None
+        content = self._read(self._lease(name, max(numbers)))
+        return max(numbers), json.loads(content) if content else None
 
     def _write(self, name: str, number: int, who: str, until: float, create: bool = False) -> bool:
         content = json.dumps({"who": who, "host": gethostname(), "pid": os.getpid(), "until": until}).encode()
@@ -345,10 +345,10 @@ def _beside(path: Path) -> Path:
 def _stamp(about: dict[str, Any]) -> float:
     """When an object was last written by the clock of object storage, in seconds, from what fsspec tells of it."""
     names = ("LastModified", "last_modified", "updated", "mtime", "created")  # S3, Azure, Google, others
-    found = next(about[name] for name in names if about.get(name))
-    if isinstance(found, str):
-        found = datetime.fromisoformat(found)
-    return float(found.replace(tzinfo=found.tzinfo or UTC).timestamp() if isinstance(found, datetime) else found)
+    stamp = next(about[name] for name in names if about.get(name))
+    if isinstance(stamp, str):
+        stamp = datetime.fromisoformat(stamp)
+    return float(stamp.replace(tzinfo=stamp.tzinfo or UTC).timestamp() if isinstance(stamp, datetime) else stamp)
 
 
 def _count(content: bytes) -> int:

@@ -154,10 +154,10 @@ def _variants(pair: TrainingPair, recipe: Recipe) -> list[str]:
 
 def _by_shape(tensors: Sequence[Tensor]) -> list[list[int]]:
     """The indices of the tensors of each shape, the shape of the first one first."""
-    found: defaultdict[torch.Size, list[int]] = defaultdict(list)
+    places: defaultdict[torch.Size, list[int]] = defaultdict(list)
     for index, tensor in enumerate(tensors):
-        found[tensor.shape].append(index)
-    return list(found.values())
+        places[tensor.shape].append(index)
+    return list(places.values())
 
 
 def _noise(latents: torch.Tensor, offset: float, random: torch.Generator) -> torch.Tensor:

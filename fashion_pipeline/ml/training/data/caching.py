@@ -69,9 +69,9 @@ class TensorCache:
             self._recent.move_to_end(key)
             return self._recent[key]
         with safe_open(self._files[key], "pt") as tensors:
-            found: torch.Tensor = tensors.get_tensor(key).clone()  # else the whole file stays mapped
-        self._remember(key, found)
-        return found
+            tensor: torch.Tensor = tensors.get_tensor(key).clone()  # else the whole file stays mapped
+        self._remember(key, tensor)
+        return tensor
 
     def stored(self, key: str) -> "Stored":
         """A tensor that is there, without its content."""
@@ -178,15 +178,15 @@ class Encoder:
 
     def prior(self, drawing: Drawing) -> list[torch.Tensor]:
         """(c, h, w) latents that the base draws of the recipe's prior prompt, with a seed each."""
-        found: list[torch.Tensor] = []
+        tensors: list[torch.Tensor] = []
         for number in range(self.recipe.prior_images):
             said = (self.recipe.prior_prompt, number, drawing.steps, drawing.guidance, self.side)
             key = _digest("prior", self.base, *map(str, said))
             if key not in self.cache:
                 self.cache.add({key: self._drawn(drawing, number)})
                 self.tell(f"prior: {number + 1} of {self.recipe.prior_images} images drawn by the original")
-            found.append(self.cache[key])
-        return found
+            tensors.append(self.cache[key])
+        return tensors
 
     def _drawn(self, drawing: Drawing, number: int) -> torch.Tensor:
         self.pipeline.unet.to(self.device.name)
@@ -220,13 +220,13 @@ class Encoder:
         """One image at a time, in fp32: memory stays that of one, and nothing overflows or depends on neighbours."""
         if not images:
             return
-        found = {}
+        latents = {}
         with torch.no_grad():
             for key, image in images.items():
                 pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(self.device.name).float()
                 moments = self.pipeline.vae.encode(pixels / 127.5 - 1).latent_dist.parameters[0]
-                found[key] = moments.float().cpu().contiguous()
-        self.cache.add(found)
+                latents[key] = moments.float().cpu().contiguous()
+        self.cache.add(latents)
 
     def _ids(self, caption: str) -> torch.Tensor:
         self._require_fitting(caption)
