@@ -53,16 +53,16 @@ def _package(name: str) -> Finding:
 def _storage(settings: Settings, profile: str) -> Iterator[Finding]:
     there = next(folder for folder in (settings.data, *settings.data.parents) if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        told = "cannot be written" if there.is_dir() else "is no folder"
-        yield "data root", False, f"{there} {told}", "make it a folder with room, or set FASHION_PIPELINE_DATA"
+        state = "cannot be written" if there.is_dir() else "is no folder"
+        yield "data root", False, f"{there} {state}", "make it a folder with room, or set FASHION_PIPELINE_DATA"
         return
-    told = "can be written" if there == settings.data else "can be made"
-    yield "data root", True, f"{settings.data} {told}", ""
+    state = "can be written" if there == settings.data else "can be made"
+    yield "data root", True, f"{settings.data} {state}", ""
     free, style = shutil.disk_usage(there).free, _style_cost(profile)
-    told = (
+    state = (
         f"{free / 1e9:.0f} GB free; a style takes about {style / 1e9:.1f} GB, each retraining as much again until clean"
     )
-    yield "disk", free > style, told, f"free {style / 1e9:.1f} GB or more"
+    yield "disk", free > style, state, f"free {style / 1e9:.1f} GB or more"
 
 
 def _object_storage(settings: Settings) -> Finding:
@@ -94,10 +94,10 @@ def _cluster(settings: Settings) -> Finding:
         resources = ray.cluster_resources()
         ray.shutdown()
     except Exception as error:  # Ray raises whatever its connection trips over
-        told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        return "Ray cluster", False, f"{settings.ray}: {told}", "start it, or correct FASHION_PIPELINE_RAY"
-    told = f"{settings.ray}: {resources.get('CPU', 0):.0f} processors, {resources.get('GPU', 0):.0f} cards"
-    return "Ray cluster", True, told, ""
+        message = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        return "Ray cluster", False, f"{settings.ray}: {message}", "start it, or correct FASHION_PIPELINE_RAY"
+    message = f"{settings.ray}: {resources.get('CPU', 0):.0f} processors, {resources.get('GPU', 0):.0f} cards"
+    return "Ray cluster", True, message, ""
 
 
 def _kubernetes(settings: Settings) -> Finding:
@@ -121,8 +121,8 @@ def _kubernetes(settings: Settings) -> Finding:
     except SettingsError as error:
         return name, False, str(error), "correct the file, or dagster.yaml"
     except Exception as error:  # the client raises whatever its connection trips over
-        told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        return name, False, f"its API: {told}", "let the service account start jobs in the namespace"
+        message = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        return name, False, f"its API: {message}", "let the service account start jobs in the namespace"
     return name, True, f"runs are jobs in the namespace {namespace}, steps are pods as in {pods}", ""
 
 
@@ -132,8 +132,8 @@ def _style_cost(name: str) -> float:
         unet = Path(read_profile(name).generator) / "unet"
     except SettingsError:
         return SPARE
-    own = sum(file.stat().st_size for file in unet.glob("*.safetensors") if file.name.count(".") == 1)
-    return (own or LARGE_UNET) + (SPARE if not own or own > SPARE else own)
+    weights = sum(file.stat().st_size for file in unet.glob("*.safetensors") if file.name.count(".") == 1)
+    return (weights or LARGE_UNET) + (SPARE if not weights or weights > SPARE else weights)
 
 
 def _device(settings: Settings) -> Finding:
@@ -170,8 +170,8 @@ def _vocabulary(path: Path) -> Finding:
         facets = read_vocabulary(path).facets
     except VocabularyError as error:
         return "vocabulary", False, str(path), str(error)
-    told = ", ".join(f"{facet} {len(values)}" for facet, values in facets.items())
-    return "vocabulary", True, f"{path} ({told})", ""
+    sizes = ", ".join(f"{facet} {len(values)}" for facet, values in facets.items())
+    return "vocabulary", True, f"{path} ({sizes})", ""
 
 
 _MODEL = ("config.json", "model.safetensors")

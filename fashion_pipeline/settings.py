@@ -186,10 +186,10 @@ def enter(settings: Settings) -> Settings:
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
     configuration = home / "dagster.yaml"
-    known = configuration.read_bytes() if configuration.exists() else None
-    if known is not None and not _is_ours(known):  # somebody's own: only what has moved is put right in it
-        wanted = known.replace(b"fashion_pipeline.resources.launcher", b"fashion_pipeline.running.launcher")
-    if known != wanted:
+    before = configuration.read_bytes() if configuration.exists() else None
+    if before is not None and not _is_ours(before):  # somebody's own: only what has moved is put right in it
+        wanted = before.replace(b"fashion_pipeline.resources.launcher", b"fashion_pipeline.running.launcher")
+    if before != wanted:
         fresh = home / f".dagster.yaml.{os.getpid()}"
         fresh.write_bytes(wanted)
         fresh.replace(configuration)  # takes the place of a link that leads nowhere, too

@@ -165,10 +165,10 @@ def _how(request: "Request", model: str) -> "PngInfo":
     """How an image was drawn, as text chunks of its PNG."""
     from PIL.PngImagePlugin import PngInfo
 
-    told = {"prompt": request.prompt, "negative_prompt": request.negative_prompt, "seed": request.seed}
-    told |= {"guidance_scale": request.guidance, "steps": request.steps, "model": model}
+    values = {"prompt": request.prompt, "negative_prompt": request.negative_prompt, "seed": request.seed}
+    values |= {"guidance_scale": request.guidance, "steps": request.steps, "model": model}
     info = PngInfo()
-    for name, value in told.items():
+    for name, value in values.items():
         info.add_itxt(name, str(value))
     return info
 
@@ -250,8 +250,8 @@ def _newest_report(style: str) -> "Record":
     store, style = open_store(), style_slug(style)
     newest = newest_report(store, style)
     if newest is None:
-        known = ", ".join(store.sources.styles()) or "none yet"
-        raise StorageError(f"style {style!r} has no report (known styles: {known}): run it first")
+        names = ", ".join(store.sources.styles()) or "none yet"
+        raise StorageError(f"style {style!r} has no report (known styles: {names}): run it first")
     return newest
 
 

@@ -31,8 +31,8 @@ def publish(style: str, version: str | None = None) -> "Published":
             return Published(folder, version, text("publishing.published", version=version), headline)
         if store.versions.pointer(style).waiting:
             return approve(store, style)
-        made = publish_newest(store, open_models(), style)
-        return approve(store, style) if made.waits else made  # whoever asks for it approves
+        published = publish_newest(store, open_models(), style)
+        return approve(store, style) if published.waits else published  # whoever asks for it approves
 
 
 def rollback(style: str) -> tuple[str, str]:
@@ -91,11 +91,11 @@ def withdraw(*photos: str) -> list[dict[str, Any]]:
     by_style = find_photos(store, photos)
     for style, rows in by_style.items():
         store.withdrawals.add(style, rows)
-    made = [use for style, rows in by_style.items() for use in uses(store, style, {row["id"] for row in rows})]
+    affected = [use for style, rows in by_style.items() for use in uses(store, style, {row["id"] for row in rows})]
     enter(read_settings())
     with opened_instance(store) as instance:
-        report_stale(instance, made)
-    return [asdict(use) for use in made]
+        report_stale(instance, affected)
+    return [asdict(use) for use in affected]
 
 
 def stale() -> list[dict[str, Any]]:
@@ -117,10 +117,10 @@ def trace(what: str, style: str | None = None) -> dict[str, Any]:
     for name in styles:
         if what in [folder.name for folder in store.versions.all(name)]:
             return trace_version(store, name, what)
-    ((own, (row,)),) = find_photos(store, [what]).items()
+    ((photo_style, (row,)),) = find_photos(store, [what]).items()
     withdrawn = row["id"] in store.withdrawals.ids()
-    photo = {"id": row["id"], "path": row["path"], "style": own, "split": row["split"], "withdrawn": withdrawn}
-    return {"photo": photo, "uses": [asdict(use) for use in uses(store, own, {row["id"]})]}
+    photo = {"id": row["id"], "path": row["path"], "style": photo_style, "split": row["split"], "withdrawn": withdrawn}
+    return {"photo": photo, "uses": [asdict(use) for use in uses(store, photo_style, {row["id"]})]}
 
 
 def upload(

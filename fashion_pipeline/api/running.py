@@ -83,8 +83,8 @@ def run(
         ops = {op: {"config": dict(values)} for op, values in chosen.items() if op in OPS[mode]}
         launch = held.enter_context(launcher(store))
         launch.instance.add_dynamic_partitions("styles", list(listed))
-        for told in _foretold(launch.instance, store, style, mode, chosen, photos):
-            report(style, Event("message", "", told))
+        for message in _foretold(launch.instance, store, style, mode, chosen, photos):
+            report(style, Event("message", "", message))
         for other, state in listed.items():
             if other != style and not _is_described(store, other, state):
                 _prepare(launch, other, report)
@@ -244,8 +244,8 @@ def _take_in(
         tell(note)
     if style not in listing.styles():
         reasons = "".join(f"; {r.path}: {r.reason}" for r in listing.rejects[:3])
-        known = ", ".join(listing.styles()) or "none"
-        raise CatalogError(f"{spec.path} has no photos of style {style!r}; its styles: {known}{reasons}")
+        names = ", ".join(listing.styles()) or "none"
+        raise CatalogError(f"{spec.path} has no photos of style {style!r}; its styles: {names}{reasons}")
     take_in(store, spec, listing)
     states = {name: listing_state(listing.of(name).entries) for name in listing.styles()}
     return states, len(listing.of(style).entries)

@@ -202,9 +202,9 @@ def style(
             return
         chosen = about.pop("chosen")
         rows = [{"chosen": f"{step}.{field}", "value": v} for step in chosen for field, v in chosen[step].items()]
-        for told, value in about.items():
+        for name_of_row, value in about.items():
             if value is not None:
-                out.print(f"{told + ':':19} {value}", markup=False, soft_wrap=True)
+                out.print(f"{name_of_row + ':':19} {value}", markup=False, soft_wrap=True)
         out.print()
         show_or_say(rows, "nothing was chosen for it: its runs use the defaults")
 
@@ -268,12 +268,12 @@ def remove(
 ) -> None:
     """Forget a style: its source, choices and results. Its photos and published versions stay."""
     with errors():
-        known = api.style(style)
+        about = api.style(style)
     if not sure:
-        told = (
-            f"{known['style']!r} with all its results? Its photos stay in {known['source']}; only a run brings it back."
+        question = (
+            f"{about['style']!r} with all its results? Its photos stay in {about['source']}; only a run brings it back."
         )
-        typer.confirm(f"Forget {told}", abort=True)
+        typer.confirm(f"Forget {question}", abort=True)
     with errors():
         api.remove(style)
     out.print(f"{escape(style)} is forgotten; fashion-pipeline clean removes its images")

@@ -95,15 +95,15 @@ def errors() -> Iterator[None]:
     except Exception as error:
         library = type(error).__module__.partition(".")[0]
         if library == "sqlalchemy":  # the instance's own database: a full disk, a lock, a server that is gone
-            told = str(getattr(error, "orig", error)).strip()
-            told = (
-                f"the database of the Dagster instance cannot be used ({told}): make room, or start it, and try again"
+            cause = str(getattr(error, "orig", error)).strip()
+            message = (
+                f"the database of the Dagster instance cannot be used ({cause}): make room, or start it, and try again"
             )
         elif library in ("duckdb", "_duckdb"):
-            told = str(error)
+            message = str(error)
         else:
             raise
-        err.print(f"[red]error:[/] {escape(told)}", soft_wrap=True)
+        err.print(f"[red]error:[/] {escape(message)}", soft_wrap=True)
         raise typer.Exit(1) from error
 
 
@@ -172,8 +172,8 @@ def show_outcome(style: str) -> None:
         "report": str(api.report_page(style)),
         "next": outcome.next,
     }
-    for name, told in lines.items():
-        out.print(f"{name + ':':9} {told}", markup=False, soft_wrap=True)
+    for name, line in lines.items():
+        out.print(f"{name + ':':9} {line}", markup=False, soft_wrap=True)
 
 
 def show_scores(found: dict[str, Any], page: Path) -> None:
@@ -237,13 +237,13 @@ def show_or_say(rows: Sequence[Mapping[str, Any]], nothing: str) -> None:
 
 
 def _table(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Table:
-    made = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
     for name in names:
         whole = name in IDS
-        made.add_column(escape(str(name)), overflow="ignore" if whole else "fold", no_wrap=whole)
+        table.add_column(escape(str(name)), overflow="ignore" if whole else "fold", no_wrap=whole)
     for row in rows:
-        made.add_row(*(escape(cell(value)) for value in row.values()))
-    return made
+        table.add_row(*(escape(cell(value)) for value in row.values()))
+    return table
 
 
 def cell(value: object) -> str:

@@ -38,7 +38,7 @@ def status(
 def _short(row: dict[str, Any]) -> dict[str, Any]:
     """A style's row as a terminal has room for it."""
     published = row["published"] or (f"{row['waiting']} waits for approval" if row["waiting"] else "")
-    told = row["problem"] or row["changed"] or "nothing"
+    changes = row["problem"] or row["changed"] or "nothing"
     day = (row["evaluated"] or "never")[:10]
     return {
         "style": row["style"],
@@ -46,7 +46,7 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
         "evaluated": day,
         "decision": row["decision"],
         "published": published,
-        "changed since": told,
+        "changed since": changes,
     }
 
 

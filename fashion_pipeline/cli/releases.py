@@ -23,11 +23,11 @@ def register(app: typer.Typer) -> None:
 def publish(style: Style, version: Version = None) -> None:
     """Put a version in use: the one named, or the one that waits for approval, or the newest if it is better."""
     with errors():
-        made = api.publish(style, version)
-    out.print(f"{made.reason[:1].upper()}{made.reason[1:]}", markup=False, soft_wrap=True)
-    if made.folder:
-        _warn_of_withdrawn(style, made.version)
-    raise typer.Exit(0 if made.folder else 1)
+        published = api.publish(style, version)
+    out.print(f"{published.reason[:1].upper()}{published.reason[1:]}", markup=False, soft_wrap=True)
+    if published.folder:
+        _warn_of_withdrawn(style, published.version)
+    raise typer.Exit(0 if published.folder else 1)
 
 
 def rollback(style: Style) -> None:
@@ -97,15 +97,15 @@ def _what_to_do(version: dict[str, Any]) -> str:
     """About a version behind which a withdrawn photo is."""
     style, name = version["style"], version["key"]
     remove = f"fashion-pipeline versions --style {style} --delete {name} removes it"
-    told = f"{style}: version {name} ({version['state']}) has {version['photos']} withdrawn ({version['how']})"
+    subject = f"{style}: version {name} ({version['state']}) has {version['photos']} withdrawn ({version['how']})"
     if version["state"] == IN_USE:
         return (
-            f"{told} and stays in use: fashion-pipeline unpublish --style {style} takes it out of use now, or "
+            f"{subject} and stays in use: fashion-pipeline unpublish --style {style} takes it out of use now, or "
             f"fashion-pipeline rollback --style {style} goes back to the one before; then {remove}"
         )
     if version["state"] == WAITS:
-        return f"{told}: it cannot be approved any more, if it was trained on one; the next run takes its place"
-    return f"{told}: {remove}"
+        return f"{subject}: it cannot be approved any more, if it was trained on one; the next run takes its place"
+    return f"{subject}: {remove}"
 
 
 def trace(

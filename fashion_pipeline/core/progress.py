@@ -37,8 +37,8 @@ class Meter:
         begun, first = self._first = self._first or (now, done)
         if done >= self._total or now - self._said >= EVERY_SECONDS:
             self._said = now
-            told = self._words.format(f"{done} of {self._total}")
-            self._say(told + left(now - begun, done - first, self._total - first))
+            message = self._words.format(f"{done} of {self._total}")
+            self._say(message + left(now - begun, done - first, self._total - first))
 
 
 def left(elapsed: float, done: int, total: int) -> str:

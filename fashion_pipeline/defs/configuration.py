@@ -22,8 +22,8 @@ def knob(usual: Any, description: str, *, unsaid: Any = None, **limits: Any) -> 
     empty.
     """
     empty = "Empty" if unsaid is None else unsaid.capitalize()
-    told = f"{description} {empty}: what was chosen for the style, else {usual if usual != [] else 'none'}."
-    return Field(default=unsaid, description=told, json_schema_extra={_USUAL: usual}, **limits)
+    explained = f"{description} {empty}: what was chosen for the style, else {usual if usual != [] else 'none'}."
+    return Field(default=unsaid, description=explained, json_schema_extra={_USUAL: usual}, **limits)
 
 
 def usual(config: type[dg.Config]) -> dict[str, Any]:

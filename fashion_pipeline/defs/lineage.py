@@ -60,10 +60,12 @@ COLUMNS: dict[str, dict[str, Sequence[str]]] = {
 
 def column_lineage(asset: str) -> dict[str, Any]:
     """Metadata of a materialisation; empty for an asset whose table comes from nothing that is a table."""
-    known = COLUMNS.get(asset)
-    if known is None:
+    columns = COLUMNS.get(asset)
+    if columns is None:
         return {}
-    deps = {column: [dg.TableColumnDep(*source.split(".")) for source in sources] for column, sources in known.items()}
+    deps = {
+        column: [dg.TableColumnDep(*source.split(".")) for source in sources] for column, sources in columns.items()
+    }
     return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
 
 

@@ -55,8 +55,8 @@ def result(
 ) -> "dg.MaterializeResult[Any]":
     """What an asset reports: its record is its data version, so equal content is the same data."""
     where: dict[str, Any] = {"record": record.key, "record folder": dg.MetadataValue.path(str(record.folder))}
-    told = {**metadata, **where, **column_lineage(KINDS[record.kind].asset)}
-    return dg.MaterializeResult(metadata=told, data_version=dg.DataVersion(record.key), check_results=list(checks))
+    whole = {**metadata, **where, **column_lineage(KINDS[record.kind].asset)}
+    return dg.MaterializeResult(metadata=whole, data_version=dg.DataVersion(record.key), check_results=list(checks))
 
 
 def row_count(table: pa.Table) -> dict[str, Any]:
@@ -119,9 +119,10 @@ class Album:
         shown = _opened(locations, captions)
         if not shown:
             return dg.MetadataValue.md("none")
-        told = [caption for _, caption in shown] if captions else ()
+        shown_captions = [caption for _, caption in shown] if captions else ()
         return self.picture(
-            name, pictures.jpeg_bytes(pictures.contact_sheet([image for image, _ in shown], told, columns=COLUMNS))
+            name,
+            pictures.jpeg_bytes(pictures.contact_sheet([image for image, _ in shown], shown_captions, columns=COLUMNS)),
         )
 
     def page(self) -> dg.MarkdownMetadataValue:

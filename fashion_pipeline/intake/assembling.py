@@ -55,8 +55,8 @@ class Known:
 
     def near(self, prints: Fingerprints) -> list[tuple[int, int, float]]:
         """(position among `prints`, row of `homes`, distance) of near-duplicates, sorted."""
-        own = list(Gallery([lambda: known_prints(self.own)]).near(prints)) if self.own.num_rows else []
-        return sorted([*own, *((i, self.own.num_rows + j, distance) for i, j, distance in self.gallery.near(prints))])
+        pairs = list(Gallery([lambda: known_prints(self.own)]).near(prints)) if self.own.num_rows else []
+        return sorted([*pairs, *((i, self.own.num_rows + j, distance) for i, j, distance in self.gallery.near(prints))])
 
 
 @dataclass(frozen=True)
@@ -282,14 +282,14 @@ def torn_near_duplicates(known: Known) -> list[tuple[str, str]]:
     """Pairs of ids of a photo of the style and one of any that is nearly the same and lies in another split; none is
     right."""
     ids, splits = (known.homes[name].to_pylist() for name in ("id", "split"))
-    own = known.own.num_rows
-    pairs = [(i, j) for i, j, _ in known.near(known_prints(known.own)) if i < j or j >= own]
+    own_rows = known.own.num_rows
+    pairs = [(i, j) for i, j, _ in known.near(known_prints(known.own)) if i < j or j >= own_rows]
     return [(ids[i], ids[j]) for i, j in pairs if splits[i] != splits[j]]
 
 
 def near_held_out(ids: Collection[str], known: Known) -> list[str]:
     """Those of some photos of the style that are held out, or nearly the same as a held-out one of any style."""
-    own = known.own.filter(pc.is_in(known.own["id"], pa.array(list(ids), pa.string())))
+    wanted = known.own.filter(pc.is_in(known.own["id"], pa.array(list(ids), pa.string())))
     out = pc.not_equal(known.homes["split"], "search").to_pylist()
-    there = own["id"].to_pylist()
-    return sorted({there[i] for i, j, _ in known.near(known_prints(own)) if out[j]})
+    there = wanted["id"].to_pylist()
+    return sorted({there[i] for i, j, _ in known.near(known_prints(wanted)) if out[j]})

@@ -48,10 +48,10 @@ def read_bucket(spec: SourceSpec, style: str = "") -> Listing:
     except CatalogError:
         raise
     except Exception as error:  # the clients of object storage raise whatever happened to them
-        told = refusal(spec.path, error) or silence(spec.path, error)
+        message = refusal(spec.path, error) or silence(spec.path, error)
         if isinstance(error, FileNotFoundError) and not refusal(spec.path, error):
-            told = f"there is no {spec.path}: name a folder with a folder per style, or a manifest"
-        raise CatalogError(told) from error
+            message = f"there is no {spec.path}: name a folder with a folder per style, or a manifest"
+        raise CatalogError(message) from error
 
 
 _LISTED = "listed"

@@ -113,8 +113,8 @@ def _inside(folder: Path, root: Path, relative: str) -> str:
         outside = path.is_absolute() or ".." in path.parts or not (folder / path).resolve().is_relative_to(root)
         missing = not outside and not (folder / path).is_file()
     except (OSError, ValueError, RuntimeError) as error:
-        told = getattr(error, "strerror", "") or str(error)[:_SHOWN]
-        raise CatalogError(f"{_short(relative)} is not a usable path ({told}): correct the row") from error
+        message = getattr(error, "strerror", "") or str(error)[:_SHOWN]
+        raise CatalogError(f"{_short(relative)} is not a usable path ({message}): correct the row") from error
     if outside:
         raise CatalogError(f"{_short(relative)} lies outside {folder}: move the photo below it and correct the row")
     if missing:
@@ -133,11 +133,13 @@ def _value(values: Mapping[str, str], column: str) -> str | None:
 
 def _recognised(header: list[str], manifest: Path) -> ColumnMapping:
     """The mapping of the product photos, or of a manifest whose columns are called `style` and `path`."""
-    own = {name.casefold(): name for name in reversed(header)}
-    if {"style", "path"} <= own.keys():
-        optional = {name: own.get(name, "") for name in ("id", "caption")}
-        attributes = {facet: own[facet] for facet in _FACETS if facet in own}
-        return ColumnMapping(style=own["style"], path=own["path"], attributes=attributes, **optional)
+    by_folded_name = {name.casefold(): name for name in reversed(header)}
+    if {"style", "path"} <= by_folded_name.keys():
+        optional = {name: by_folded_name.get(name, "") for name in ("id", "caption")}
+        attributes = {facet: by_folded_name[facet] for facet in _FACETS if facet in by_folded_name}
+        return ColumnMapping(
+            style=by_folded_name["style"], path=by_folded_name["path"], attributes=attributes, **optional
+        )
     if "articleType" in header or {"id", "usage"} <= set(header):
         return PRODUCT_PHOTOS
     raise CatalogError(
@@ -200,8 +202,8 @@ def _separator(lines: Sequence[str]) -> tuple[str, int]:
     """
     begins = next((at for at, line in enumerate(lines) if line.strip()), 0)
     first = lines[begins].strip() if lines else ""
-    if told := re.fullmatch(r'"?sep=(.)"?', first, re.IGNORECASE):
-        return told[1], begins + 1
+    if match := re.fullmatch(r'"?sep=(.)"?', first, re.IGNORECASE):
+        return match[1], begins + 1
     return max(_SEPARATORS, key=first.count), begins
 
 

@@ -32,16 +32,16 @@ def opened(url: str) -> tuple[Any, str]:
 
 def refusal(url: str, error: Exception) -> str:
     """Why storage will not do something however often it is asked, with the way out; empty where it may do so later."""
-    told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    if isinstance(error, FileNotFoundError) and _NO_BUCKET.search(told):
-        return f"{url}: {told}: create it, or correct the URL"
+    message = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    if isinstance(error, FileNotFoundError) and _NO_BUCKET.search(message):
+        return f"{url}: {message}: create it, or correct the URL"
     if isinstance(error, PermissionError) or "credential" in type(error).__name__.lower():
         mend = "give credentials as the storage's own tools take them (for S3 AWS_ACCESS_KEY_ID or a profile)"
-        return f"{url} lets nobody in ({told}): {mend}"
+        return f"{url} lets nobody in ({message}): {mend}"
     return ""
 
 
 def silence(url: str, error: Exception) -> str:
     """That storage did not do what it was asked, as it may a minute later."""
-    told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-    return f"{url} does not answer ({type(error).__name__}: {told}): try again"
+    message = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return f"{url} does not answer ({type(error).__name__}: {message}): try again"

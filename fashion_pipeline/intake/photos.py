@@ -302,8 +302,11 @@ def _to_srgb(image: Image.Image) -> tuple[Any, str]:
     try:
         return _transform(bytes(profile), _PROFILED[image.mode]), ""
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        told = str(error).strip() or type(error).__name__
-        return None, f"its colour profile cannot be used ({told}), so that its colours may be wrong: export it as sRGB"
+        message = str(error).strip() or type(error).__name__
+        return (
+            None,
+            f"its colour profile cannot be used ({message}), so that its colours may be wrong: export it as sRGB",
+        )
 
 
 _PROFILED = {"RGB": "RGB", "RGBA": "RGB", "RGBa": "RGB", "P": "RGB", "PA": "RGB", "CMYK": "CMYK", "L": "L", "LA": "L"}

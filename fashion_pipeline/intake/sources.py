@@ -157,9 +157,9 @@ def _read_style(root: Path, folder: Path, spec: SourceSpec, listing: Listing) ->
     for path in photos:
         caption = _caption(Path(captions[path]), style, listing.rejects) if path in captions else None
         listing.entries.append(Entry(style, name, wording, "", path, caption=caption))
-    known = {*photos, *masks, *captions.values()}
+    recognised = {*photos, *masks, *captions.values()}
     for path in files:
-        if path not in known:
+        if path not in recognised:
             listing.rejects.append(Reject(path, why_no_photo(Path(path)), style))
 
 

@@ -71,10 +71,10 @@ def merge_adapter(pipeline: Any, file: Path, scale: float = 1.0) -> None:
     Raises AdapterError, before any weight is changed, for a file that cannot be read or does not fit.
     """
     tensors, settings = _read(file)
-    known = {part: _weights(getattr(pipeline, part)) for part in ("unet", "text_encoder")}
+    weights_of = {part: _weights(getattr(pipeline, part)) for part in ("unet", "text_encoder")}
     deltas = []
     for (part, layer), addition in _additions(tensors).items():
-        weight = _weight(known[part], part, layer, addition)
+        weight = _weight(weights_of[part], part, layer, addition)
         deltas.append((weight, _delta(addition, weight, scale * _scale(addition, part, layer, settings))))
     with torch.no_grad():
         for weight, delta in deltas:
@@ -87,7 +87,7 @@ def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise AdapterError(f"{file.name} is a pickle, which may run any program: convert it to safetensors")
     try:
         with safe_open(file, "pt") as opened:
-            told, names = dict(opened.metadata() or {}), list(opened.keys())
+            metadata, names = dict(opened.metadata() or {}), list(opened.keys())
             _require_plain(file, names)
             tensors = {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
@@ -95,7 +95,7 @@ def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise AdapterError(f"{file.name} has values in {name} that are no numbers: its training failed")
-    settings = json.loads(told.get(_ADAPTER_METADATA, "{}"))
+    settings = json.loads(metadata.get(_ADAPTER_METADATA, "{}"))
     beside = file.with_name("adapter_config.json")
     if not settings and beside.is_file():
         settings = {f"unet.{name}": value for name, value in json.loads(beside.read_text(encoding="utf-8")).items()}
@@ -145,12 +145,12 @@ def _parsed(name: str) -> tuple[str, str, str]:
 
 def _weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Layer → its weight, by both names that files have for it."""
-    known: dict[str, torch.nn.Parameter] = {}
+    weights: dict[str, torch.nn.Parameter] = {}
     for name, module in model.named_modules():
         if isinstance(weight := getattr(module, "weight", None), torch.nn.Parameter):
             plain = name.removeprefix("text_model.")  # a level that transformers 5 dropped
-            known |= {plain: weight, plain.replace(".", "_"): weight}
-    return known
+            weights |= {plain: weight, plain.replace(".", "_"): weight}
+    return weights
 
 
 def _weight(known: Mapping[str, torch.nn.Parameter], part: str, layer: str, addition: _Addition) -> torch.nn.Parameter:

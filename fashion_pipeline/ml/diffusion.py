@@ -184,12 +184,12 @@ class Generator:
     def _decoded(self, latents: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
         """(n, 3, H, W) fp32 pixels, computed in the autoencoder's precision or another."""
         vae = self._pipeline.vae
-        own = vae.dtype
-        torch.nn.Module.to(vae, dtype=dtype or own)
+        precision = vae.dtype
+        torch.nn.Module.to(vae, dtype=dtype or precision)
         try:
             pixels: torch.Tensor = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
         finally:  # memory may run out in fp32, and the next try is smaller
-            torch.nn.Module.to(vae, dtype=own)
+            torch.nn.Module.to(vae, dtype=precision)
         return pixels.float()
 
     def _require_fitting(self, text: str) -> None:
@@ -208,8 +208,8 @@ class Generator:
 def _with_lora(base: str, lora: Path | None, scale: float) -> str:
     if lora is None:
         return base
-    told = f"{base} {file_hash(lora)} {scale} by layer"  # earlier versions merged all layers by one alpha
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    identity = f"{base} {file_hash(lora)} {scale} by layer"  # earlier versions merged all layers by one alpha
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def _place(pipeline: Any, device: Device) -> None:

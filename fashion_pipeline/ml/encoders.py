@@ -125,10 +125,10 @@ def encoder_fingerprint(folder: Path, *, whole: bool) -> str:
     """
     scales = type(_processor(folder)).__name__
     others = {"whole": whole, "class token": lacks_pooler(folder), scales: not scales.endswith("Pil")}
-    own = fingerprint(folder)
+    of_folder = fingerprint(folder)
     for what, so in others.items():
-        own = hashlib.sha256(f"{own} {what}".encode()).hexdigest()[:16] if so else own
-    return own
+        of_folder = hashlib.sha256(f"{of_folder} {what}".encode()).hexdigest()[:16] if so else of_folder
+    return of_folder
 
 
 def lacks_pooler(folder: Path) -> bool:
@@ -160,12 +160,12 @@ def _processor(folder: Path) -> Any:
 def _load(model_class: Any, folder: Path, device: Device) -> Any:
     quiet()
     with only_errors("transformers"):  # a judge trained on labels has a head that is not wanted here
-        model, told = model_class.from_pretrained(
+        model, loading = model_class.from_pretrained(
             folder, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
         )
-    missing = sorted(name for name in told["missing_keys"] if not f".{name}".startswith(_POOLER))
-    if missing or told["mismatched_keys"]:
-        named = ", ".join([*missing, *(str(each[0]) for each in told["mismatched_keys"])][:3])
+    missing = sorted(name for name in loading["missing_keys"] if not f".{name}".startswith(_POOLER))
+    if missing or loading["mismatched_keys"]:
+        named = ", ".join([*missing, *(str(each[0]) for each in loading["mismatched_keys"])][:3])
         raise ValueError(f"{folder} has no weights for {named}, which would be left untrained: give a complete model")
     return model.to(device.name).eval().requires_grad_(False)
 

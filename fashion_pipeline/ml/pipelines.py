@@ -44,10 +44,10 @@ def load_autoencoder(folder: Path) -> Any:
 def _whole(kind: Any, part: Path, **options: Any) -> Any:
     """One part of a pipeline, all of whose weights were in its files."""
     with only_errors("transformers"), only_errors("diffusers"):  # what is missing is raised below
-        model, told = kind.from_pretrained(
+        model, loading = kind.from_pretrained(
             part, variant=variant_of(part), use_safetensors=True, output_loading_info=True, **options
         )
-    if missing := sorted(told["missing_keys"]):
+    if missing := sorted(loading["missing_keys"]):
         raise ValueError(
             f"{part} has no weights for {', '.join(missing[:3])}, which would be left untrained: put a complete copy "
             "of the model there"

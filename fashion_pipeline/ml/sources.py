@@ -52,14 +52,14 @@ def _unpacked(file: Path) -> Path:
     beside, predicts_v = file.with_suffix(""), _predicts_v(file)
     folder = Path(HF_HOME) / "fashion-pipeline" / _unpacked_name(file, beside, predicts_v)
     if not (folder / "model_index.json").is_file():
-        known = {"config": str(beside)} if (beside / "model_index.json").is_file() else {}
+        options = {"config": str(beside)} if (beside / "model_index.json").is_file() else {}
         try:
             pipeline = StableDiffusionPipeline.from_single_file(
-                str(file), safety_checker=None, dtype=stored_dtype(file), **known
+                str(file), safety_checker=None, dtype=stored_dtype(file), **options
             )
         except (SingleFileComponentError, KeyError, RuntimeError, TypeError) as error:
-            told = str(error).strip().splitlines()[0]
-            raise ValueError(f"{file} holds no Stable Diffusion v1 model ({told}): name another one") from error
+            message = str(error).strip().splitlines()[0]
+            raise ValueError(f"{file} holds no Stable Diffusion v1 model ({message}): name another one") from error
         if predicts_v:
             v_prediction = {"prediction_type": "v_prediction"}
             pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, **v_prediction)
@@ -85,8 +85,8 @@ def _unpacked_name(file: Path, beside: Path, predicts_v: bool) -> str:
 def _predicts_v(file: Path) -> bool:
     """Whether a single file, or a configuration as A1111 reads it beside the file, says that the model predicts v."""
     with suppress(SafetensorError), safe_open(file, "pt") as tensors:
-        told = dict(tensors.metadata() or {}).get("modelspec.prediction_type", "")
-        if "v_pred" in tensors.keys() or told.startswith("v"):  # noqa: SIM118 - not a dict
+        predicts = dict(tensors.metadata() or {}).get("modelspec.prediction_type", "")
+        if "v_pred" in tensors.keys() or predicts.startswith("v"):  # noqa: SIM118 - not a dict
             return True
     yaml = file.with_suffix(".yaml")
     return yaml.is_file() and bool(_SAYS_V.search(yaml.read_text(encoding="utf-8", errors="replace")))
@@ -109,8 +109,8 @@ def fingerprint(folder: Path) -> str:
     parts = _parts(folder)
     for file in sorted(folder.rglob("*")):
         inside = file.relative_to(folder)
-        own = parts is None or inside.parts[0] in parts
-        if own and file.suffix in _SUFFIXES and not inside.parts[0].startswith(".") and not is_stray(file):
+        is_part = parts is None or inside.parts[0] in parts
+        if is_part and file.suffix in _SUFFIXES and not inside.parts[0].startswith(".") and not is_stray(file):
             whole.update(f"{inside.as_posix()} {file_hash(file)}\n".encode())
     return whole.hexdigest()[:16]
 

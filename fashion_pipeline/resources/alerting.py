@@ -64,9 +64,9 @@ def _post(alert: Alert, address: str) -> None:
     """JSON as Slack, Mattermost and most others take it, with fields for programs beside the text."""
     if urlsplit(address).scheme not in ("http", "https"):
         raise ValueError("set FASHION_PIPELINE_WEBHOOK to the http or https address that takes alerts")
-    told = {"text": f"{alert.subject}\n{alert.text}", "style": alert.style, "run": alert.run}
+    body = {"text": f"{alert.subject}\n{alert.text}", "style": alert.style, "run": alert.run}
     request = urllib.request.Request(
-        address, json.dumps(told).encode(), {"Content-Type": "application/json", "User-Agent": "fashion-pipeline"}
+        address, json.dumps(body).encode(), {"Content-Type": "application/json", "User-Agent": "fashion-pipeline"}
     )
     with urllib.request.urlopen(request, timeout=SECONDS):
         return

@@ -52,21 +52,21 @@ def own_cards(device: str, processes: int, store: Store) -> Iterator[dict[str, s
     if processes < 2 or count < 2:
         yield {}
         return
-    own = [int(index)] if (index := device.partition(":")[2]) else []
+    named = [int(index)] if (index := device.partition(":")[2]) else []
     with ExitStack() as held:
         for card in range(count):
-            if card not in own and len(own) < processes:
+            if card not in named and len(named) < processes:
                 with suppress(LockedError):
                     held.enter_context(holding(store.card_lock(card), f"card {card}", "a training"))
-                    own.append(card)
-        if len(own) < processes:
+                    named.append(card)
+        if len(named) < processes:
             raise LockedError(
-                f"processes is {processes}, one a card, but only {len(own)} of {count} cards are free: wait for the "
+                f"processes is {processes}, one a card, but only {len(named)} of {count} cards are free: wait for the "
                 "others, or set processes lower"
             )
         given = os.environ.get(_VISIBLE, "")
         names = given.split(",") if given else [str(card) for card in range(count)]
-        yield {_VISIBLE: ",".join(names[card] for card in sorted(own))}
+        yield {_VISIBLE: ",".join(names[card] for card in sorted(named))}
 
 
 def _own_card(device: str, store: Store, held: ExitStack) -> str:

@@ -25,11 +25,11 @@ class Cluster(LocalRay):
     @classmethod
     def at(cls, address: str) -> "Cluster":
         """The cluster at an address; of one of this machine nothing listens anywhere but on the loopback interface."""
-        own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        options = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         return cls(
             address=address,
             lifecycle=Lifecycle(connect=False),
-            ray_init_options=own if address == LOCAL else {},
+            ray_init_options=options if address == LOCAL else {},
             data_execution_options=RayDataExecutionOptions(use_polars=False),
         )
 

@@ -81,16 +81,16 @@ def _measured() -> Iterator[Callable[["dg.MaterializeResult[Any]"], "dg.Material
 
     def told(made: "dg.MaterializeResult[Any]") -> "dg.MaterializeResult[Any]":
         seconds = time.monotonic() - begun
-        known = dict(made.metadata or {})
+        metadata = dict(made.metadata or {})
         figures: dict[str, Any] = {"seconds": round(seconds, 2)}
         for count, rate in RATES.items():
-            if isinstance(number := known.get(count), int) and number:
+            if isinstance(number := metadata.get(count), int) and number:
                 figures[rate] = round(number / seconds, 3)
         if (host := _peak()) is not None:
             figures["peak memory of this process in GB"] = round(host / 1e9, 3)
         if (device := device_memory()) is not None:
             figures["peak memory of the device in GB"] = round(device / 1e9, 3)
-        return made._replace(metadata={**known, **figures})
+        return made._replace(metadata={**metadata, **figures})
 
     yield told
 

@@ -43,8 +43,8 @@ def trainer(context: dg.AssetExecutionContext, models: Models, store: Store) -> 
             _shown(context, store, job.output / TRAINING_SAMPLES),
             own_cards(models.device, processes, store) as visible,
         ):
-            own = replace(models, device="cuda") if visible else models
-            order = Order.write(own, job, title, pipes=True)
+            models_here = replace(models, device="cuda") if visible else models
+            order = Order.write(models_here, job, title, pipes=True)
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", dg.PreviewWarning)  # of how Pipes counts the processes that write

@@ -58,14 +58,14 @@ def read_pods(path: Path, pools: Mapping[str, str | None]) -> Asks:
     try:
         pods = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        told = " ".join(str(error).split())
-        raise SettingsError(f"FASHION_PIPELINE_KUBERNETES: {path} cannot be read: {told}") from error
+        message = " ".join(str(error).split())
+        raise SettingsError(f"FASHION_PIPELINE_KUBERNETES: {path} cannot be read: {message}") from error
     if not isinstance(pods, dict):
         raise SettingsError(f"{path}: it must have sections, such as {HEAVY} and {LIGHT}")
     for name, asked in pods.items():
         if name not in (HEAVY, LIGHT, *pools):
-            known = ", ".join([HEAVY, LIGHT, *sorted(pools)])
-            raise SettingsError(f"{path}: {name!r} is no step: choose among {known}")
+            choices = ", ".join([HEAVY, LIGHT, *sorted(pools)])
+            raise SettingsError(f"{path}: {name!r} is no step: choose among {choices}")
         _require_pod(asked, f"{path}: {name}")
     by_need = {step: pods.get(HEAVY if pool == POOL else LIGHT, {}) for step, pool in pools.items()}
     return {step: pods.get(step, asked) for step, asked in by_need.items()}

@@ -246,9 +246,9 @@ def opened_instance(store: "Store") -> Iterator["DagsterInstance"]:
                 refused = error if isinstance(error, OperationalError) else error.__cause__
                 if not isinstance(refused, OperationalError):
                     raise
-                told = " ".join(str(refused.orig).split())
+                message = " ".join(str(refused.orig).split())
                 raise StorageError(
-                    f"the database of the Dagster instance cannot be used ({told}): start it, make room, or correct "
+                    f"the database of the Dagster instance cannot be used ({message}): start it, make room, or correct "
                     "FASHION_PIPELINE_DATABASE"
                 ) from None
             if pods := read_settings().kubernetes:
@@ -267,10 +267,10 @@ def report_stale(instance: "DagsterInstance", uses: "Iterable[Use]") -> None:
     for use in uses:
         by_asset.setdefault((use.asset, use.style), []).append(use)
     for (asset, style), made in by_asset.items():
-        told = "\n".join(f"- {use.kind} `{use.key}`: {use.how} ({use.photos})" for use in made)
+        description = "\n".join(f"- {use.kind} `{use.key}`: {use.how} ({use.photos})" for use in made)
         metadata: dict[str, Any] = {
             "stale": "used a withdrawn photo: materialise again",
-            "made with it": MetadataValue.md(told),
+            "made with it": MetadataValue.md(description),
         }
         instance.report_runless_asset_event(AssetObservation(asset_key=asset, partition=style, metadata=metadata))
 

@@ -93,8 +93,8 @@ def _forget_ended_runs(instance: DagsterInstance, store: Store) -> None:
     for lock in store.run_locks():
         run = instance.get_run_by_id(lock.name)
         with suppress(FileNotFoundError):
-            known = run is not None or time.time() - lock.stat().st_mtime < FORGOTTEN_SECONDS
-            if (run.is_finished if run else not known) and not is_held(lock):
+            is_kept = run is not None or time.time() - lock.stat().st_mtime < FORGOTTEN_SECONDS
+            if (run.is_finished if run else not is_kept) and not is_held(lock):
                 lock.unlink()
 
 

@@ -51,9 +51,9 @@ def busy(instance: dg.DagsterInstance, store: Store, style: str) -> str | None:
         if is_held(lock):
             return f"in use by {holder(lock)}"
     active = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY, tags={PARTITION: style}), limit=1)
-    return (
-        f"run {runs[0].run_id[:8]} of job {active[0].job_name} is {active[0].status.value.lower()}" if active else None
-    )
+    if not active:
+        return None
+    return f"run {active[0].run_id[:8]} of job {active[0].job_name} is {active[0].status.value.lower()}"
 
 
 def in_words(error: Any) -> str:

@@ -47,9 +47,9 @@ class Embeddings:
     def add(self, style: str, role: str, model: str, ids: Sequence[str], rows: NDArray[np.float32]) -> None:
         """Keep (len(ids), d) unit rows, in a file of their own that appears whole."""
         name = hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
-        made = feature_table(self.table, ids, role, model, rows)
+        table = feature_table(self.table, ids, role, model, rows)
         path = self._folder(style, model) / f"{role}-{name}.parquet"
-        self._files.place(path, lambda temporary: write_parquet(self.table, made, temporary))
+        self._files.place(path, lambda temporary: write_parquet(self.table, table, temporary))
 
     def paths(self, styles: Iterable[str]) -> list[Path]:
         """The files of some styles; not all of them need to be on this machine."""

@@ -61,9 +61,9 @@ def _files(
 ) -> dict[str, list[Path]]:
     """The files of every table that is wanted; not all of them need to be on this machine."""
     by_table: dict[str, list[Path]] = {}
-    for kind, made in KINDS.items():
-        tables = [table for table in made.tables if wanted(table)]
-        histories = [table for table in made.tables if wanted(f"{table}{HISTORY}")]
+    for kind, description in KINDS.items():
+        tables = [table for table in description.tables if wanted(table)]
+        histories = [table for table in description.tables if wanted(f"{table}{HISTORY}")]
         latest = []
         for style in records.styles(kind) if tables else ():
             try:

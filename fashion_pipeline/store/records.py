@@ -178,13 +178,13 @@ class Records:
         if not self._files.here(folder / "record.json").exists():
             return None
         try:
-            known = read_json(folder / "record.json", "")
-            if later := sorted(known.keys() - _FIELDS):
+            values = read_json(folder / "record.json", "")
+            if later := sorted(values.keys() - _FIELDS):
                 raise NewerVersionError(
                     f"{folder / 'record.json'} has the field {later[0]!r}, which a later version of the program wrote: "
                     "install that version"
                 )
-            return Record(**known, folder=folder, files=self._files)
+            return Record(**values, folder=folder, files=self._files)
         except NewerVersionError:
             raise
         except (StorageError, TypeError) as error:

@@ -95,19 +95,19 @@ class Store:
 
         A catalog that is damaged is left out, and `tell` is called with what is wrong with it.
         """
-        own = tables.schema("images").empty_table()
-        others, gallery = [own.select(list(HOMES))], Gallery()
+        own_images = tables.schema("images").empty_table()
+        others, gallery = [own_images.select(list(HOMES))], Gallery()
         for each in self.records.styles("catalog"):
             try:
                 catalog = self.records.latest("catalog", each)
                 if each == style:
-                    own = catalog.table("images")
+                    own_images = catalog.table("images")
                 else:
                     gallery.add(partial(_prints, catalog))
                     others.append(catalog.table("images", HOMES))
             except StorageError as error:
                 tell(f"the catalog of {each!r} is left out: {error}")
-        return Known(own, pa.concat_tables(others), gallery)
+        return Known(own_images, pa.concat_tables(others), gallery)
 
     def forget(self, style: str) -> None:
         """Remove all that is known of a style but its published versions, while nobody works on it.

@@ -97,38 +97,38 @@ class Versions:
         The version that was in use stays on disk. Versions that are missing are passed over. Raises StorageError where
         there is none before it.
         """
-        known = self.pointer(style)
-        before = [each for each in known.line[:-1] if self._is_there(self.folder(style, each))]
-        if known.version is None or not before:
+        pointer = self.pointer(style)
+        before = [each for each in pointer.line[:-1] if self._is_there(self.folder(style, each))]
+        if pointer.version is None or not before:
             raise StorageError(
                 f"style {style!r} has no version before the one in use: there is nothing to go back to; "
                 f"fashion-pipeline unpublish --style {style} takes the one in use out of use"
             )
-        rolled_back = (*known.rolled_back, known.version)
-        self._point(style, replace(known, line=tuple(before), rolled_back=rolled_back))
-        return before[-1], known.version
+        rolled_back = (*pointer.rolled_back, pointer.version)
+        self._point(style, replace(pointer, line=tuple(before), rolled_back=rolled_back))
+        return before[-1], pointer.version
 
     def unpublish(self, style: str) -> str:
         """Take the version in use out of use, with none in its place; returns it. It stays on disk.
 
         Raises StorageError where none is in use.
         """
-        known = self.pointer(style)
-        if known.version is None:
+        pointer = self.pointer(style)
+        if pointer.version is None:
             raise StorageError(f"no version of style {style!r} is in use: there is nothing to take out of use")
-        self._point(style, replace(known, line=(), rolled_back=(*known.rolled_back, known.version)))
-        return known.version
+        self._point(style, replace(pointer, line=(), rolled_back=(*pointer.rolled_back, pointer.version)))
+        return pointer.version
 
     def delete(self, style: str, version: str) -> int:
         """Remove a version; returns the bytes that this gave back. Raises StorageError for one in use or waiting."""
-        folder, known = self._there(style, version), self.pointer(style)
-        if version in (known.version, known.waiting):
-            state = "in use" if version == known.version else "waiting for approval"
+        folder, pointer = self._there(style, version), self.pointer(style)
+        if version in (pointer.version, pointer.waiting):
+            state = "in use" if version == pointer.version else "waiting for approval"
             raise StorageError(
                 f"version {version} of {style!r} is {state}: publish or roll back to another one first, or take it out "
                 f"of use with fashion-pipeline unpublish --style {style}"
             )
-        self._point(style, replace(known, line=tuple(each for each in known.line if each != version)))
+        self._point(style, replace(pointer, line=tuple(each for each in pointer.line if each != version)))
         size = freed(folder)
         gone = folder.with_name(f".{folder.name}.removed")
         folder.rename(gone)  # half a version must never be found
@@ -185,11 +185,11 @@ class Versions:
 
     def all(self, style: str) -> list[Path]:
         """The folders of all versions of a style, oldest first."""
-        own = self._files.inside("published", slug(style))
+        folder_of_style = self._files.inside("published", slug(style))
         if self._files.remote is None:
-            folders = [path for path in own.glob("[!.]*") if path.is_dir()]
+            folders = [path for path in folder_of_style.glob("[!.]*") if path.is_dir()]
         else:
-            folders = [path.parent for path in self._files.glob(own, "*/version.json")]
+            folders = [path.parent for path in self._files.glob(folder_of_style, "*/version.json")]
         return sorted(folders, key=lambda path: (self.created(path), path.name))
 
     def styles(self) -> list[str]:
@@ -208,8 +208,8 @@ class Versions:
     def _there(self, style: str, version: str) -> Path:
         folder = self.folder(style, version)
         if not self._is_there(folder):
-            known = ", ".join(each.name for each in self.all(style)) or "none"
-            raise StorageError(f"style {style!r} has no version {version!r}; its versions: {known}")
+            names = ", ".join(each.name for each in self.all(style)) or "none"
+            raise StorageError(f"style {style!r} has no version {version!r}; its versions: {names}")
         return self._files.here(folder)
 
     def _is_there(self, folder: Path) -> bool:

@@ -84,8 +84,8 @@ def on_schedule(change: Change, rule: Rule) -> Decision:
 
 def _first(change: Change) -> Decision:
     few = too_few_photos(change.photos)
-    told = f"first training, on {change.photos} {_photos(change.photos)}"
-    return Decision(True, f"{told}; {few}" if few else told)
+    why = f"first training, on {change.photos} {_photos(change.photos)}"
+    return Decision(True, f"{why}; {few}" if few else why)
 
 
 def _drifted(drift: Drift, rule: Rule) -> str:

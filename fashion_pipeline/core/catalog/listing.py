@@ -292,8 +292,8 @@ def captions_of(photos: Iterable[str], names: Iterable[str]) -> dict[str, str]:
 def the_manifest(names: Sequence[str], source: str) -> str | None:
     """The one manifest of a source, if there is any. Raises CatalogError where there are several."""
     if len(names) > 1:
-        told = ", ".join(names)
-        raise CatalogError(f"{source} has {len(names)} manifests ({told}): name the one to read as the source")
+        listed = ", ".join(names)
+        raise CatalogError(f"{source} has {len(names)} manifests ({listed}): name the one to read as the source")
     return names[0] if names else None
 
 

@@ -69,10 +69,10 @@ def held_out(keys: Sequence[str], prints: Fingerprints) -> NDArray[np.bool_]:
 
     A model trained on the rest has seen no photo of any `test` split, nor a copy of one.
     """
-    own = np.array([split_of(key) == "test" for key in keys], bool)
-    result = own.copy()
+    is_test = np.array([split_of(key) == "test" for key in keys], bool)
+    result = is_test.copy()
     for position, others in _neighbours(prints).items():
-        result[position] |= any(own[other] for other, _ in others)
+        result[position] |= any(is_test[other] for other, _ in others)
     return result
 
 

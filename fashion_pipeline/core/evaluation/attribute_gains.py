@@ -40,15 +40,15 @@ def attribute_gains(
     for product in compared:
         for facet, value in shown.get(product, {}).items():
             values.setdefault((facet, value), []).append(product)
-    told = {key: products for key, products in values.items() if len(products) >= LEAST_PRODUCTS}
-    facets = [facet for facet, _ in told]
+    large_enough = {key: products for key, products in values.items() if len(products) >= LEAST_PRODUCTS}
+    facets = [facet for facet, _ in large_enough]
     rows = [
         AttributeGain(
             facet,
             value,
             *(paired(*(np.array([each[p] for p in products]) for each in cosines[role])) for role in Role),
         )
-        for (facet, value), products in told.items()
+        for (facet, value), products in large_enough.items()
         if facets.count(facet) > 1
     ]
     return sorted(rows, key=lambda gain: (facets.index(gain.facet), -gain.judge.mean))

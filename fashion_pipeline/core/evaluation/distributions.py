@@ -32,8 +32,12 @@ def distance(samples: Embeddings, photos: Embeddings) -> Interval:
     n = len(samples)
 
     def discrepancy(places: Places) -> float:
-        own, real = kernel[np.ix_(places, places)], kernel[np.ix_(places + n, places + n)]
-        return _without_diagonal(own) + _without_diagonal(real) - 2 * float(kernel[np.ix_(places, places + n)].mean())
+        drawn_pairs, real = kernel[np.ix_(places, places)], kernel[np.ix_(places + n, places + n)]
+        return (
+            _without_diagonal(drawn_pairs)
+            + _without_diagonal(real)
+            - 2 * float(kernel[np.ix_(places, places + n)].mean())
+        )
 
     return jackknife(discrepancy, n)
 
@@ -55,8 +59,8 @@ def consistency(rows: Embeddings) -> Floats:
     if len(rows) < 2:
         raise ValueError("one image has no others to be like")
     exact = rows.astype(np.float64)
-    own = np.einsum("nd,nd->n", exact, exact)
-    return np.asarray((exact @ exact.sum(axis=0) - own) / (len(exact) - 1))
+    squared_norms = np.einsum("nd,nd->n", exact, exact)
+    return np.asarray((exact @ exact.sum(axis=0) - squared_norms) / (len(exact) - 1))
 
 
 def covered(samples: Embeddings, photos: Embeddings) -> NDArray[np.bool_]:

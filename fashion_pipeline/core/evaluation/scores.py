@@ -22,11 +22,11 @@ def similarity_table(
 ) -> pa.Table:
     """Table `similarities`: each (sample, photo) once, by one encoder or judge. Raises KeyError for an unknown one."""
     pairs = list(dict.fromkeys(pairs))
-    made, real = drawn.positions(a for a, _ in pairs), photos.positions(b for _, b in pairs)
+    drawn_at, real = drawn.positions(a for a, _ in pairs), photos.positions(b for _, b in pairs)
     cosines = np.empty(len(pairs), np.float32)
     for start in range(0, len(pairs), _AT_A_TIME):
         rows = slice(start, start + _AT_A_TIME)
-        cosines[rows] = paired_cosines(drawn.at(made[rows]), photos.at(real[rows]))
+        cosines[rows] = paired_cosines(drawn.at(drawn_at[rows]), photos.at(real[rows]))
     columns = {
         "sample": pa.array([a for a, _ in pairs], pa.string()),
         "reference": pa.array([b for _, b in pairs], pa.string()),

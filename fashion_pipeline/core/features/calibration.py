@@ -97,5 +97,5 @@ def known_answers(given: Sequence[Mapping[str, str]], facet: str, values: Sequen
     """
     place = {value.casefold(): position for position, value in enumerate(values)}
     answers = [(at, place.get(each.get(facet, "").strip().casefold())) for at, each in enumerate(given)]
-    known = [(at, value) for at, value in answers if value is not None]
-    return [at for at, _ in known], [value for _, value in known]
+    answered = [(at, value) for at, value in answers if value is not None]
+    return [at for at, _ in answered], [value for _, value in answered]

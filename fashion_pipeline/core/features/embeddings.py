@@ -24,8 +24,8 @@ class FeatureIndex:
         self._matrix: NDArray[np.float32] = np.empty((0, 0), np.float32)
         filled = 0
         for part in [parts] if isinstance(parts, pa.Table) else parts:
-            own = pc.and_(pc.equal(part["role"], role), pc.equal(part["model"], model))
-            kept = part if pc.all(own, min_count=0).as_py() else part.filter(own)
+            is_wanted = pc.and_(pc.equal(part["role"], role), pc.equal(part["model"], model))
+            kept = part if pc.all(is_wanted, min_count=0).as_py() else part.filter(is_wanted)
             rows = matrix_of(kept["embedding"])
             if filled + len(rows) > len(self._matrix):
                 larger = np.empty((max(most, filled + len(rows)), rows.shape[1]), np.float32)

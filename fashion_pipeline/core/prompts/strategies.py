@@ -114,9 +114,9 @@ def winners(style: StyleView) -> Iterator[Candidate]:
 
 def evolved(style: StyleView) -> Iterator[Candidate]:
     """Children of the best candidates of earlier rounds: two joined, one without a phrase, one with another phrase."""
-    known = {value.phrase: value for value in [*style.values, *style.given]}
+    by_phrase = {value.phrase: value for value in [*style.values, *style.given]}
     parents = [
-        (parent, [known[phrase] for phrase in parent.phrases if phrase in known])
+        (parent, [by_phrase[phrase] for phrase in parent.phrases if phrase in by_phrase])
         for parent in style.parents
         if not parent.negative_prompt
     ][:MOST_PARENTS]
@@ -166,11 +166,11 @@ def negative_prompt(style: StyleView) -> str:
 
     The most telling first, NEGATIVES at most.
     """
-    elsewhere, own = _elsewhere(style), {value.key: value.probability for value in style.values}
+    elsewhere, probabilities = _elsewhere(style), {value.key: value.probability for value in style.values}
     ranked = [
         value
         for value, odds in reversed(log_odds(style))
-        if odds < 0 and elsewhere.get(value.key, 0.0) >= FREQUENT > own.get(value.key, 0.0)
+        if odds < 0 and elsewhere.get(value.key, 0.0) >= FREQUENT > probabilities.get(value.key, 0.0)
     ]
     return ", ".join(value.phrase for value in ranked[:NEGATIVES])
 
@@ -194,10 +194,13 @@ def log_odds(style: StyleView) -> list[tuple[Attribute, float]]:
     """
     if not style.others:
         return []
-    elsewhere, own = _elsewhere(style), {value.key: value.probability for value in style.values}
+    elsewhere, probabilities = _elsewhere(style), {value.key: value.probability for value in style.values}
     every = {value.key: value for values in (*style.others.values(), style.values) for value in values}
     odds = [
-        (replace(value, probability=own.get(key, 0.0)), _logit(own.get(key, 0.0)) - _logit(elsewhere.get(key, 0.0)))
+        (
+            replace(value, probability=probabilities.get(key, 0.0)),
+            _logit(probabilities.get(key, 0.0)) - _logit(elsewhere.get(key, 0.0)),
+        )
         for key, value in every.items()
     ]
     return sorted(odds, key=lambda each: (-each[1], each[0].phrase))

@@ -89,8 +89,8 @@ def summary(
 def measures_of(scores: pa.Table) -> list[str]:
     """The measures of a table `scores`, in the order of `MEASURES`; best-of measures have a table of their own."""
     names = dict.fromkeys(scores["measure"].to_pylist())
-    known = [name for name in MEASURES if name in names]
-    return [*known, *(name for name in names if name not in MEASURES and name not in map(best_of, COUNTS))]
+    ordered = [name for name in MEASURES if name in names]
+    return [*ordered, *(name for name in names if name not in MEASURES and name not in map(best_of, COUNTS))]
 
 
 def cells(scores: pa.Table, column: str = "value") -> Iterator[tuple[tuple[str, str, str, str], Interval]]:

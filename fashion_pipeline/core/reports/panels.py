@@ -70,13 +70,13 @@ def condition_panels(scores: pa.Table | None, wanted: Sequence[Measure]) -> list
     panels = []
     for split in SPLITS:
         for measure in wanted:
-            own = {
+            cells_here = {
                 key: cell
                 for key, cell in measured.items()
                 if key[2:] == (measure.name, split) and Condition(*key[:2]) not in OTHERS
             }
-            axis = (0.0, 1.0) if measure.kind == "share" else axis_of(own.values())
-            marks = [Mark(Condition(*key[:2]), None, cell, axis, anchored.get(key)) for key, cell in own.items()]
+            axis = (0.0, 1.0) if measure.kind == "share" else axis_of(cells_here.values())
+            marks = [Mark(Condition(*key[:2]), None, cell, axis, anchored.get(key)) for key, cell in cells_here.items()]
             panels.append(Panel(measure.name, split, marks))
     return [panel for panel in panels if panel.marks]
 
@@ -89,9 +89,9 @@ def gain_panels(scores: pa.Table | None) -> list[Panel]:
     panels = []
     for split in SPLITS:
         for measure in SIMILARITIES:
-            own = [gain for gain in measured if gain[2:4] == (measure.name, split)]
-            axis = axis_of([gain[4] for gain in own], include=0.0)
-            marks = [Mark(after, before, gain, axis) for after, before, *_, gain in own]
+            gains_here = [gain for gain in measured if gain[2:4] == (measure.name, split)]
+            axis = axis_of([gain[4] for gain in gains_here], include=0.0)
+            marks = [Mark(after, before, gain, axis) for after, before, *_, gain in gains_here]
             panels.append(Panel(measure.name, split, marks))
     return [panel for panel in panels if panel.marks]
 

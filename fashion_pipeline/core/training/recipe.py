@@ -210,10 +210,10 @@ class Recipe(BaseModel):
 
         The rates of one optimizer are none for another, where one of the two finds its own.
         """
-        own = {name: getattr(self, name) for name in self.model_fields_set}
+        values_set = {name: getattr(self, name) for name in self.model_fields_set}
         if (self.optimizer == FINDS_ITS_RATE) != ((values.get("optimizer") or self.optimizer) == FINDS_ITS_RATE):
-            own = {name: value for name, value in own.items() if name not in _RATES}
-        return self.of(own | {name: value for name, value in values.items() if value is not None})
+            values_set = {name: value for name, value in values_set.items() if name not in _RATES}
+        return self.of(values_set | {name: value for name, value in values.items() if value is not None})
 
     def differing(self) -> dict[str, Any]:
         """The fields that are not as usual for so many steps: what another release adds is not among them."""
@@ -273,6 +273,6 @@ def _explained(model: type[BaseModel], fault: dict[str, Any]) -> str:
     if "enum" in schema or "const" in schema:
         kind = f"one of {', '.join(map(str, schema.get('enum', [schema.get('const')])))}"
     span = f" from {low:g} to {high:g}" if low is not None and high is not None else ""
-    told = schema.get("description", "").rstrip(".")
+    description = schema.get("description", "").rstrip(".")
     wanted = f"it must be {kind}{span}" if kind else str(fault["msg"])
-    return f"{name} is {fault['input']!r}: {wanted}{f'; {told}' if told else ''}"
+    return f"{name} is {fault['input']!r}: {wanted}{f'; {description}' if description else ''}"

@@ -38,18 +38,20 @@ def raw_images(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]
 
     **More photos of a style**: put them where the others lie. Rejected files are listed below with the reason.
     """
-    made = catalogue(store, context.partition_key, context.run.run_id, tell=context.log.warning)
-    images, rejects = made.images, made.rejects
+    catalogued = catalogue(store, context.partition_key, context.run.run_id, tell=context.log.warning)
+    images, rejects = catalogued.images, catalogued.rejects
     metadata = {
         **row_count(images),
-        "photos": Album(store, made.record).gallery("photos", [photo.path for photo in store.photos(made.record)]),
+        "photos": Album(store, catalogued.record).gallery(
+            "photos", [photo.path for photo in store.photos(catalogued.record)]
+        ),
         "splits": markdown([dict(Counter(images["split"].to_pylist()))]),
-        "product groups": len(made.groups),
+        "product groups": len(catalogued.groups),
         "rejected": rejects.num_rows,
         "rejects": markdown(rejects.slice(0, 20).to_pylist()),
-        "source": made.source,
+        "source": catalogued.source,
     }
-    return result(made.record, metadata, _checks(made))
+    return result(catalogued.record, metadata, _checks(catalogued))
 
 
 def _checks(made: Catalogued) -> list[dg.AssetCheckResult]:

@@ -44,28 +44,30 @@ def curated_subset(
 ) -> dg.MaterializeResult:
     """The training pairs that earned their place, and a random control of equal size."""
     chosen = settled(config, store, context.partition_key, "curated_subset")
-    made = curate_pairs(
+    curated = curate_pairs(
         store, models, context.partition_key, **chosen, tell=context.log.warning, run=context.run.run_id
     )
-    places = training_images(store, store.records.input(made.record, "catalog"), made.kept)
-    captions, shown = {pair.caption for pair in made.kept}, made.kept[::2]
+    places = training_images(store, store.records.input(curated.record, "catalog"), curated.kept)
+    captions, shown = {pair.caption for pair in curated.kept}, curated.kept[::2]
     metadata = {
-        **row_count(made.record.table("training_pairs")),
-        "caption format": made.strategy,
-        "photos": made.count(Origin.REFERENCE),
-        "captions cut": len(made.cut),
-        "samples": made.count(Origin.SAMPLE),
-        "least similarity of a sample": made.threshold,
-        "pairs": Album(store, made.record).gallery(
+        **row_count(curated.record.table("training_pairs")),
+        "caption format": curated.strategy,
+        "photos": curated.count(Origin.REFERENCE),
+        "captions cut": len(curated.cut),
+        "samples": curated.count(Origin.SAMPLE),
+        "least similarity of a sample": curated.threshold,
+        "pairs": Album(store, curated.record).gallery(
             "pairs", [places[pair.id] for pair in shown], [pair.caption for pair in shown]
         ),
         "captions": markdown(
-            [{k: vars(pair)[k] for k in ("caption", "origin", "score", "why")} for pair in made.kept[:12]]
+            [{k: vars(pair)[k] for k in ("caption", "origin", "score", "why")} for pair in curated.kept[:12]]
         ),
     }
-    clean = bool(made.kept) and not made.outside
+    clean = bool(curated.kept) and not curated.outside
     figures = [
-        check("trains_on_search_only", clean, blocking=True, pairs=len(made.kept), photos_outside=len(made.outside)),
+        check(
+            "trains_on_search_only", clean, blocking=True, pairs=len(curated.kept), photos_outside=len(curated.outside)
+        ),
         check("captions_vary", len(captions) > 2, distinct=len(captions)),
     ]
-    return result(made.record, metadata, figures)
+    return result(curated.record, metadata, figures)

@@ -68,15 +68,17 @@ def evaluation_report(
 ) -> dg.MaterializeResult:
     """The original against the specialised model, each with the plain and the best prompt, and the verdict."""
     limits = settled(config, store, context.partition_key, "evaluation_report")
-    made = evaluate(store, models, context.partition_key, **limits, report=context.log.info, run=context.run.run_id)
-    if (address := store.preferences.read().tracking.mlflow) and (problem := track(store, made.record, address)):
+    evaluated = evaluate(
+        store, models, context.partition_key, **limits, report=context.log.info, run=context.run.run_id
+    )
+    if (address := store.preferences.read().tracking.mlflow) and (problem := track(store, evaluated.record, address)):
         context.log.warning(problem)
     missing = check(
-        "every_condition_scored", not made.missing, blocking=True, missing=", ".join(made.missing) or "none"
+        "every_condition_scored", not evaluated.missing, blocking=True, missing=", ".join(evaluated.missing) or "none"
     )
-    enough = made.products >= MIN_PRODUCTS
-    figures = [missing, check("enough_products", enough, dev_products=made.products, needed=MIN_PRODUCTS)]
-    return result(made.record, _told(store, made), figures)
+    enough = evaluated.products >= MIN_PRODUCTS
+    figures = [missing, check("enough_products", enough, dev_products=evaluated.products, needed=MIN_PRODUCTS)]
+    return result(evaluated.record, _told(store, evaluated), figures)
 
 
 with warnings.catch_warnings():
@@ -91,11 +93,11 @@ with warnings.catch_warnings():
         It is looked at whenever photos are taken in and after every evaluation.
         """
         change = change_since_evaluated(store, models.profile, context.partition_key)
-        told = str(change) if change.trained else "never trained"
+        changed = str(change) if change.trained else "never trained"
         return dg.AssetCheckResult(
             passed=not (change.trained and change),
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"changed since": told, "evaluated": evaluated_at(store, context.partition_key) or "never"},
+            metadata={"changed since": changed, "evaluated": evaluated_at(store, context.partition_key) or "never"},
         )
 
 

@@ -36,26 +36,31 @@ def clip_features(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
 ) -> dg.MaterializeResult:
     """Embeddings of every photo by encoder and judge, and zero-shot attributes by the encoder."""
-    made = describe(store, models, context.partition_key, context.log.info, context.run.run_id)
+    described = describe(store, models, context.partition_key, context.log.info, context.run.run_id)
     metadata = {
-        "dagster/row_count": 2 * made.photos,
-        "embeddings computed": made.computed,
-        "calibration": markdown([{"facet": facet, **asdict(each)} for facet, each in made.calibrations.items()])
-        if made.calibrations
+        "dagster/row_count": 2 * described.photos,
+        "embeddings computed": described.computed,
+        "calibration": markdown([{"facet": facet, **asdict(each)} for facet, each in described.calibrations.items()])
+        if described.calibrations
         else "none: fewer than 50 search photos came with an answer that the vocabulary knows",
-        "attributes": markdown(_most_frequent(made.attributes.to_pylist())),
+        "attributes": markdown(_most_frequent(described.attributes.to_pylist())),
     }
     figures = [
-        check("unit_norm", made.length_error < 1e-3, blocking=True, largest_error=made.length_error),
-        check("embeddings_differ", made.distinct > 0.5 * made.photos, distinct=made.distinct, photos=made.photos),
+        check("unit_norm", described.length_error < 1e-3, blocking=True, largest_error=described.length_error),
+        check(
+            "embeddings_differ",
+            described.distinct > 0.5 * described.photos,
+            distinct=described.distinct,
+            photos=described.photos,
+        ),
         check(
             "garments_seen",
-            all(each.believed for each in made.sight.values()),
-            shares=", ".join(f"{role} {each.share:.0%} of {each.n} photos" for role, each in made.sight.items()),
+            all(each.believed for each in described.sight.values()),
+            shares=", ".join(f"{role} {each.share:.0%} of {each.n} photos" for role, each in described.sight.items()),
             needed=f"{SEEN:.0%}",
         ),
     ]
-    return result(made.record, metadata, figures)
+    return result(described.record, metadata, figures)
 
 
 def _most_frequent(rows: list[dict[str, object]]) -> list[dict[str, object]]:

@@ -42,21 +42,21 @@ def prompt_candidates(
 ) -> dg.MaterializeResult:
     """Prompts by every strategy, from the attributes of the style's search photos."""
     asked = settled(config, store, context.partition_key, "prompt_candidates")
-    made = write_candidates(store, models, context.partition_key, **asked, run=context.run.run_id)
-    table = made.record.table("candidates")
+    written = write_candidates(store, models, context.partition_key, **asked, run=context.run.run_id)
+    table = written.record.table("candidates")
     metadata = {
         **row_count(table),
-        "round": made.round,
-        "what the style is not": made.negative or "unknown: no other style was described",
+        "round": written.round,
+        "what the style is not": written.negative or "unknown: no other style was described",
         "candidates": markdown(
             table.select(["strategy", "prompt", "negative_prompt", "text_similarity"])
             .sort_by([("text_similarity", "descending")])
             .to_pylist()
         ),
-        "attributes of the style": markdown([vars(attribute) for attribute in made.attributes]),
+        "attributes of the style": markdown([vars(attribute) for attribute in written.attributes]),
     }
     figures = [
-        check("plain_prompt_present", any(c.strategy == "plain" for c in made.candidates), blocking=True),
-        check("nothing_dropped", made.dropped == 0, phrases_dropped=made.dropped),
+        check("plain_prompt_present", any(c.strategy == "plain" for c in written.candidates), blocking=True),
+        check("nothing_dropped", written.dropped == 0, phrases_dropped=written.dropped),
     ]
-    return result(made.record, metadata, figures)
+    return result(written.record, metadata, figures)

@@ -48,11 +48,11 @@ def published_model(
     """
     style = context.partition_key
     approval = settled(config, store, style, "published_model")["approval"]
-    made = publish(store, models, style, approval)
-    context.log.info(made.reason)
-    if made.waits:
-        context.log_event(_waiting(store, style, made))
-    return _result(store, style, made)
+    published = publish(store, models, style, approval)
+    context.log.info(published.reason)
+    if published.waits:
+        context.log_event(_waiting(store, style, published))
+    return _result(store, style, published)
 
 
 @dg.asset(**common("publishing", "safetensors"), deps=[published_model])
@@ -66,27 +66,31 @@ def _waiting(store: Store, style: str, made: Published) -> dg.AssetObservation:
     """What the page of `approved_model` says while a version waits for it."""
     evaluation = store.records.latest("evaluation", style)
     picture = Album(store, evaluation).picture("before and after", comparison_picture(store, evaluation))
-    told: dict[str, Any] = {"waits for approval": made.reason, "decision": made.headline, "before and after": picture}
-    return dg.AssetObservation("approved_model", partition=style, metadata=told)
+    metadata: dict[str, Any] = {
+        "waits for approval": made.reason,
+        "decision": made.headline,
+        "before and after": picture,
+    }
+    return dg.AssetObservation("approved_model", partition=style, metadata=metadata)
 
 
 def _result(store: Store, style: str, made: Published) -> dg.MaterializeResult:
     pointer = store.versions.pointer(style)
-    told: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "decision": made.headline,
         "what became of it": made.reason,
         "version in use": pointer.version or "none",
         "page": link("all styles", index_link()),
     }
     if made.waits:
-        told["waits for approval"] = link(f"version {made.version}: materialise approved_model", index_link())
+        metadata["waits for approval"] = link(f"version {made.version}: materialise approved_model", index_link())
     if pointer.version:
-        told |= {
+        metadata |= {
             "trail": link("photos, prompts, seeds and scores behind it", version_link(style, pointer.version)),
             "report": link("report of this version", version_report_link(style, pointer.version)),
             "folder": dg.MetadataValue.path(str(store.versions.folder(style, pointer.version))),
         }
-    return dg.MaterializeResult(metadata=told, data_version=dg.DataVersion(pointer.version or "none"))
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(pointer.version or "none"))
 
 
 @dg.asset(

@@ -42,27 +42,27 @@ def generated_samples(
 ) -> dg.MaterializeResult:
     """Images of the original model: for the search, and of the plain and the best prompt for held-out photos."""
     limits = settled(config, store, context.partition_key, "generated_samples")
-    made = search(store, models, context.partition_key, **limits, report=context.log.info, run=context.run.run_id)
-    leaderboard = made.record.table("leaderboard")
-    missing = sum(not store.samples.readable(name) for name in {sample.id for sample in made.samples})
+    searched = search(store, models, context.partition_key, **limits, report=context.log.info, run=context.run.run_id)
+    leaderboard = searched.record.table("leaderboard")
+    missing = sum(not store.samples.readable(name) for name in {sample.id for sample in searched.samples})
     metadata = {
-        **row_count(made.record.table("samples")),
-        "images drawn": made.drawn,
-        "images found": len({sample.id for sample in made.samples}) - made.drawn,
-        "best prompt": made.best.prompt,
+        **row_count(searched.record.table("samples")),
+        "images drawn": searched.drawn,
+        "images found": len({sample.id for sample in searched.samples}) - searched.drawn,
+        "best prompt": searched.best.prompt,
         "leaderboard": markdown(
             leaderboard.select(
                 ["strategy", "prompt", "negative_prompt", "guidance", "images", "products", "mean", "low", "high"]
             ).to_pylist()
         ),
-        "formats": markdown(made.record.table("formats").to_pylist()),
-        "samples": _shown(store, made),
+        "formats": markdown(searched.record.table("formats").to_pylist()),
+        "samples": _shown(store, searched),
     }
     figures = [
         check("every_image_exists", missing == 0, blocking=True, missing=missing),
-        check("within_budget", made.spent <= limits["budget"], images=made.spent, budget=limits["budget"]),
+        check("within_budget", searched.spent <= limits["budget"], images=searched.spent, budget=limits["budget"]),
     ]
-    return result(made.record, metadata, figures)
+    return result(searched.record, metadata, figures)
 
 
 def _shown(store: Store, made: Searched) -> dg.MarkdownMetadataValue:

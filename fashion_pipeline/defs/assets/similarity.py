@@ -45,21 +45,21 @@ def similarity_table(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
 ) -> dg.MaterializeResult:
     """The cosine of every sample to its photo, by the encoder that chose and by the judge that did not."""
-    made = compare_samples(store, models, context.partition_key, context.log.info, context.run.run_id)
-    cosines, left_out = made.table["cosine"].to_numpy(), made.measured.left_out
+    compared = compare_samples(store, models, context.partition_key, context.log.info, context.run.run_id)
+    cosines, left_out = compared.table["cosine"].to_numpy(), compared.measured.left_out
     largest, spread = float(np.abs(cosines).max()), float(cosines.std())
     metadata = {
-        **row_count(made.table),
-        "mean cosine by encoder": made.mean(Role.ENCODER),
-        "mean cosine by judge": made.mean(Role.JUDGE),
-        "anchored on": ", ".join(sorted(made.measured.anchored[Role.ENCODER].on)) or "no other style",
+        **row_count(compared.table),
+        "mean cosine by encoder": compared.mean(Role.ENCODER),
+        "mean cosine by judge": compared.mean(Role.JUDGE),
+        "anchored on": ", ".join(sorted(compared.measured.anchored[Role.ENCODER].on)) or "no other style",
     }
     figures = [
         check("cosines_in_range", largest <= 1, blocking=True, largest=largest),
         check("cosines_differ", spread > 1e-4, standard_deviation=spread),
         check("neighbours_count", not left_out, damaged_or_described_by_another_model=", ".join(left_out) or "none"),
     ]
-    return result(made.record, metadata, figures)
+    return result(compared.record, metadata, figures)
 
 
 @dg.asset(
@@ -73,15 +73,15 @@ def prompt_report(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
 ) -> dg.MaterializeResult:
     """The best prompt, the strategy that wrote it, and what it gains over the plain one on photos never searched on."""
-    made = report_prompts(store, models, context.partition_key, context.log.info, context.run.run_id)
-    helps = made.report.prompt_verdict
+    reported = report_prompts(store, models, context.partition_key, context.log.info, context.run.run_id)
+    helps = reported.report.prompt_verdict
     metadata = {
-        "optimized prompt": made.report.optimized_prompt,
-        "strategy": made.report.strategy,
+        "optimized prompt": reported.report.optimized_prompt,
+        "strategy": reported.report.strategy,
         "does it help": f"{helps.verdict}: {helps.reason}" if helps else "not compared",
-        "similarity score": made.report.similarity_score,
-        **scores(made.report),
-        **gains(made.report),
-        "report": Album(store, made.record).page(),
+        "similarity score": reported.report.similarity_score,
+        **scores(reported.report),
+        **gains(reported.report),
+        "report": Album(store, reported.record).page(),
     }
-    return result(made.record, metadata)
+    return result(reported.record, metadata)

@@ -39,10 +39,10 @@ def _profile() -> Profile | None:
 
 def _launchpad_fields(profile: Profile | None) -> dict[str, Any]:
     """Knob → type and field; the description says what a field that is left empty means."""
-    fields, told = {}, descriptions()
+    fields, explained = {}, descriptions()
     for name, knob in Recipe.model_fields.items():
         usual = f"{getattr(profile.training, name)}, as in profile {profile.name}" if profile else "the profile's"
-        text = f"{told[name]} Empty: what was chosen for the style, else {usual}."
+        text = f"{explained[name]} Empty: what was chosen for the style, else {usual}."
         fields[name] = (_launchpad_type(knob.annotation), Field(None, description=text))
     return fields
 
@@ -82,8 +82,8 @@ def lora_weights(
     knobs = settled(config, store, context.partition_key, "lora_weights")
     control = knobs.pop("control")
     how, run = trainer(context, models, store), context.run.run_id
-    made = train(store, models, context.partition_key, values=knobs, control=control, trainer=how, run=run)
-    return result(made.record, _told(Album(store, made.record), made), _checks(made))
+    trained = train(store, models, context.partition_key, values=knobs, control=control, trainer=how, run=run)
+    return result(trained.record, _told(Album(store, trained.record), trained), _checks(trained))
 
 
 def _told(album: Album, made: Trained) -> dict[str, Any]:
@@ -143,14 +143,18 @@ def specialised_model(
     context: dg.AssetExecutionContext, store: dg.ResourceParam[Store], models: dg.ResourceParam[Models]
 ) -> dg.MaterializeResult:
     """A complete Stable Diffusion pipeline with the style merged in, loadable by stock diffusers."""
-    made = export(store, models, context.partition_key, context.run.run_id)
+    exported = export(store, models, context.partition_key, context.run.run_id)
     metadata = {
-        "folder": dg.MetadataValue.path(str(made.record.path(PIPELINE))),
-        "size in MB": size(made.record.path(PIPELINE)) / 1e6,
-        "change against the original": made.effect,
-        "export error": made.error,
+        "folder": dg.MetadataValue.path(str(exported.record.path(PIPELINE))),
+        "size in MB": size(exported.record.path(PIPELINE)) / 1e6,
+        "change against the original": exported.effect,
+        "export error": exported.error,
     }
     same = check(
-        "export_equals_adapter", made.error < 0.1, blocking=True, relative_error=made.error, effect=made.effect
+        "export_equals_adapter",
+        exported.error < 0.1,
+        blocking=True,
+        relative_error=exported.error,
+        effect=exported.effect,
     )
-    return result(made.record, metadata, [same])
+    return result(exported.record, metadata, [same])

@@ -24,8 +24,8 @@ def failure_alerts(context: dg.RunFailureSensorContext, store: dg.ResourceParam[
     run = context.dagster_run
     style = run.tags.get(PARTITION, "")
     causes = [in_words(each.step_failure_data.error) for each in context.get_step_failure_events()]
-    told = "\n".join(dict.fromkeys(causes)) or str(context.failure_event.message)
-    text = f"{told}\nJob {run.job_name}, {run.tags.get(REASON, 'for no reason given')}. Its page: /runs/{run.run_id}"
+    why = "\n".join(dict.fromkeys(causes)) or str(context.failure_event.message)
+    text = f"{why}\nJob {run.job_name}, {run.tags.get(REASON, 'for no reason given')}. Its page: /runs/{run.run_id}"
     return _tell(store, "failure", Alert(f"{style or run.job_name}: a run failed", text, style, run.run_id))
 
 

@@ -53,21 +53,21 @@ def scheduled_runs(
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """A run for each style that is due and has a reason, with the configuration that was last chosen for it."""
     now, preferences = context.scheduled_execution_time, store.preferences.read()
-    known, listed = store.sources.styles(), context.instance.get_dynamic_partitions(str(styles.name))
-    told, requests = [without_photos(style) for style in listed if style not in known], []
+    registered, listed = store.sources.styles(), context.instance.get_dynamic_partitions(str(styles.name))
+    reasons, requests = [without_photos(style) for style in listed if style not in registered], []
     for style in listed:
-        if style not in known or not is_due(preferences.rule(style).cron, now, preferences.retraining.timezone):
+        if style not in registered or not is_due(preferences.rule(style).cron, now, preferences.retraining.timezone):
             continue
         decision = _decide(context.instance, store, models, preferences, style)
         if decision.retrain:
             key, tags = f"{now.isoformat()}:{style}", {REASON: decision.why}
             requests.append(dg.RunRequest(key, store.sources.run_config(style), tags, partition_key=style))
         else:
-            told.append(f"{style}: {decision.why}")
+            reasons.append(f"{style}: {decision.why}")
     yield from requests
     if not requests:
-        yield dg.SkipReason("; ".join(told) or ("no style is due" if known else "there are no styles yet"))
-    for text in told if requests else ():
+        yield dg.SkipReason("; ".join(reasons) or ("no style is due" if registered else "there are no styles yet"))
+    for text in reasons if requests else ():
         context.log.info(text)
 
 

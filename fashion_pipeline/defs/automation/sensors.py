@@ -67,7 +67,7 @@ def new_photos(
     bury_dead_runs(context.instance, store)
     first = context.cursor is None
     memory = Memory(**json.loads(context.cursor)) if context.cursor else Memory()
-    states, told = _states(store)
+    states, reasons = _states(store)
     listed = context.instance.get_dynamic_partitions(str(styles.name))
     deleted = memory.seen.keys() - set(listed)
     requests = []
@@ -75,23 +75,23 @@ def new_photos(
         if first:
             _take_as_known(store, memory, style)
         if style in deleted:
-            told.append(_deleted(style))
+            reasons.append(_deleted(style))
             continue
         asked = _Look(context, store, models, memory, style, state).ask()
         memory.seen[style] = state
         if isinstance(asked, str):
-            told.append(f"{style}: {asked}")
+            reasons.append(f"{style}: {asked}")
         else:
             requests.append(asked)
     if first and states:
-        told.append(f"{len(states)} styles taken as known; photos that come or change from now on start trainings")
-    told += [without_photos(style) for style in listed if style not in states]
-    for reason in told if requests else ():
+        reasons.append(f"{len(states)} styles taken as known; photos that come or change from now on start trainings")
+    reasons += [without_photos(style) for style in listed if style not in states]
+    for reason in reasons if requests else ():
         context.log.info(reason)
     added = [style for style in states if style not in listed and style not in deleted]
     return dg.SensorResult(
         run_requests=requests,
-        skip_reason=None if requests else "; ".join(told) or "there are no photos yet",
+        skip_reason=None if requests else "; ".join(reasons) or "there are no photos yet",
         dynamic_partitions_requests=[styles.build_add_request(added)] if added else [],
         cursor=json.dumps(vars(memory)),
     )
@@ -134,9 +134,11 @@ class _Look:
     def _change(self) -> tuple[str, Change]:
         """What has changed of the style; looked up again only if it stands elsewhere than at the last tick."""
         where = position(self.store, self.models.profile, self.style, self.state)
-        before, known = self.memory.measured.get(self.style, ["", {}])
+        before, remembered = self.memory.measured.get(self.style, ["", {}])
         if before == where:
-            return where, Change(**{**known, "drift": Drift(**known["drift"]) if known["drift"] else None})
+            return where, Change(
+                **{**remembered, "drift": Drift(**remembered["drift"]) if remembered["drift"] else None}
+            )
         change = change_of(self.store, self.models.profile, self.style, self.state, self._baseline())
         self.memory.measured[self.style] = [where, asdict(change)]
         return where, change

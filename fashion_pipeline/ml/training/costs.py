@@ -48,8 +48,8 @@ def disk_needed(folder: Path, recipe: Recipe) -> int:
     learning = learning_weights(folder, recipe)
     numbers = sum(weight.numel() for weight in learning)
     checkpoint = 4 * (numbers * (1 + bool(recipe.ema_decay)) + optimizer_numbers(recipe.optimizer, learning))
-    own = sum(file.stat().st_size for file in weight_files(folder / "unet"))
-    return int((recipe.checkpoints_kept + 1) * checkpoint + 3 * 4 * numbers + own)
+    weights = sum(file.stat().st_size for file in weight_files(folder / "unet"))
+    return int((recipe.checkpoints_kept + 1) * checkpoint + 3 * 4 * numbers + weights)
 
 
 def require_space(folder: Path, recipe: Recipe, output: Path) -> None:

@@ -46,8 +46,8 @@ def key_of(identity: Mapping[str, Any]) -> str:
 
 def key_of_before(identity: Mapping[str, Any]) -> str:
     """The same as versions up to 0.1.0 made it, which did not tell the device and peft: what they trained is found."""
-    known = {name: value for name, value in identity.items() if name not in ("device", "peft")}
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+    counted = {name: value for name, value in identity.items() if name not in ("device", "peft")}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def training_device(config: Recipe, device: Device) -> Device:
@@ -81,8 +81,8 @@ def _validation(job: TrainingJob) -> str | None:
         return None
     drawn = [vars(request) for request in job.validation.requests]
     encoder = encoder_fingerprint(find_model(job.validation.encoder), whole=job.validation.whole)
-    known = [encoder, _hash_of_pairs(job.validation.photos), drawn]
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+    parts = [encoder, _hash_of_pairs(job.validation.photos), drawn]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _hash_of_pairs(pairs: Sequence[TrainingPair]) -> str:

@@ -100,11 +100,11 @@ def restore(parts: Parts, recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -
     """Put into the parts of a base what `learnt` took from a training; a LoRA stays beside the weights."""
     prepare(parts, recipe)
     for part, model in parts.named().items():
-        own = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
+        of_part = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
         if recipe.method == "full":
-            model.load_state_dict(own)
+            model.load_state_dict(of_part)
         else:
-            set_peft_model_state_dict(model, own)
+            set_peft_model_state_dict(model, of_part)
 
 
 def merge(parts: Parts) -> None:

@@ -59,8 +59,8 @@ class Group:
             )
         group = cls(device)
         if distributed.is_initialized():
-            own = replace(device, name=f"cuda:{os.environ['LOCAL_RANK']}") if device.type == "cuda" else device
-            group = cls(own, distributed.get_rank(), distributed.get_world_size())
+            device_here = replace(device, name=f"cuda:{os.environ['LOCAL_RANK']}") if device.type == "cuda" else device
+            group = cls(device_here, distributed.get_rank(), distributed.get_world_size())
         if group.size != processes:
             raise TrainingError(
                 f"processes is {processes}, but {group.size} were started: start this training from the asset, the "
@@ -110,6 +110,6 @@ class Group:
         """What the leader knows, for all."""
         if self.size == 1:
             return value
-        known = [value]
-        distributed.broadcast_object_list(known, src=0)
-        return known[0]
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]

@@ -55,7 +55,7 @@ def catalogue(
     state = listing_state(listing.entries)
     with store.one_catalog_at_a_time():
         known = store.known(style, tell)
-        made = build_catalog(
+        built = build_catalog(
             style,
             listing.entries,
             known,
@@ -65,14 +65,14 @@ def catalogue(
             progress=progress,
             tell=tell,
         )
-        tables = {"images": made.images, "rejects": made.rejects}
+        tables = {"images": built.images, "rejects": built.rejects}
         record = store.records.add("catalog", style, tables=tables, run=run)
         store.sources.mark(style, "catalog", state)
-        torn = torn_near_duplicates(replace(known, own=made.images))
-    return Catalogued(record, made.images, made.rejects, torn, source.path)
+        torn = torn_near_duplicates(replace(known, own=built.images))
+    return Catalogued(record, built.images, built.rejects, torn, source.path)
 
 
 def _withdrawn(store: Store) -> Withdrawn | None:
     """The photos of all styles that must not be taken in again."""
-    known = store.withdrawals.all()
-    return Withdrawn([photo.id for photo in known], store.withdrawals.prints()) if known else None
+    withdrawn = store.withdrawals.all()
+    return Withdrawn([photo.id for photo in withdrawn], store.withdrawals.prints()) if withdrawn else None

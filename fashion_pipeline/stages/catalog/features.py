@@ -147,11 +147,11 @@ def _calibrations(
     calibrations: dict[str, Calibration] = {}
     for facet, places in by_facet(questions).items():
         values = [questions[place].value for place in places]
-        known, truths = known_answers([photos[at].attributes for at in usable], facet, values)
-        rows = [usable[at] for at in known]
+        answered, truths = known_answers([photos[at].attributes for at in usable], facet, values)
+        rows = [usable[at] for at in answered]
         logits = facet_logits(images[rows], texts[places], scale)
-        if made := calibrate(logits, truths, [photos[at].product_group for at in rows]):
-            calibrations[facet] = made
+        if calibration := calibrate(logits, truths, [photos[at].product_group for at in rows]):
+            calibrations[facet] = calibration
     return calibrations
 
 

@@ -48,9 +48,9 @@ class Studio:
         """The samples of all shots, in order, with every image on disk."""
         requests = [shot.request(self._drawing) for shot in shots]
         identity = self._generator.identity()
-        known = [self._known(identity, request) for request in requests]
-        names = [name or identity.sample_id(request) for name, request in zip(known, requests, strict=True)]
-        missing = {name: at for at, name in enumerate(names) if known[at] is None}
+        there = [self._known(identity, request) for request in requests]
+        names = [name or identity.sample_id(request) for name, request in zip(there, requests, strict=True)]
+        missing = {name: at for at, name in enumerate(names) if there[at] is None}
         drawn: dict[str, str] = {}
         waiting = list(missing)
         meter = Meter(self._report, f"{self._model_name}: {{}} images drawn", len(waiting))
@@ -100,8 +100,12 @@ class Embedder:
 
     def embed_shuffled(self, ids: Iterable[str], locate: Callable[[str], str]) -> FeatureIndex:
         """Embed the same images cut into shuffled pieces, under `shuffled_id`."""
-        own = {shuffled_id(id_): id_ for id_ in ids}
-        return self._embed(own, "shuffled images", lambda name: self.picture(own[name], locate(own[name]), True))
+        original_of = {shuffled_id(id_): id_ for id_ in ids}
+        return self._embed(
+            original_of,
+            "shuffled images",
+            lambda name: self.picture(original_of[name], locate(original_of[name]), True),
+        )
 
     def add(self, ids: Sequence[str], images: Iterable[Image.Image]) -> None:
         """Embed images and keep what comes of them."""

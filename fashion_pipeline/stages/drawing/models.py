@@ -238,8 +238,8 @@ class Models:
         try:
             effect = effect_of(self.profile.generator, lora)
         except AdapterError as error:
-            told = f"{lora} cannot be judged on the generator of profile {self.profile.name!r}: {error}"
-            raise ModelError(f"{told}: {mend}" if isinstance(error, MisfitError) else told) from error
+            message = f"{lora} cannot be judged on the generator of profile {self.profile.name!r}: {error}"
+            raise ModelError(f"{message}: {mend}" if isinstance(error, MisfitError) else message) from error
         if effect < LEAST_EFFECT:
             raise ModelError(f"{lora} changes nothing in the generator of profile {self.profile.name!r}: {mend}")
 
@@ -275,7 +275,7 @@ class Models:
         except ModelError:
             raise
         except Exception as error:  # model libraries raise whatever a broken folder or network makes them trip over
-            told = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+            message = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
             mend = (
                 "put a complete copy of the model there, or name another one in the profile"
                 if Path(source).is_absolute()
@@ -283,7 +283,7 @@ class Models:
             )
             raise ModelError(
                 f"the {role} of profile {self.profile.name!r}, {source}, cannot be loaded "
-                f"({type(error).__name__}: {told}): {mend}"
+                f"({type(error).__name__}: {message}): {mend}"
             ) from error
 
 

@@ -99,7 +99,7 @@ class OnRay:
             (done,), _ = ray.wait([*at_work, *self._coming], num_returns=1)
             worker, given = (self._coming.pop(done), None) if done in self._coming else at_work.pop(done)
             try:
-                made = ray.get(done)
+                answer = ray.get(done)
             except RayTaskError as error:
                 raise error.cause from error
             except (RayActorError, ObjectLostError) as error:  # its process or node died: others do what it had
@@ -113,7 +113,7 @@ class OnRay:
             if given is None:
                 self._workers.append(worker)
             else:
-                yield made
+                yield answer
 
     def _start(self, pieces: int) -> None:
         """Ask for workers, one for each piece at most. They come when the cluster has a place for them."""

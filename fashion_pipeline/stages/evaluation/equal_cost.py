@@ -44,11 +44,11 @@ def best_of_scores(
     if not complete or not search:
         return []
     photos = store.features.index(style, Role.ENCODER, encoders[Role.ENCODER]).known([photo.id for photo in search])
-    made = store.sample_features.index(style, Role.ENCODER, encoders[Role.ENCODER])
+    drawn_index = store.sample_features.index(style, Role.ENCODER, encoders[Role.ENCODER])
     centre = photos.mean(axis=0)
     scores = []
     for (model, product), ids in complete.items():
-        closeness = made.rows(ids) @ centre
+        closeness = drawn_index.rows(ids) @ centre
         for count in COUNTS:
             kept = ids[int(np.argmax(closeness[:count]))]
             value = float(cosines[kept])

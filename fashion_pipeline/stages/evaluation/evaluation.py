@@ -148,8 +148,8 @@ def evaluate(
     )
     store.sources.mark(style, "evaluation", settings)
     scores = comparison.tables["scores"]
-    told = (comparison.drawn, comparison.products, comparison.missing, comparison.measured)
-    return Evaluated(record, comparison.report, comparison.decision, scores, *told)
+    figures = (comparison.drawn, comparison.products, comparison.missing, comparison.measured)
+    return Evaluated(record, comparison.report, comparison.decision, scores, *figures)
 
 
 def compare(
@@ -165,16 +165,19 @@ def compare(
     champion = store.versions.champion(style)
     champion = champion if champion and champion.name != challenger.name else None
     prompts = _prompts(store, models, style, challenger.searched)
-    known = store.photos(catalog)
-    photos = {split: photos_of(known, split, products) for split in HELD_OUT}
+    all_photos = store.photos(catalog)
+    photos = {split: photos_of(all_photos, split, products) for split in HELD_OUT}
     contestants = _contestants(store, models, challenger, champion, prompts, photos)
     samples, drawn = _draw(store, models, contestants, report)
     judged = [sample for sample in samples if sample.purpose in HELD_OUT]
     measured = measure(store, models, catalog, [(each.id, each.reference) for each in samples], report)
     seen = recognise(store, models, catalog, judged, report)
-    looks, nearest = _looks(store, models, challenger, known, samples, measured, report)
-    own = [*product_scores(rows_to_table("evaluation_samples", rows_of(samples)), measured.table), *seen.scores]
-    scores = rows_to_table("scores", rows_of([*own, *looks]))
+    looks, nearest = _looks(store, models, challenger, all_photos, samples, measured, report)
+    similarities = [
+        *product_scores(rows_to_table("evaluation_samples", rows_of(samples)), measured.table),
+        *seen.scores,
+    ]
+    scores = rows_to_table("scores", rows_of([*similarities, *looks]))
     verdict = decide(scores, sight=seen.sight)
     against = decide(scores, CHAMPION, seen.sight) if champion else None
     gains = attribute_gains(scores, _shown(store, models, challenger), AFTER, BEFORE, SPLIT)

@@ -21,12 +21,12 @@ OTHERS = "others"
 
 def plan_others(store: Store, models: Models, style: str, most: int) -> list[Shot]:
     """The plain prompts of other styles for dev products of theirs, at most so many, shared out evenly."""
-    known = sorted(islice(_others(store, style), most))
+    others = sorted(islice(_others(store, style), most))
     fits = models.prompt_fits()
     shots = []
-    for other, photos in known:
+    for other, photos in others:
         plain = write("plain", store.sources.subject(other), [], fits)
-        shown = photos_of(photos, Split.DEV, most // len(known))
+        shown = photos_of(photos, Split.DEV, most // len(others))
         shots += [Shot(plain, photo, Purpose.OTHERS, OTHERS) for photo in shown]
     return shots
 
@@ -45,7 +45,7 @@ def forgetting_scores(store: Store, style: str, samples: Sequence[Sample], encod
     Photos that another encoder or judge described are left out.
     """
     drawn = [sample for sample in samples if sample.purpose == Purpose.OTHERS]
-    made = {role: store.sample_features.index(style, role, encoders[role]) for role in Role}
+    drawn_index = {role: store.sample_features.index(style, role, encoders[role]) for role in Role}
     left = {sample.reference for sample in drawn}
     scores: list[Score] = []
     for other, listed in _others(store, style) if left else ():
@@ -53,11 +53,14 @@ def forgetting_scores(store: Store, style: str, samples: Sequence[Sample], encod
         left -= ids
         for role in Role if ids else ():
             photos = store.features.index(other, role, encoders[role])
-            known = [sample for sample in drawn if sample.reference in ids and sample.reference in photos]
-            rows = made[role].rows([sample.id for sample in known]), photos.rows([sample.reference for sample in known])
+            comparable = [sample for sample in drawn if sample.reference in ids and sample.reference in photos]
+            rows = (
+                drawn_index[role].rows([sample.id for sample in comparable]),
+                photos.rows([sample.reference for sample in comparable]),
+            )
             scores += [
                 Score(sample.model_name, OTHERS, role.value, "product", Split.DEV.value, sample.product_group, value)
-                for sample, value in zip(known, np.asarray(paired_cosines(*rows), float).tolist(), strict=True)
+                for sample, value in zip(comparable, np.asarray(paired_cosines(*rows), float).tolist(), strict=True)
             ]
         if not left:
             break

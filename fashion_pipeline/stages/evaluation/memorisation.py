@@ -104,9 +104,9 @@ def find_copies(
     }
     rows = []
     for by, embedder in embedders.items():
-        known, unseen = (embedder.index.rows(each) for each in names)
+        trained_rows, unseen = (embedder.index.rows(each) for each in names)
         nearest = nearest_by_colour if by == COLOUR else nearest_by_cosine
-        rows += _rows(drawn, trained, by, nearest(made[by], known), limit(nearest(unseen, known)))
+        rows += _rows(drawn, trained, by, nearest(made[by], trained_rows), limit(nearest(unseen, trained_rows)))
     copied = {row["sample"]: 0.0 for row in rows} | {row["sample"]: 1.0 for row in rows if row["copied"]}
     return Copies(sample_scores(samples, copied, COPIED.name), rows)
 

@@ -50,15 +50,15 @@ def recognise(store: Store, models: Models, catalog: Record, samples: Sequence[S
             embedder.embed(shown_photos, shown_photos.__getitem__)
             real = embedder.embed_shuffled(control, control.__getitem__)
             own = Embedder(store.sample_features, style, role, model, report, models.workers)
-            made = own.embed(drawn, store.samples.location)
+            drawn_index = own.embed(drawn, store.samples.location)
             whole, pieces = real.rows(list(control)), real.rows([shuffled_id(id_) for id_ in control])
             sight[role] = Sight.of(whole, pieces)
             if drawn and control:
-                closer = recognised(made.rows(drawn), whole, pieces)
+                closer = recognised(drawn_index.rows(drawn), whole, pieces)
                 shown = {id_: shown[id_] and bool(each) for id_, each in zip(drawn, closer, strict=True)}
             if role == Role.ENCODER:
-                garments = _garments(models, encoder, [(real, list(references)), (made, drawn)])
-                agreement = _agreement(encoder, samples, made)
+                garments = _garments(models, encoder, [(real, list(references)), (drawn_index, drawn)])
+                agreement = _agreement(encoder, samples, drawn_index)
     same = {
         sample.id: float(garments[sample.id] == garments[sample.reference])
         for sample in samples

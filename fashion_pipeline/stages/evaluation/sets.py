@@ -55,15 +55,15 @@ def _cell(
     cell: Condition, split: str, samples: list[Sample], prints: Prints, photos: FeatureIndex, drawn: FeatureIndex
 ) -> list[Score]:
     products = [sample.product_group for sample in samples]
-    made, real = drawn.rows([s.id for s in samples]), photos.rows([s.reference for s in samples])
+    drawn_rows, real = drawn.rows([s.id for s in samples]), photos.rows([s.reference for s in samples])
     looks = Fingerprints.stack([prints[sample.id] for sample in samples])
     return [
-        *_products(cell, CONSISTENCY, split, products, distributions.consistency(made)),
-        *_products(cell, COVERED, split, products, distributions.covered(made, real)),
+        *_products(cell, CONSISTENCY, split, products, distributions.consistency(drawn_rows)),
+        *_products(cell, COVERED, split, products, distributions.covered(drawn_rows, real)),
         *_products(cell, FLAT, split, products, flat(looks)),
         *_products(cell, REPEATED, split, products, repeated(looks)),
-        _set(cell, DISTANCE, split, distributions.distance(made, real)),
-        _set(cell, DIVERSITY, split, distributions.diversity(made)),
+        _set(cell, DISTANCE, split, distributions.distance(drawn_rows, real)),
+        _set(cell, DIVERSITY, split, distributions.diversity(drawn_rows)),
     ]
 
 

@@ -87,25 +87,25 @@ def _entry(store: Store, style: str, stale_photos: int, address: Callable[[Recor
         pointer = store.versions.pointer(style)
         catalog = store.records.newest("catalog", style)
         photos = catalog.table("images").num_rows if catalog else 0
-        known: dict[str, Any] = {"published": pointer.version, "waiting": pointer.waiting, "photos": photos}
+        fields: dict[str, Any] = {"published": pointer.version, "waiting": pointer.waiting, "photos": photos}
         shown = newest_report(store, style)
         if shown is not None:
-            known |= _shown(store, shown, stale_photos, address)
+            fields |= _shown(store, shown, stale_photos, address)
     except StorageError as error:
         return StyleEntry(style, None, problem=str(error))
-    return StyleEntry(style, **{"page": None, **known})
+    return StyleEntry(style, **{"page": None, **fields})
 
 
 def _shown(store: Store, record: Record, stale_photos: int, address: Callable[[Record], str]) -> dict[str, Any]:
     """The newest decision; gains and pictures of the version in use, or of the newest training where none is."""
     newest = store.records.newest("evaluation", record.style)
-    told = {"page": address(record), "stale": stale_photos, "gains": _gains(record.report())}
+    fields = {"page": address(record), "stale": stale_photos, "gains": _gains(record.report())}
     if newest is None:
-        return told
+        return fields
     report = newest.report()
     verdict = decide(newest.table("scores"), sight=report.garments_seen)
     shown = _evaluation_of(store, record.style, store.versions.pointer(record.style).version) or newest
-    return told | {
+    return fields | {
         "decision": decision_in_words(newest, report, verdict),
         "shown": shown.report().model,
         "gains": _gains(shown.report()),
@@ -121,14 +121,14 @@ def _evaluation_of(store: Store, style: str, version: str | None) -> Record | No
 
 def decision_in_words(evaluation: Record, report: EvaluationReport, verdict: Verdict) -> Decision | None:
     """The decision of an evaluation in the language that is spoken now; the recorded one in English."""
-    known = report.told()
-    if language() == ENGLISH or known is None:
-        return known
+    recorded = report.told()
+    if language() == ENGLISH or recorded is None:
+        return recorded
     if report.decision is None:
         against = decide(evaluation.table("scores"), CHAMPION, report.garments_seen) if report.champion else None
         return decision_of_before(verdict.name, verdict.reason, (against.name, against.reason) if against else None)
     champion = report.champion is not None
-    return decide_publishing(evaluation.table("scores"), report.garments_seen, known.publish_when, verdict, champion)
+    return decide_publishing(evaluation.table("scores"), report.garments_seen, recorded.publish_when, verdict, champion)
 
 
 def _gains(content: EvaluationReport) -> list[tuple[Condition, str, Interval]]:

@@ -103,8 +103,8 @@ def prompt_page(
     searched = inputs["search"]
     data = _search_data(store, searched) | {"note": _unless(verdict.reason, unseen(sight))}
     rows = comparison_rows(store, inputs["catalog"], Sample.read(searched.table("samples")))
-    told = {"scores": scores, "rows": rows, "lineage": _lineage(models, inputs, run), "prompt_verdict": verdict}
-    _write(path, ReportData(inputs["catalog"].style, models.profile.name, **told, **data))
+    parts = {"scores": scores, "rows": rows, "lineage": _lineage(models, inputs, run), "prompt_verdict": verdict}
+    _write(path, ReportData(inputs["catalog"].style, models.profile.name, **parts, **data))
 
 
 def evaluation_page(

@@ -171,17 +171,17 @@ def _of(answers: pa.Table, photos: Sequence[str]) -> pa.Table:
 def _parents(store: Store, searched: Record) -> list[Candidate]:
     """The candidates of an earlier search, best first, with their phrases; of the same words at several guidance scales
     the best alone."""
-    known: dict[str, Candidate] = {}
+    parents: dict[str, Candidate] = {}
     record: Record | None = searched
     while record is not None:
         written = store.records.input(record, "candidates")
-        known = read_candidates(written) | known
+        parents = read_candidates(written) | parents
         record = earlier_search(store, written)
     best: dict[str, Candidate] = {}
     for row in searched.table("leaderboard").to_pylist():
         words = Candidate("", row["prompt"], row["negative_prompt"]).id
-        if words in known:
-            best.setdefault(words, replace(known[words], guidance=row["guidance"]))
+        if words in parents:
+            best.setdefault(words, replace(parents[words], guidance=row["guidance"]))
     return list(best.values())
 
 
@@ -206,11 +206,11 @@ def _row(candidate: Candidate, score: float) -> dict[str, object]:
 
 def _remembered(score: Closeness) -> Closeness:
     """The same, asking for no text twice."""
-    known: dict[str, float] = {}
+    means: dict[str, float] = {}
 
     def look_up(texts: Sequence[str]) -> list[float]:
-        new = [text for text in dict.fromkeys(texts) if text not in known]
-        known.update(zip(new, score(new), strict=True) if new else ())
-        return [known[text] for text in texts]
+        new = [text for text in dict.fromkeys(texts) if text not in means]
+        means.update(zip(new, score(new), strict=True) if new else ())
+        return [means[text] for text in texts]
 
     return look_up

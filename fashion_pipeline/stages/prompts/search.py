@@ -315,8 +315,8 @@ def _progress(round_: _Round, candidates: Mapping[str, Candidate], competing: Se
 
 
 def _row(standing: Standing, candidate: Candidate) -> dict[str, object]:
-    told = {name: getattr(candidate, name) for name in ("strategy", "prompt", "negative_prompt", "guidance")}
-    return {"candidate": candidate.id, **told, **figures_of(standing)}
+    described = {name: getattr(candidate, name) for name in ("strategy", "prompt", "negative_prompt", "guidance")}
+    return {"candidate": candidate.id, **described, **figures_of(standing)}
 
 
 def figures_of(standing: Standing) -> dict[str, object]:

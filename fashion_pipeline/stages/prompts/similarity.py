@@ -90,15 +90,15 @@ def measure(
     style = catalog.style
     photos = {photo.id: photo.path for photo in store.photos(catalog)}
     samples = [sample for sample, _ in pairs]
-    own = [pair for pair in pairs if pair[1] in photos]
+    of_style = [pair for pair in pairs if pair[1] in photos]
     anchored: dict[str, Anchored] = {}
 
     def table(role: str, model: ImageEncoder) -> pa.Table:
         embedder = partial(Embedder, style=style, role=role, encoder=model, report=report, workers=models.workers)
         real = embedder(store.features).embed(photos, photos.__getitem__)
-        made = embedder(store.sample_features).embed(samples, store.samples.location)
+        drawn_index = embedder(store.sample_features).embed(samples, store.samples.location)
         anchored[role] = style_anchors(store, catalog, role, model.fingerprint)
-        return similarity_table(own, real, made, anchored[role].anchors)
+        return similarity_table(of_style, real, drawn_index, anchored[role].anchors)
 
     with models.encoder() as encoder, models.judge() as judge:
         encoders = {Role.ENCODER.value: encoder, Role.JUDGE.value: judge}
@@ -109,7 +109,7 @@ def measure(
 
 def style_anchors(store: Store, catalog: Record, role: str, model: str) -> Anchored:
     """What 0 and 1 mean for this style: from its own search photos and those of all other styles."""
-    own = [photo for photo in store.photos(catalog) if photo.split == Split.SEARCH]
+    search_photos = [photo for photo in store.photos(catalog) if photo.split == Split.SEARCH]
     embeddings = store.features.index(catalog.style, role, model)
     described, left_out = neighbours(store, catalog.style)
     centres, photos, on = [], [], {}
@@ -122,5 +122,9 @@ def style_anchors(store: Store, catalog: Record, role: str, model: str) -> Ancho
             centres.append(centre)
             photos.append(other.summary.photos)
     elsewhere = np.average(np.array(centres), axis=0, weights=photos) if centres else None
-    anchored = anchors(embeddings.rows([photo.id for photo in own]), [photo.product_group for photo in own], elsewhere)
+    anchored = anchors(
+        embeddings.rows([photo.id for photo in search_photos]),
+        [photo.product_group for photo in search_photos],
+        elsewhere,
+    )
     return Anchored(anchored, on, left_out)

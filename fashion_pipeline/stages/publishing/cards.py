@@ -66,7 +66,7 @@ def card(
 def _front_matter(report: EvaluationReport, base: str, licence: str | None) -> str:
     from huggingface_hub import ModelCardData
 
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "language": "en",
         "license": licence or NO_LICENCE,
         "library_name": "diffusers",
@@ -74,8 +74,8 @@ def _front_matter(report: EvaluationReport, base: str, licence: str | None) -> s
         "tags": ["stable-diffusion", "fashion", "fashion-pipeline", report.style],
     }
     if base.count("/") == 1 and not base.startswith("embedded/"):
-        told |= {"base_model": base, "base_model_relation": "finetune"}
-    return f"---\n{ModelCardData(**told).to_yaml()}\n---\n\n"
+        fields |= {"base_model": base, "base_model_relation": "finetune"}
+    return f"---\n{ModelCardData(**fields).to_yaml()}\n---\n\n"
 
 
 def _trained_on(report: EvaluationReport) -> str:

@@ -101,12 +101,12 @@ def find_photos(store: Store, asked: Iterable[str]) -> dict[str, list[dict[str, 
 
 def _photos_meant(catalogs: Sequence[Record], text: str) -> dict[str, tuple[Record, int]]:
     """Id → the newest catalog and its row, of the photos that a text names in some catalogs, oldest first."""
-    own = _content(text)
+    content = _content(text)
     exact: dict[str, tuple[Record, int]] = {}
     meant: dict[str, tuple[Record, int]] = {}
     for catalog in catalogs:
         for place, row in enumerate(catalog.table("images", ("id", "path")).to_pylist()):
-            if row["id"] == own:
+            if row["id"] == content:
                 exact[row["id"]] = (catalog, place)
             elif _is_meant(row, text):
                 meant[row["id"]] = (catalog, place)

@@ -29,14 +29,14 @@ def version_trail(store: Store, style: str, version: str, part: int = 1) -> Trai
     """One part of the page of a version, the first being 1. Raises StorageError for a version that is not there."""
     folder = store.versions.folder(style, version)
     report = store.versions.report(style, version)
-    made, withdrawn = trail_of(store, style, version), store.withdrawals.ids()
-    pairs = _by_image(trained_pairs(made))
-    products = _products(made)
+    records, withdrawn = trail_of(store, style, version), store.withdrawals.ids()
+    pairs = _by_image(trained_pairs(records))
+    products = _products(records)
     parts = max(1, *(-(-len(rows) // PART) for rows in (pairs, products)))
     if not 1 <= part <= parts:
         raise StorageError(f"version {version} of {style!r} has {parts} parts, and no part {part}")
     shown = slice((part - 1) * PART, part * PART)
-    scores = _scores(made)
+    scores = _scores(records)
 
     def photo(id_: str) -> str | None:
         return None if id_ in withdrawn else version_photo_link(style, version, id_)
@@ -59,7 +59,7 @@ def version_trail(store: Store, style: str, version: str, part: int = 1) -> Trai
             for pair, captions in pairs[shown]
         ],
         trained_count=len(pairs),
-        prompts=made["search"].table("leaderboard").to_pylist() if "search" in made else [],
+        prompts=records["search"].table("leaderboard").to_pylist() if "search" in records else [],
         products=[
             JudgedProduct(samples[0].reference, samples[0].split, photo(samples[0].reference), _drawn(samples, scores))
             for samples in products[shown]
@@ -68,7 +68,7 @@ def version_trail(store: Store, style: str, version: str, part: int = 1) -> Trai
         scores=report.scores,
         records=[
             Source(kind, record["key"], _moment(record["created"]), record["run"], run_link(record["run"]))
-            for kind, each in made.items()
+            for kind, each in records.items()
             for record in [each.record()]
         ],
         folder=str(folder),
@@ -84,8 +84,8 @@ def version_photo(store: Store, style: str, version: str, photo: str, side: int)
     Where the file is gone or another one now, what the version itself keeps of it: 16 x 16 pixels. Raises StorageError
     for a photo that did not go into it, or that was withdrawn.
     """
-    made = trail_of(store, style, version)
-    rows = {row["id"]: row for row in made["catalog"].table("images").to_pylist()} if "catalog" in made else {}
+    records = trail_of(store, style, version)
+    rows = {row["id"]: row for row in records["catalog"].table("images").to_pylist()} if "catalog" in records else {}
     if photo not in rows or photo in store.withdrawals.ids():
         raise StorageError(f"photo {photo} did not go into version {version} of {style!r}, or was withdrawn")
     try:
@@ -109,7 +109,7 @@ def _by_image(pairs: Sequence[Pair]) -> list[tuple[Pair, list[str]]]:
     for pair in pairs:
         captions.setdefault(pair.id, []).append(pair.caption)
     first = {pair.id: pair for pair in reversed(pairs)}
-    return [(first[id_], list(dict.fromkeys(told))) for id_, told in captions.items()]
+    return [(first[id_], list(dict.fromkeys(texts))) for id_, texts in captions.items()]
 
 
 def _products(made: Mapping[str, Made]) -> list[list[Sample]]:

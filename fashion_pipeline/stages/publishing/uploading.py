@@ -18,10 +18,10 @@ def files_to_upload(folder: Path, *, everything: bool = False) -> list[str]:
 
 def card_for(folder: Path, repository: str, names: Sequence[str]) -> bytes:
     """The version's card, loading it from the repository; it names nothing that is not among the files there."""
-    told = (folder / CARD).read_text(encoding="utf-8").replace("<this folder>", repository)
+    card = (folder / CARD).read_text(encoding="utf-8").replace("<this folder>", repository)
     if REPORT_PAGE not in names:
-        told = told.replace(f"{text('card.beside')}\n\n", "")
-    return told.encode()
+        card = card.replace(f"{text('card.beside')}\n\n", "")
+    return card.encode()
 
 
 def upload_folder(folder: Path, repository: str, names: Sequence[str]) -> None:

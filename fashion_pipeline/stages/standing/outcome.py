@@ -72,9 +72,9 @@ def _state(store: Store, style: str, report: EvaluationReport, decision: Decisio
     if report.model is None or decision is None:
         return "not trained"
     pointer = store.versions.pointer(style)
-    known: dict[str | None, State] = {pointer.waiting: WAITS, pointer.version: IN_USE}
-    known |= dict.fromkeys(pointer.rolled_back, ROLLED_BACK)
-    return known.get(report.model, "ready to publish" if decision.publish else "not published")
+    states: dict[str | None, State] = {pointer.waiting: WAITS, pointer.version: IN_USE}
+    states |= dict.fromkeys(pointer.rolled_back, ROLLED_BACK)
+    return states.get(report.model, "ready to publish" if decision.publish else "not published")
 
 
 def _sentences(report: EvaluationReport, decision: Decision | None) -> tuple[str, str]:

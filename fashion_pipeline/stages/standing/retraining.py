@@ -34,8 +34,8 @@ def settings_state(store: Store, profile: Profile, style: str) -> str:
 
 def _is_as_evaluated(store: Store, profile: Profile, style: str) -> bool:
     """Whether the settings are those with which a style was evaluated, as far as that is known."""
-    known = store.sources.done_with(style, "evaluation")
-    return known in (None, settings_state(store, profile, style), _state_of_before(store, profile, style))
+    evaluated = store.sources.done_with(style, "evaluation")
+    return evaluated in (None, settings_state(store, profile, style), _state_of_before(store, profile, style))
 
 
 def _state_of_before(store: Store, profile: Profile, style: str) -> str:
@@ -72,8 +72,8 @@ def change_of(store: Store, profile: Profile, style: str, listed: str, baseline:
     StorageError for what is damaged.
     """
     catalog, trained = store.records.newest("catalog", style), trained_catalog(store, style)
-    known = trained or (store.records.find("catalog", style, baseline) if baseline else None)
-    now, before = _images(catalog), _images(known)
+    compared = trained or (store.records.find("catalog", style, baseline) if baseline else None)
+    now, before = _images(catalog), _images(compared)
     used = set(_images(trained))
     return Change(
         photos=len(now),

@@ -144,9 +144,9 @@ class _Teller:
 def line(row: Progress) -> str:
     """A row of the training log in words."""
     measured = {"loss": row.loss, "held-out loss": row.held_out_loss, "similarity": row.similarity}
-    told = "".join(f", {name} {value:.4f}" for name, value in measured.items() if value is not None)
+    figures = "".join(f", {name} {value:.4f}" for name, value in measured.items() if value is not None)
     speed = f", {row.samples_per_second:.1f} images a second" if row.samples_per_second else ""
-    return f"training: step {row.step} of {row.steps}{told}{speed}"
+    return f"training: step {row.step} of {row.steps}{figures}{speed}"
 
 
 def _teller(order: Order, stack: ExitStack) -> Callable[[str], None]:

@@ -148,10 +148,10 @@ def trained_ids(store: Store, training: Record) -> set[str]:
 def _forget_damaged(store: Store, style: str, key: str, output: Path) -> None:
     """Remove what an earlier training left if it is damaged like the record that shares its files: it is done again."""
     with suppress(StorageError):
-        if (known := store.records.find("training", style, key)) is None:
+        if (record := store.records.find("training", style, key)) is None:
             return
         try:
-            require_same_files(output, known.checksums)
+            require_same_files(output, record.checksums)
         except StorageError:
             remove(output)
 

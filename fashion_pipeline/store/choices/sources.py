@@ -32,13 +32,13 @@ class Sources:
 
     def register(self, style: str, subject: str, source: SourceSpec) -> None:
         """Remember where a style's photos come from and what prompts call it."""
-        told = {"subject": subject, "source": self._portable(source).to_json()}
-        known = read_json(self.path(style), "") if self.path(style).exists() else {}
-        if told.items() <= known.items():
+        wanted = {"subject": subject, "source": self._portable(source).to_json()}
+        registered = read_json(self.path(style), "") if self.path(style).exists() else {}
+        if wanted.items() <= registered.items():
             return
         with self._changing(style):
-            known = read_json(self.path(style), "") if self.path(style).exists() else {"config": {}}
-            self._files.write_json(self.path(style), known | told)
+            registered = read_json(self.path(style), "") if self.path(style).exists() else {"config": {}}
+            self._files.write_json(self.path(style), registered | wanted)
 
     def styles(self) -> list[str]:
         """Every style that has a source."""
@@ -59,8 +59,8 @@ class Sources:
 
     def approval(self, style: str) -> str:
         """Whether somebody must approve a version of the style, as the user chose it: `none` or `required`."""
-        known = read_json(self.path(style), "") if self.path(style).exists() else {}
-        return str(known.get("config", {}).get("published_model", {}).get("approval", "none"))
+        registered = read_json(self.path(style), "") if self.path(style).exists() else {}
+        return str(registered.get("config", {}).get("published_model", {}).get("approval", "none"))
 
     def run_config(self, style: str) -> dict[str, Any]:
         """The same as Dagster's run configuration."""
@@ -73,10 +73,10 @@ class Sources:
         Nothing is written where `change` raises.
         """
         with self._changing(style):
-            known = self._known(style)
-            chosen = dict(change(dict(known["config"])))
-            if chosen != known["config"]:
-                self._files.write_json(self.path(style), known | {"config": chosen})
+            registered = self._known(style)
+            chosen = dict(change(dict(registered["config"])))
+            if chosen != registered["config"]:
+                self._files.write_json(self.path(style), registered | {"config": chosen})
         return chosen
 
     def done_with(self, style: str, step: Step) -> str | None:
@@ -131,8 +131,8 @@ class Sources:
     def _known(self, style: str) -> dict[str, Any]:
         path = self.path(style)
         if not path.exists():
-            known = ", ".join(self.styles()) or "none yet"
-            raise StorageError(f"style {style!r} is not in the catalog (known: {known}): run it once with --source")
+            names = ", ".join(self.styles()) or "none yet"
+            raise StorageError(f"style {style!r} is not in the catalog (known: {names}): run it once with --source")
         values = read_json(path, f"{path} has just been removed: run {style!r} once with --source")
         if not {"subject", "source", "config"} <= values.keys() or not isinstance(json.loads(values["source"]), dict):
             raise StorageError(f"{path} is damaged: delete it and run {style!r} once with --source")

@@ -55,19 +55,21 @@ class Withdrawals:
 
     def prints(self) -> Fingerprints:
         """Their fingerprints, in the same order."""
-        known = self.all()
-        thumbnails = [np.frombuffer(base64.b64decode(each.thumbnail), np.uint8).reshape(16, 16, 3) for each in known]
-        return Fingerprints.stack([(each.perceptual_hash, t) for each, t in zip(known, thumbnails, strict=True)])
+        withdrawn = self.all()
+        thumbnails = [
+            np.frombuffer(base64.b64decode(each.thumbnail), np.uint8).reshape(16, 16, 3) for each in withdrawn
+        ]
+        return Fingerprints.stack([(each.perceptual_hash, t) for each, t in zip(withdrawn, thumbnails, strict=True)])
 
     def add(self, style: str, rows: Iterable[Mapping[str, Any]]) -> list[Withdrawn]:
         """Withdraw photos, given as rows of table `images`; returns those that were not withdrawn before."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._files.changing("withdrawn.json"):
-            known = self.all()
-            seen = {each.id for each in known}
+            withdrawn = self.all()
+            seen = {each.id for each in withdrawn}
             fresh = [_withdrawn(style, row, now) for row in rows if row["id"] not in seen]
             if fresh:
-                photos = [asdict(each) for each in [*known, *fresh]]
+                photos = [asdict(each) for each in [*withdrawn, *fresh]]
                 self._files.write_json(self._files.inside("withdrawn.json"), {"photos": photos})
         return fresh
 

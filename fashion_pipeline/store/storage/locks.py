@@ -86,8 +86,8 @@ def is_held(path: Path) -> bool:
 def holder(path: Path) -> str:
     """Who holds the lock of a file, for people."""
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        return f"{known['who']} (process {known['pid']}, since {known['since']})"
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return f"{about['who']} (process {about['pid']}, since {about['since']})"
     except (OSError, ValueError, KeyError):
         return "another process"
 

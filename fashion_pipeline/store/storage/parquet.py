@@ -52,8 +52,8 @@ def _require_readable(table: str, path: Path, version: str, columns: Sequence[st
             f"{path} was written by a later version of the program (schema {version}, this one knows "
             f"{tables.SCHEMA_VERSION}): install that version"
         )
-    known = version.isdecimal() and int(version) >= tables.READABLE_FROM
-    if not known or (int(version) == tables.SCHEMA_VERSION and columns != tables.schema(table).names):
+    is_readable = version.isdecimal() and int(version) >= tables.READABLE_FROM
+    if not is_readable or (int(version) == tables.SCHEMA_VERSION and columns != tables.schema(table).names):
         readable = f"{tables.READABLE_FROM} to {tables.SCHEMA_VERSION}"
         raise StorageError(
             f"{path} has schema version {version}, this program reads {readable}: {mend}, or install the version of "

@@ -59,9 +59,12 @@ class TrainingData:
         latents = sample_latents(torch.stack([loaded(each) for each in moments]), self.scaling, random)
         timesteps = torch.randint(0, self.timesteps, (size,), generator=random)
         noise = _noise(latents, recipe.noise_offset, random)
-        told = [int(t * len(self.texts[p])) for p, t in zip(pairs, torch.rand(size, generator=random), strict=True)]
+        chosen_texts = [
+            int(t * len(self.texts[p])) for p, t in zip(pairs, torch.rand(size, generator=random), strict=True)
+        ]
         texts = [
-            loaded(self.texts[p][t]) if keep else self.no_text for p, t, keep in zip(pairs, told, kept, strict=True)
+            loaded(self.texts[p][t]) if keep else self.no_text
+            for p, t, keep in zip(pairs, chosen_texts, kept, strict=True)
         ]
         return Batch(latents, noise, timesteps, torch.stack(texts), weight)
 
@@ -114,15 +117,15 @@ class _Turns:
 def encode_data(pipeline: Any, job: TrainingJob, encoder: Encoder) -> TrainingData:
     """Encode all images and captions, or take them from the cache. Raises TrainingError for one that cannot be used."""
     recipe = job.recipe
-    told = [_variants(pair, recipe) for pair in job.pairs]
+    variants = [_variants(pair, recipe) for pair in job.pairs]
     held_out = [pair.caption for pair in job.held_out]
-    texts = encoder.captions([*(text for each in told for text in each), *held_out, "", recipe.prior_prompt])
+    texts = encoder.captions([*(text for each in variants for text in each), *held_out, "", recipe.prior_prompt])
     unseen = [loaded(views[0]) for views in encoder.images([pair.path for pair in job.held_out], flip=False)]
     scaling = float(pipeline.vae.config.scaling_factor)
     timesteps = int(pipeline.scheduler.config.num_train_timesteps)
     return TrainingData(
         views=encoder.images([pair.path for pair in job.pairs], flip=recipe.horizontal_flip),
-        texts=[[texts[text] for text in each] for each in told],
+        texts=[[texts[text] for text in each] for each in variants],
         no_text=loaded(texts[""]),
         held_out=[
             batch

@@ -55,10 +55,10 @@ def export_loras(base: str | Path, output: Path, folder: Path, metadata: Mapping
     source = find_pipeline(base)
     side, predicts = trained_as(source)
     version = base_version(text_width(source))
-    told = model_spec(metadata.get("title", folder.name), recipe.resolution or side, predicts, version)
+    header = model_spec(metadata.get("title", folder.name), recipe.resolution or side, predicts, version)
     files = [folder / LORA_WEIGHTS, folder / KOHYA_LORA_WEIGHTS]
-    write_lora(result.weights, recipe, files[0], {**told, **metadata})
-    write_kohya(result.weights, recipe, files[1], {**told, **metadata}, version)
+    write_lora(result.weights, recipe, files[0], {**header, **metadata})
+    write_kohya(result.weights, recipe, files[1], {**header, **metadata}, version)
     return files
 
 
@@ -136,8 +136,10 @@ def _predict(pipeline: Any) -> torch.Tensor:
     noise = torch.randn((2, config.in_channels, config.sample_size, config.sample_size), generator=random)
     ids = torch.randint(0, text.vocab_size, (2, text.max_position_embeddings), generator=random)
     with torch.inference_mode():
-        told = pipeline.text_encoder.eval()(ids)[0]
-        answer: torch.Tensor = pipeline.unet.eval()(noise, torch.tensor([200, 700]), encoder_hidden_states=told).sample
+        text_states = pipeline.text_encoder.eval()(ids)[0]
+        answer: torch.Tensor = pipeline.unet.eval()(
+            noise, torch.tensor([200, 700]), encoder_hidden_states=text_states
+        ).sample
     return answer
 
 

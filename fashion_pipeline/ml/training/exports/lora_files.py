@@ -25,8 +25,8 @@ def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     """Write a safetensors file under a temporary name, then rename it; equal content gives equal bytes."""
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(f".{file.name}.fresh")
-    own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(own, fresh, metadata={**metadata, "format": "pt"})
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, fresh, metadata={**metadata, "format": "pt"})
     _sort_header(fresh)
     fresh.replace(file)
 
@@ -36,11 +36,11 @@ def write_lora(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, 
     parts = load_file(learnt)
     adapters = {"unet": _adapter(recipe, unet_layers(recipe)), "text_encoder": _adapter(recipe, TEXT_LAYERS)}
     there = {name.partition(".")[0] for name in parts}
-    told = {f"{part}.{name}": value for part in sorted(there) for name, value in adapters[part].items()}
+    adapter_metadata = {f"{part}.{name}": value for part in sorted(there) for name, value in adapters[part].items()}
     write_tensors(
         file,
         {_for_older_versions(name): tensor for name, tensor in parts.items()},
-        {**_header(learnt), **metadata, ADAPTER_METADATA: json.dumps(told, indent=2, sort_keys=True)},
+        {**_header(learnt), **metadata, ADAPTER_METADATA: json.dumps(adapter_metadata, indent=2, sort_keys=True)},
     )
 
 
@@ -86,7 +86,7 @@ def model_spec(title: str, side: int, predicts: str, version: str) -> dict[str, 
 
 def _kohya_metadata(recipe: Recipe, scale: float, version: str) -> dict[str, str]:
     """What kohya's trainer writes and other programs show."""
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "network_module": "networks.lora",
         "network_dim": recipe.rank,
         "network_alpha": f"{scale * recipe.rank:g}",
@@ -107,8 +107,8 @@ def _kohya_metadata(recipe: Recipe, scale: float, version: str) -> dict[str, str
         "seed": recipe.seed,
     }
     if {"feed_forward", "convolution"} & set(recipe.layers):
-        told["network_args"] = json.dumps({"conv_dim": recipe.rank, "conv_alpha": scale * recipe.rank})
-    return {f"ss_{name}": str(value) for name, value in told.items()}
+        values["network_args"] = json.dumps({"conv_dim": recipe.rank, "conv_alpha": scale * recipe.rank})
+    return {f"ss_{name}": str(value) for name, value in values.items()}
 
 
 def _adapter(recipe: Recipe, layers: tuple[str, ...]) -> dict[str, Any]:
