@@ -154,7 +154,7 @@ def _working(data: Path, style: str) -> int:
     while True:
         time.sleep(0.05)
         if data.exists():
-            lock = Store(data).style_lock(style)
+            lock = Store(data).locks.style(style)
             if lock.exists() and is_held(lock) and (text := lock.read_text(encoding="utf-8")):
                 return int(json.loads(text)["pid"])
 

@@ -145,4 +145,4 @@ def upload(
 
 
 def _at_work(store: "Store", style: str, does: str) -> Any:
-    return store.working_on(style, f"a command that {does}")
+    return store.locks.working_on(style, f"a command that {does}")

@@ -76,7 +76,7 @@ def run(
     style = style_slug(style)
     report = follow or _print_event
     with ExitStack() as held:
-        held.enter_context(store.claiming(style, "a command that runs it"))
+        held.enter_context(store.locks.claiming(style, "a command that runs it"))
         store.sources.welcome(style)
         listed, photos = _take_in(store, style, source, lambda text: report(style, Event("message", "", text)))
         chosen = _choose(store, style, config or {}, preset, forget)

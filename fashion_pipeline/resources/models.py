@@ -57,7 +57,7 @@ def own_cards(device: str, processes: int, store: Store) -> Iterator[dict[str, s
         for card in range(count):
             if card not in named and len(named) < processes:
                 with suppress(LockedError):
-                    held.enter_context(holding(store.card_lock(card), f"card {card}", "a training"))
+                    held.enter_context(holding(store.locks.card(card), f"card {card}", "a training"))
                     named.append(card)
         if len(named) < processes:
             raise LockedError(
@@ -74,7 +74,7 @@ def _own_card(device: str, store: Store, held: ExitStack) -> str:
     count = cards() if device in ("auto", "cuda") else 0
     for card in range(count) if count > 1 else ():
         try:
-            held.enter_context(holding(store.card_lock(card), f"card {card}", "a run"))
+            held.enter_context(holding(store.locks.card(card), f"card {card}", "a run"))
         except LockedError:
             continue
         return f"cuda:{card}"

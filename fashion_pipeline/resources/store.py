@@ -59,12 +59,12 @@ def working(
     """
     who, style = _described(run), run.tags.get(PARTITION)
     with ExitStack() as held:
-        held.enter_context(store.running(run.run_id, who))
+        held.enter_context(store.locks.running(run.run_id, who))
         if style is not None:
             patience = PATIENCE if any(tag in run.tags for tag in _AUTOMATIC) else 0.0
-            if patience and is_held(lock := store.style_lock(style)):
+            if patience and is_held(lock := store.locks.style(style)):
                 log.info(f"waiting for {holder(lock)}")
-            held.enter_context(store.working_on(style, who, patience))
+            held.enter_context(store.locks.working_on(style, who, patience))
         if instance is not None:
             if missing := missing_tags(run, read_settings().profile):
                 instance.add_run_tags(run.run_id, missing)

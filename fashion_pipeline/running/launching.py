@@ -83,7 +83,7 @@ class Launcher:
         LockedError that says who is at work on the style already.
         """
         self._wait_for_ending_runs(style)
-        require_free(self._store.style_lock(style), f"style {style!r}")  # before a process is started for nothing
+        require_free(self._store.locks.style(style), f"style {style!r}")  # before a process is started for nothing
         run_id = self._create(job, style, {"loggers": QUIET} | dict(run_config), tags)
         follow(Event("planned", "", job, total=self._steps))
         self.instance.launch_run(run_id, self._workspace)
@@ -109,13 +109,15 @@ class Launcher:
 
         def ending(run: "DagsterRun") -> bool:
             command = command_of(run)
-            return run.status == DagsterRunStatus.CANCELING or (command != "" and not self._store.follows(command))
+            return run.status == DagsterRunStatus.CANCELING or (
+                command != "" and not self._store.locks.follows(command)
+            )
 
         under_way = RunsFilter(
             statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING], tags={"dagster/partition": style}
         )
         until = time.monotonic() + CANCELLING
-        while is_held(self._store.style_lock(style)) and time.monotonic() < until:
+        while is_held(self._store.locks.style(style)) and time.monotonic() < until:
             if not any(ending(run) for run in self.instance.get_runs(under_way)):
                 return
             time.sleep(POLL_SECONDS)
@@ -217,7 +219,7 @@ def launcher(store: "Store") -> Iterator[Launcher]:
         bury_dead_runs(instance, store)
         command = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
-            with store.following(command):
+            with store.locks.following(command):
                 yield Launcher(instance, process.create_request_context(), store, command)
         finally:
             bury_dead_runs(instance, store)

@@ -84,13 +84,13 @@ def _free_slots_of_ended_runs(instance: DagsterInstance, store: Store) -> None:
     info = instance.event_log_storage.get_concurrency_info(POOL)
     for run_id in {*info.active_run_ids, *info.pending_run_ids, *info.assigned_run_ids}:
         run = instance.get_run_by_id(run_id)
-        if (run is None or run.is_finished) and not store.lives(run_id):
+        if (run is None or run.is_finished) and not store.locks.lives(run_id):
             instance.event_log_storage.free_concurrency_slots_for_run(run_id)
 
 
 def _forget_ended_runs(instance: DagsterInstance, store: Store) -> None:
     """Remove the locks of runs that are over."""
-    for lock in store.run_locks():
+    for lock in store.locks.runs():
         run = instance.get_run_by_id(lock.name)
         with suppress(FileNotFoundError):
             is_kept = run is not None or time.time() - lock.stat().st_mtime < FORGOTTEN_SECONDS
@@ -112,7 +112,7 @@ def watching(instance: DagsterInstance, store: Store, run: DagsterRun) -> Iterat
     command = command_of(run)
 
     def gone() -> bool:
-        return command != "" and not store.follows(command)
+        return command != "" and not store.locks.follows(command)
 
     def end() -> None:
         instance.report_run_canceling(run, "The command that started this run is gone.")
@@ -128,7 +128,7 @@ def watching(instance: DagsterInstance, store: Store, run: DagsterRun) -> Iterat
 @contextmanager
 def ending_with_its_run(store: Store, run: DagsterRun) -> Iterator[None]:
     """Around a step that is a process of its own: interrupt it when the process of its run is gone."""
-    with _looking(store, lambda: not store.lives(run.run_id)):
+    with _looking(store, lambda: not store.locks.lives(run.run_id)):
         yield
 
 
@@ -172,8 +172,8 @@ def _waiting(instance: DagsterInstance) -> set[str]:
 
 def _without_process(instance: DagsterInstance, store: Store, among: RunsFilter) -> Iterator[DagsterRun]:
     for record in instance.get_run_records(among):
-        run, lock = record.dagster_run, store.run_lock(record.dagster_run.run_id)
-        if store.lives(run.run_id):
+        run, lock = record.dagster_run, store.locks.run(record.dagster_run.run_id)
+        if store.locks.lives(run.run_id):
             continue
         try:
             left = lock.stat()

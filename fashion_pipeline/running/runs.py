@@ -47,7 +47,7 @@ def missing_tags(run: dg.DagsterRun, profile: str) -> dict[str, str]:
 
 def busy(instance: dg.DagsterInstance, store: Store, style: str) -> str | None:
     """Who works on a style, or is about to; None where nobody is."""
-    for lock in (store.style_lock(style), store.claim_lock(style)):
+    for lock in (store.locks.style(style), store.locks.claim(style)):
         if is_held(lock):
             return f"in use by {holder(lock)}"
     active = instance.get_runs(dg.RunsFilter(statuses=UNDER_WAY, tags={PARTITION: style}), limit=1)

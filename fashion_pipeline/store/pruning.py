@@ -49,10 +49,10 @@ def remove_leftovers(store: Store) -> list[Leftover]:
     made meanwhile is never among what goes.
     """
     with ExitStack() as locks:
-        locks.enter_context(store.one_catalog_at_a_time(wait=0.0))
+        locks.enter_context(store.locks.one_catalog_at_a_time(wait=0.0))
         for style in sorted({*store.sources.styles(), *store.records.styles("catalog")}):
-            locks.enter_context(store.claiming(style, "a command that prunes"))
-            locks.enter_context(store.working_on(style, "a command that prunes"))
+            locks.enter_context(store.locks.claiming(style, "a command that prunes"))
+            locks.enter_context(store.locks.working_on(style, "a command that prunes"))
         superseded = leftovers(store)
         for each in superseded:
             store.files.remove(each.path)

@@ -20,9 +20,7 @@ dagster_home/                        the Dagster instance (SQLite)
 ```
 """
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -43,8 +41,8 @@ from fashion_pipeline.store.queries import query
 from fashion_pipeline.store.records import KINDS, Record, Records
 from fashion_pipeline.store.samples import SampleImages
 from fashion_pipeline.store.storage.files import Files, slug
-from fashion_pipeline.store.storage.locks import is_held
 from fashion_pipeline.store.versions import Versions
+from fashion_pipeline.store.working import Locks
 
 _OF_A_PHOTO = ("id", "product_group", "split", "product", "path", "caption", "attributes")
 
@@ -64,6 +62,7 @@ class Store:
         self.pictures = Pictures(self.files)
         self.versions = Versions(self.files)
         self.withdrawals = Withdrawals(self.files)
+        self.locks = Locks(self.files)
         self._newest_read: tuple[Path, str, tuple[Photo, ...]] | None = None
 
     # --- photos
@@ -115,7 +114,7 @@ class Store:
         Raises LockedError. Its images go with the next `pruning`.
         """
         who = "a command that removes it"
-        with self.claiming(style, who), self.working_on(style, who):
+        with self.locks.claiming(style, who), self.locks.working_on(style, who):
             folders = [self.files.inside("records", kind, f"style={slug(style)}") for kind in KINDS]
             folders += [
                 self.files.inside("embeddings", table.table, f"style={slug(style)}")
@@ -142,73 +141,6 @@ class Store:
     def raw_folder(self) -> Path:
         """A folder whose photos the sensor watches."""
         return self.files.inside("raw")
-
-    # --- locks
-
-    def run_lock(self, run: str) -> Path:
-        """The file that the process of a run holds while it lives."""
-        return self.files.inside("locks", "runs", run)
-
-    def run_locks(self) -> list[Path]:
-        """The lock of each run that lives, or has ended since somebody last looked."""
-        return sorted(self.files.inside("locks", "runs").glob("*"))
-
-    def command_lock(self, name: str) -> Path:
-        """The file that a command holds while it follows its runs."""
-        return self.files.inside("locks", "commands", name)
-
-    def style_lock(self, style: str) -> Path:
-        """The file that whoever works on a style holds."""
-        return self.files.inside("locks", "styles", slug(style))
-
-    def card_lock(self, card: int) -> Path:
-        """The file that the run which has a graphics card holds, where there are several."""
-        return self.files.inside("locks", "cards", str(card))
-
-    def working_on(self, style: str, who: str, wait: float | None = 0.0) -> AbstractContextManager[None]:
-        """Held by whoever works on a style, on this machine or another one that shares the root.
-
-        `who` and `wait` as in `locks.holding`. Raises LockedError.
-        """
-        return self.files.alone(f"styles/{slug(style)}", f"style {style!r}", who, wait)
-
-    def claiming(self, style: str, who: str) -> AbstractContextManager[None]:
-        """Held by a command from before it starts a run of a style until that has ended. Raises LockedError."""
-        return self.files.alone(f"claims/{slug(style)}", f"style {style!r}", who)
-
-    def claim_lock(self, style: str) -> Path:
-        """The file that a command holds which is about to run a style."""
-        return self.files.inside("locks", "claims", slug(style))
-
-    def one_catalog_at_a_time(self, wait: float | None = None) -> AbstractContextManager[None]:
-        """Held while a catalog is built: two at once would put near-duplicates into two splits."""
-        return self.files.alone("catalog", "the catalog", " ".join(sys.argv)[:200], wait)
-
-    @contextmanager
-    def following(self, command: str) -> Iterator[None]:
-        """Held by a command while it follows its runs."""
-        lock = self.command_lock(command)
-        with self.files.alone(f"commands/{command}", "this command", "a command", once=True):
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-
-    def follows(self, command: str) -> bool:
-        """Whether a command lives, on this machine or another one that shares the root."""
-        return self._is_held(self.command_lock(command), f"commands/{command}")
-
-    def running(self, run: str, who: str) -> AbstractContextManager[None]:
-        """Held by the process of a run while it lives."""
-        return self.files.alone(f"runs/{run}", f"run {run}", who, once=True)
-
-    def lives(self, run: str) -> bool:
-        """Whether the process of a run lives, on this machine or another one that shares the root."""
-        return self._is_held(self.run_lock(run), f"runs/{run}")
-
-    def _is_held(self, lock: Path, lease: str) -> bool:
-        remote = self.files.remote
-        return is_held(lock) if lock.exists() or remote is None else remote.is_held(lease)
 
     # --- questions
 

@@ -171,7 +171,7 @@ def test_an_extra_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch
 def test_a_style_that_a_command_is_about_to_run_cannot_be_removed(tmp_path: Path, root: Path) -> None:
     store = Store(root)
     api.move(photos_of(tmp_path / "photos", "coat"))
-    with store.claiming("coat", "a command that runs it"):
+    with store.locks.claiming("coat", "a command that runs it"):
         for arguments in (("remove", "--style", "coat", "--yes"), ("run", "--style", "coat")):
             assert_one_message(call(*arguments), "in use by a command that runs it")
     assert store.sources.styles() == ["coat"]

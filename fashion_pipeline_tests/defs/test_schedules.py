@@ -92,7 +92,7 @@ def test_a_cron_that_is_none_is_refused_before_it_is_written(store: Store, monke
 
 def test_a_style_that_is_being_run_is_not_retrained_by_the_schedule(store: Store) -> None:
     register(store, "coat")
-    with holding(store.style_lock("coat"), "style 'coat'", "run 7"):
+    with holding(store.locks.style("coat"), "style 'coat'", "run 7"):
         (skipped,) = scheduled(store, "coat")
     assert "coat: in use by run 7" in skipped.skip_message
 

@@ -231,7 +231,7 @@ def test_two_runs_for_the_same_photos_have_two_keys(tick: Sensor, store: Store) 
 def test_a_style_that_is_being_run_is_left_alone(tick: Sensor, store: Store) -> None:
     add_photo(store.raw_folder / "coat")
     tick()
-    with holding(store.style_lock("coat"), "style 'coat'", "run 7 of the terminal"):
+    with holding(store.locks.style("coat"), "style 'coat'", "run 7 of the terminal"):
         assert "coat: in use by run 7 of the terminal" in why(tick())
     assert asked(tick()) == ["coat catalog"]
 

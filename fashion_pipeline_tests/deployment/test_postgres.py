@@ -70,7 +70,7 @@ def test_runs_go_through_postgresql_and_a_killed_one_is_buried(tmp_path: Path, d
     root, source = tmp_path / "data", photos(tmp_path)
     small = ["--budget", "8", "--products", "2", "--source", str(source)]
     killed = run(root, database, *small)
-    lock = Store(root).style_lock("coat")
+    lock = Store(root).locks.style("coat")
     until = time.monotonic() + 120
     while not (lock.exists() and is_held(lock) and lock.read_text()):
         assert time.monotonic() < until and killed.poll() is None, (tmp_path / "said").read_text()

@@ -210,7 +210,7 @@ class _Command:
 
 def _working(root: Path, command: "subprocess.Popen[str]") -> int:
     """The process that works on the style, once there is one."""
-    lock = Store(root).style_lock(STYLE)
+    lock = Store(root).locks.style(STYLE)
     while command.process.poll() is None:
         time.sleep(0.05)
         if lock.exists() and is_held(lock) and (text := lock.read_text(encoding="utf-8")):

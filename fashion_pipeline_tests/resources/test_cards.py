@@ -38,7 +38,7 @@ def test_a_card_that_was_named_is_used_and_one_card_needs_no_lock(
         for count, device in ((2, "cuda:1"), (2, "cpu"), (1, "auto"), (0, "auto")):
             monkeypatch.setattr(models, "cards", lambda count=count: count)
             assert models._own_card(device, store, held) == device
-    assert not store.card_lock(0).exists()
+    assert not store.locks.card(0).exists()
 
 
 def test_the_pool_has_as_many_slots_as_there_are_cards(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from fashion_pipeline.store.store import Store
 @dg.asset(partitions_def=styles)
 def working(context: dg.AssetExecutionContext, store: dg.ResourceParam[Store]) -> dg.MaterializeResult:
     """Says which locks are held while it works."""
-    held = {"style": is_held(store.style_lock("coat")), "run": is_held(store.run_lock(context.run.run_id))}
+    held = {"style": is_held(store.locks.style("coat")), "run": is_held(store.locks.run(context.run.run_id))}
     return dg.MaterializeResult(metadata=held)
 
 
@@ -42,14 +42,14 @@ def test_a_run_holds_the_locks_of_its_style_and_of_its_life_and_leaves_none(stor
     result = run(store, {})
     (event,) = result.get_asset_materialization_events()
     assert [event.materialization.metadata[name].value for name in ("style", "run")] == [True, True]
-    assert not is_held(store.style_lock("coat")) and store.run_lock(result.run_id).read_text() == ""
+    assert not is_held(store.locks.style("coat")) and store.locks.run(result.run_id).read_text() == ""
 
 
 def test_a_run_of_the_sensor_waits_for_the_one_that_is_at_work(store: Store) -> None:
     at_work, done = threading.Event(), threading.Event()
 
     def work() -> None:
-        with holding(store.style_lock("coat"), "style 'coat'", "run 7"):
+        with holding(store.locks.style("coat"), "style 'coat'", "run 7"):
             at_work.set()
             time.sleep(1.0)
             done.set()

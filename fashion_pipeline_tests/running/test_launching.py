@@ -72,8 +72,8 @@ def worker_of(store: Store, style: str) -> int:
     until = time.monotonic() + SOON
     while time.monotonic() < until:
         try:
-            pid = int(json.loads(store.style_lock(style).read_text())["pid"])
-            if is_held(store.style_lock(style)):  # a killed process leaves its name, but not its lock
+            pid = int(json.loads(store.locks.style(style).read_text())["pid"])
+            if is_held(store.locks.style(style)):  # a killed process leaves its name, but not its lock
                 return pid
         except (OSError, ValueError):
             pass
@@ -149,7 +149,7 @@ def test_finetune_compare_and_generate_from_a_notebook(root: Path, tmp_path: Pat
 
 def test_a_style_that_is_in_use_is_named_before_a_process_is_started(root: Path) -> None:
     store = Store(root / "data")
-    with holding(store.style_lock("coat"), "style 'coat'", "run 7 of the UI"), pytest.raises(LockedError) as error:
+    with holding(store.locks.style("coat"), "style 'coat'", "run 7 of the UI"), pytest.raises(LockedError) as error:
         api.run("coat", "prompt", follow=lambda style, event: None)
     assert "style 'coat' is in use by run 7 of the UI" in str(error.value)
 
@@ -159,7 +159,7 @@ def test_a_neighbour_that_is_in_use_is_told_and_does_not_stop_the_style_that_was
     store = Store(root / "data")
     store.sources.mark("bag", "features", "photos as they were before")
     told: list[tuple[str, str]] = []
-    with holding(store.style_lock("bag"), "style 'bag'", "run 7 of the UI"):
+    with holding(store.locks.style("bag"), "style 'bag'", "run 7 of the UI"):
         api.run("coat", "prompt", follow=lambda style, event: told.append((style, event.text)))
     assert any(style == "bag" and "in use by run 7 of the UI" in text for style, text in told)
     assert store.sources.done_with("bag", "features") == "photos as they were before"

@@ -42,7 +42,7 @@ def begun(instance: dg.DagsterInstance, status: dg.DagsterRunStatus = dg.Dagster
 
 def leave_lock(store: Store, run: str, content: str = '{"who": "run"}') -> Path:
     """What a killed process leaves: a lock that nobody holds, with its name in it. One that ended empties it."""
-    lock = store.run_lock(run)
+    lock = store.locks.run(run)
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.write_text(content)
     return lock
@@ -78,14 +78,14 @@ def test_the_slot_of_a_run_that_dagster_has_marked_itself_is_freed(instance: dg.
     storage.set_concurrency_slots("gpu", 2)
     for run in (ended, lives):
         assert storage.claim_concurrency_slot("gpu", run, "step").is_claimed
-    with holding(store.run_lock(lives), "a run", "run"):
+    with holding(store.locks.run(lives), "a run", "run"):
         assert bury_dead_runs(instance, store) == []
         assert storage.get_concurrency_info("gpu").active_run_ids == {lives}
 
 
 def test_a_run_that_lives_is_left_alone(instance: dg.DagsterInstance, store: Store) -> None:
     run = begun(instance)
-    with holding(store.run_lock(run), "a run", "run"):
+    with holding(store.locks.run(run), "a run", "run"):
         assert bury_dead_runs(instance, store) == []
     assert status_of(instance, run) == dg.DagsterRunStatus.STARTED
 
@@ -94,7 +94,7 @@ def test_a_run_that_gave_its_lock_back_may_still_say_how_it_ended(
     instance: dg.DagsterInstance, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = begun(instance)
-    with holding(store.run_lock(run), "a run", "run"):
+    with holding(store.locks.run(run), "a run", "run"):
         pass
     assert bury_dead_runs(instance, store) == []
     later = time.time() + liveness.ENDING_SECONDS + 1
@@ -105,12 +105,12 @@ def test_a_run_that_gave_its_lock_back_may_still_say_how_it_ended(
 def test_locks_of_runs_that_are_over_are_removed(instance: dg.DagsterInstance, store: Store) -> None:
     ended, lives = begun(instance, dg.DagsterRunStatus.SUCCESS), begun(instance)
     over, unknown = leave_lock(store, ended, ""), leave_lock(store, "of-another-instance", "")
-    with holding(store.run_lock(lives), "a run", "run"):
+    with holding(store.locks.run(lives), "a run", "run"):
         bury_dead_runs(instance, store)
-        assert not over.exists() and store.run_locks() == sorted([store.run_lock(lives), unknown])
+        assert not over.exists() and store.locks.runs() == sorted([store.locks.run(lives), unknown])
         os.utime(unknown, (1, 1))
         bury_dead_runs(instance, store)
-        assert store.run_locks() == [store.run_lock(lives)]
+        assert store.locks.runs() == [store.locks.run(lives)]
 
 
 def test_a_run_that_is_starting_has_no_lock_yet(
@@ -159,7 +159,7 @@ def test_a_run_is_cancelled_when_its_command_is_gone_but_not_one_that_was_starte
     )
     with watching(instance, store, again):
         assert not interrupted.wait(0.3)
-    with holding(store.command_lock("gone"), "this command", "a command"), watching(instance, store, first):
+    with holding(store.locks.command("gone"), "this command", "a command"), watching(instance, store, first):
         assert not interrupted.wait(0.3)
     with watching(instance, store, first):
         assert interrupted.wait(10)
@@ -178,7 +178,7 @@ def test_the_daemon_notices_a_killed_run_by_the_launcher_that_ships(
     with dg.DagsterInstance.get() as instance:
         killed, lives = begun(instance), begun(instance)
         leave_lock(store, killed)
-        with holding(store.run_lock(lives), "a run", "run"):
+        with holding(store.locks.run(lives), "a run", "run"):
             watched = SimpleNamespace(instance=instance, create_request_context=lambda: None)
             list(execute_run_monitoring_iteration(watched, logging.getLogger("tests")))  # type: ignore[arg-type]
             assert instance.run_launcher.check_run_worker_health(get(instance, lives)).status == WorkerStatus.RUNNING
@@ -197,14 +197,14 @@ def test_a_run_of_another_machine_lives_as_long_as_it_says_so(
         here, there = machine(tmp_path / "here"), machine(tmp_path / "there")
         run = begun(instance)
         with there.running(run, "run"):
-            assert here.lives(run) and there.lives(run)
+            assert here.locks.lives(run) and there.locks.lives(run)
             assert bury_dead_runs(instance, here) == []
-        assert not here.lives(run) and not keys("leases/runs")
+        assert not here.locks.lives(run) and not keys("leases/runs")
         run = begun(instance)
         monkeypatch.setattr(remote, "LEASE_SECONDS", 2.0)
         assert there.files.remote is not None
         there.files.remote._take(f"runs/{run}", "run", "run", 0.0)  # a machine that is switched off
-        assert here.lives(run)
+        assert here.locks.lives(run)
         time.sleep(3.1)
         assert run in bury_dead_runs(instance, here)
 
@@ -217,7 +217,7 @@ def test_a_step_in_a_pod_ends_when_the_process_of_its_run_is_gone(
     monkeypatch.setattr(liveness, "interrupt_work", interrupted.set)
     run = dg.DagsterRun(job_name="full_pipeline")
     with ExitStack() as held:
-        held.enter_context(store.running(run.run_id, "run"))
+        held.enter_context(store.locks.running(run.run_id, "run"))
         with ending_with_its_run(store, run):
             assert not interrupted.wait(0.3)
             held.close()
@@ -245,10 +245,10 @@ def test_a_lease_that_was_late_once_ends_nobody(monkeypatch: pytest.MonkeyPatch)
             raise StorageError("503")
         return answers.pop(0) if answers else True
 
-    shared = SimpleNamespace(files=SimpleNamespace(remote="s3"), lives=lives)
+    shared = SimpleNamespace(files=SimpleNamespace(remote="s3"), locks=SimpleNamespace(lives=lives))
     with ending_with_its_run(shared, run):  # type: ignore[arg-type]
         assert not interrupted.wait(1.0)
     assert not answers
-    gone = SimpleNamespace(files=SimpleNamespace(remote="s3"), lives=lambda _: False)
+    gone = SimpleNamespace(files=SimpleNamespace(remote="s3"), locks=SimpleNamespace(lives=lambda _: False))
     with ending_with_its_run(gone, run):  # type: ignore[arg-type]
         assert interrupted.wait(10)

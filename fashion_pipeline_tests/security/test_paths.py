@@ -67,7 +67,7 @@ def test_no_name_leads_out_of_the_data_root(store: Store) -> None:
     doors: list[Callable[[str], Path]] = [
         lambda name: store.files.inside("published", name),
         lambda name: store.samples.path(name),
-        lambda name: store.style_lock(name),
+        lambda name: store.locks.style(name),
         lambda name: store.training_folder("coat", name),
         lambda name: store.versions.folder("coat", name),
         lambda name: store.versions.folder(name, "v1"),

@@ -89,7 +89,7 @@ def test_an_asset_without_its_upstream_names_the_one_to_materialise_first(tmp_pa
 
 def test_a_style_that_somebody_works_on_is_not_run_twice_and_the_message_says_who(small: Small) -> None:
     chain = small()
-    with holding(chain.store.style_lock("coat"), "style 'coat'", "run 7 of the terminal"):
+    with holding(chain.store.locks.style("coat"), "style 'coat'", "run 7 of the terminal"):
         result = chain.materialize(CATALOG[:1], "coat")
     assert not result.success
     failure = next(e for e in result.all_events if e.event_type_value == "PIPELINE_FAILURE")

@@ -65,7 +65,7 @@ def test_images_that_a_search_names_stay(store: Store) -> None:
 
 def test_nothing_is_removed_while_a_style_is_being_run(store: Store) -> None:
     found = leftovers(store)
-    with holding(store.style_lock("coat"), "style 'coat'", "run 7"), pytest.raises(LockedError, match="run 7"):
+    with holding(store.locks.style("coat"), "style 'coat'", "run 7"), pytest.raises(LockedError, match="run 7"):
         remove_leftovers(store)
     assert leftovers(store) == found
 
@@ -110,5 +110,5 @@ def test_what_a_run_made_while_somebody_looked_is_kept(store: Store, monkeypatch
 
 
 def test_nothing_is_removed_while_a_style_that_is_new_is_catalogued(store: Store) -> None:
-    with store.one_catalog_at_a_time(), pytest.raises(LockedError, match="the catalog is in use"):
+    with store.locks.one_catalog_at_a_time(), pytest.raises(LockedError, match="the catalog is in use"):
         remove_leftovers(store)

@@ -167,16 +167,16 @@ def test_an_answer_from_the_past_is_not_believed(pair: tuple[Store, Store]) -> N
 
 def test_two_machines_do_not_work_on_one_style(pair: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = pair
-    with one.working_on("coat", "run 1"), other.working_on("bag", "run 2"):
+    with one.locks.working_on("coat", "run 1"), other.locks.working_on("bag", "run 2"):
         with (
             pytest.raises(LockedError, match=r"style 'coat' is in use by run 1 on .*: wait for it"),
-            other.working_on("coat", "run 2"),
+            other.locks.working_on("coat", "run 2"),
         ):
             pytest.fail("two at once")
         entered = threading.Event()
 
         def wait() -> None:
-            with other.working_on("coat", "run 3", wait=20.0):
+            with other.locks.working_on("coat", "run 3", wait=20.0):
                 entered.set()
 
         waiting = threading.Thread(target=wait)
@@ -190,10 +190,10 @@ def test_two_machines_do_not_work_on_one_style(pair: tuple[Store, Store], monkey
     monkeypatch.setattr(remote, "LEASE_SECONDS", 2.0)
     assert one.files.remote is not None
     one.files.remote._take("styles/coat", "style 'coat'", "run 4", 0.0)
-    with pytest.raises(LockedError), other.working_on("coat", "run 5"):
+    with pytest.raises(LockedError), other.locks.working_on("coat", "run 5"):
         pytest.fail("two at once")
     time.sleep(3.1)
-    with other.working_on("coat", "run 6"):
+    with other.locks.working_on("coat", "run 6"):
         content = json.loads(boto3.client("s3").get_object(Bucket="fashion", Key=_newest())["Body"].read())
     assert content["who"] == "run 6" and content["until"] > time.time() - 1
 
@@ -209,7 +209,7 @@ def test_only_one_of_many_takes_a_free_lease(environment: dict[str, str], tmp_pa
     def take(store: Store) -> None:
         began.wait()
         try:
-            with store.working_on("coat", "somebody"):
+            with store.locks.working_on("coat", "somebody"):
                 taken.append(store)
                 ended.wait()
         except LockedError:
@@ -341,16 +341,16 @@ def test_a_command_is_followed_by_its_runs_on_other_machines(
     pair: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = pair
-    with one.following("7-abc"):
-        assert one.follows("7-abc") and other.follows("7-abc") and not other.follows("8-abc")
-    assert not one.follows("7-abc") and not other.follows("7-abc") and not keys("leases/commands")
-    assert not one.command_lock("7-abc").exists()
+    with one.locks.following("7-abc"):
+        assert one.locks.follows("7-abc") and other.locks.follows("7-abc") and not other.locks.follows("8-abc")
+    assert not one.locks.follows("7-abc") and not other.locks.follows("7-abc") and not keys("leases/commands")
+    assert not one.locks.command("7-abc").exists()
     monkeypatch.setattr(remote, "LEASE_SECONDS", 2.0)
     assert one.files.remote is not None
     one.files.remote._take("commands/9-abc", "this command", "a command", 0.0)  # a machine that is switched off
-    assert other.follows("9-abc")
+    assert other.locks.follows("9-abc")
     time.sleep(3.1)
-    assert not other.follows("9-abc")
+    assert not other.locks.follows("9-abc")
 
 
 def take_over(store: Store, name: str) -> None:
@@ -376,7 +376,7 @@ def test_whoever_lost_a_lease_is_interrupted_and_uploads_nothing_more(
     begun = time.monotonic()
     with (
         pytest.raises(LeaseLostError, match=r"style 'coat' was taken over by another machine.*: run it again"),
-        one.working_on("coat", "run 1"),
+        one.locks.working_on("coat", "run 1"),
     ):
         take_over(other, "styles/coat")
         time.sleep(20)
@@ -384,7 +384,7 @@ def test_whoever_lost_a_lease_is_interrupted_and_uploads_nothing_more(
     assert other.files.remote is not None and other.files.remote.is_held("styles/coat")
 
     monkeypatch.setattr(remote, "RENEW_SECONDS", 60.0)
-    with pytest.raises(LeaseLostError), one.working_on("bag", "run 1"):
+    with pytest.raises(LeaseLostError), one.locks.working_on("bag", "run 1"):
         take_over(other, "styles/bag")
         assert one.files.remote is not None
         one.files.remote._held[0].renewed -= 1000.0  # it could not be renewed for long
@@ -394,8 +394,8 @@ def test_whoever_lost_a_lease_is_interrupted_and_uploads_nothing_more(
 
 def test_clocks_of_two_machines_are_not_compared(pair: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = pair
-    with one.working_on("coat", "run 1"):
+    with one.locks.working_on("coat", "run 1"):
         real = time.time()
         monkeypatch.setattr(remote.time, "time", lambda: real + 3600.0)  # an hour ahead
-        with pytest.raises(LockedError, match="in use by run 1"), other.working_on("coat", "run 2"):
+        with pytest.raises(LockedError, match="in use by run 1"), other.locks.working_on("coat", "run 2"):
             pytest.fail("two at once")

@@ -130,7 +130,7 @@ def test_no_style_name_leads_to_another_folder(store: Store, style: str) -> None
         lambda: store.sources.register(style, "coat", SOURCE),
         lambda: store.features.index(style, "encoder", "m"),
         lambda: store.training_folder(style, "key"),
-        lambda: store.style_lock(style),
+        lambda: store.locks.style(style),
         lambda: store.versions.champion(style),
     ):
         with pytest.raises((StorageError, CatalogError)):

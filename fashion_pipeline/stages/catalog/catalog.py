@@ -53,7 +53,7 @@ def catalogue(
     for note in listing.notes:
         tell(note)
     state = listing_state(listing.entries)
-    with store.one_catalog_at_a_time():
+    with store.locks.one_catalog_at_a_time():
         known = store.known(style, tell)
         built = build_catalog(
             style,

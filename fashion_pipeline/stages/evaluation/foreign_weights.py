@@ -39,7 +39,7 @@ def evaluate_weights(
     from fashion_pipeline.ml.sources import file_hash
 
     models.require_lora(weights)
-    with store.working_on(style, "a command that evaluates weights"):
+    with store.locks.working_on(style, "a command that evaluates weights"):
         features = features_of(store, models, style)
         catalog = store.records.input(features, "catalog")
         searched = store.records.newest("search", style)
