@@ -25,11 +25,13 @@ from fashion_pipeline.core.prompts.planning import photos_of, plan
 from fashion_pipeline.core.rows import Model, Origin, Pair, Role, Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.settings import read_settings
+from fashion_pipeline.stages.drawing.base import prompt_fits
 from fashion_pipeline.stages.drawing.drawing import Studio
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.similarity import measure
 from fashion_pipeline.stages.training.curation import curate_pairs
 from fashion_pipeline.stages.training.training import training_job
+from fashion_pipeline.stages.training.weights import export_weights, finetune, training_identity
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.storage.files import remove
 from fashion_pipeline.store.store import Store
@@ -105,14 +107,14 @@ def _scored(
     recipe = models.profile.training.changed(knobs)
     pairs = [pair for pair in Pair.read(curation.table("training_pairs")) if variant.pairs(pair)]
     job = training_job(store, models, curation, recipe, pairs)
-    key, _ = models.training_identity(job)
+    key, _ = training_identity(models, job)
     file = folder / f"{key}-{given.products}.json"
     if not file.exists():
         print(f"{variant.name}, seed {seed}: {len(pairs)} pairs, training {key}", flush=True)
         job = replace(job, output=folder / key)
         job.output.mkdir(parents=True, exist_ok=True)
-        result = models.finetune(job, variant.name, lambda row: None, lambda text: None)
-        models.export(job.output, job.output / "model")
+        result = finetune(models, job, variant.name, lambda row: None, lambda text: None)
+        export_weights(models, job.output, job.output / "model")
         scores = _compare(store, models, curation, job.output / "model", given.products)
         remove(job.output / "model")
         remove(job.output / "checkpoints")
@@ -123,7 +125,7 @@ def _scored(
 def _compare(store: Store, models: Models, curation: Record, model: Path, products: int) -> dict[str, Any]:
     """For each encoder and split the scores of the products by the original and by the variant."""
     catalog = store.records.input(curation, "catalog")
-    plain = write("plain", store.sources.subject(catalog.style), [], models.prompt_fits())
+    plain = write("plain", store.sources.subject(catalog.style), [], prompt_fits(models))
     samples: list[Sample] = []
     for name, place in ((Model.ORIGINAL, None), (Model.SPECIALISED, model)):
         with models.generator(place) as generator:

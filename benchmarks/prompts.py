@@ -35,6 +35,7 @@ from fashion_pipeline.core.prompts.search import Trial, affordable, successive_h
 from fashion_pipeline.core.rows import Model, Role, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.settings import read_settings
+from fashion_pipeline.stages.drawing.base import prompt_fits
 from fashion_pipeline.stages.drawing.drawing import Embedder, Studio
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.candidates import read_candidates, write_candidates
@@ -179,7 +180,7 @@ def _control(store: Store, models: Models, style: str, products: int) -> str:
     """The plain prompt against itself with other seeds: how often the interval of the difference contains zero."""
     catalog = store.records.latest("catalog", style)
     photos = photos_of(store.photos(catalog), Split.DEV, products)
-    plain = write("plain", store.sources.subject(style), [], models.prompt_fits())
+    plain = write("plain", store.sources.subject(style), [], prompt_fits(models))
     shots = [Shot(plain, photo, Split.DEV, "plain", repeat) for photo in photos for repeat in range(REPEATS)]
     cosines = np.reshape(_cosines(store, models, style, shots), (len(photos), REPEATS))
     rng = np.random.default_rng(0)

@@ -99,6 +99,7 @@ def generate(
     reads, OSError where the folder cannot be made. A folder into which nothing is drawn is not left behind.
     """
     from fashion_pipeline.core.prompts.requests import Request
+    from fashion_pipeline.stages.drawing.base import unknown_words
 
     if n < 1:
         raise ValueError(f"n is {n}: ask for 1 image or more")
@@ -116,7 +117,7 @@ def generate(
     requests = [Request(prompt, unwanted, seed + k, g.steps, scale, g.image_size, g.image_size) for k in range(n)]
     paths: dict[int, Path] = {}
     with _folder_for(out):
-        if unknown := models.unknown_words(prompt, folder):
+        if unknown := unknown_words(models, prompt, folder):
             (tell or warn)(
                 f"the text encoder does not know {', '.join(unknown)}, so the images hardly depend on it: say it in "
                 "English"

@@ -18,6 +18,7 @@ from fashion_pipeline.ml.encoders import load_clip, load_judge
 from fashion_pipeline.ml.pipelines import load_pipeline
 from fashion_pipeline.ml.sources import find_model, find_pipeline
 from fashion_pipeline.settings import PACKAGE
+from fashion_pipeline.stages.drawing.base import require_lora
 from fashion_pipeline.stages.drawing.models import ModelError, Models
 
 CODE = PACKAGE.parent
@@ -161,5 +162,5 @@ def test_a_lora_file_that_is_a_pickle_is_refused_unread(tmp_path: Path) -> None:
     for name in ("lora.pt", "lora.bin", "lora.safetensors"):
         (tmp_path / name).write_bytes(pickle.dumps(Trap(sprung)))
         with pytest.raises(ModelError, match=name):
-            Models("embedded", device="cpu", precision="fp32").require_lora(tmp_path / name)
+            require_lora(Models("embedded", device="cpu", precision="fp32"), tmp_path / name)
     assert not sprung.exists()

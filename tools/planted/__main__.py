@@ -30,6 +30,7 @@ from fashion_pipeline.core.prompts.formats import write
 from fashion_pipeline.core.rows import Role, Split
 from fashion_pipeline.ml.pipelines import image_size, load_pipeline
 from fashion_pipeline.ml.sources import find_model, find_pipeline
+from fashion_pipeline.stages.drawing.base import prompt_fits
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.evaluation.evaluation import evaluate
 from fashion_pipeline.stages.evaluation.foreign_weights import evaluate_weights
@@ -100,7 +101,7 @@ def hacked(store: Store, models: Models, style: str, steps: int = 100, batch: in
     pipeline = with_lora(models)
     pipeline.vae.requires_grad_(False)
     pipeline.text_encoder.requires_grad_(False)
-    prompt = write("plain", store.sources.subject(style), [], models.prompt_fits()).prompt
+    prompt = write("plain", store.sources.subject(style), [], prompt_fits(models)).prompt
     text, none = pipeline.encode_prompt(prompt, "cpu", 1, True)
     told = torch.cat([none.repeat(batch, 1, 1), text.repeat(batch, 1, 1)])
     target, judged = (photo_centre(store, models, style, role) for role in Role)

@@ -20,6 +20,7 @@ from fashion_pipeline.core.rows import Model, Photo, Role, Sample, Score, Split,
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.stages.catalog.features import photo_attributes
+from fashion_pipeline.stages.drawing.base import prompt_fits, require_base
 from fashion_pipeline.stages.drawing.drawing import Report, Studio
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.evaluation.equal_cost import best_of_scores, plan_seeds
@@ -115,7 +116,7 @@ def evaluate(
     model = store.records.latest("model", style)
     settings = settings_state(store, models.profile, style)
     training = store.records.input(model, "training")
-    models.require_base(training.made_of, f"model {model.key} of {style!r}")
+    require_base(models, training.made_of, f"model {model.key} of {style!r}")
     searched = store.records.newest("search", style)
     catalog = store.records.input(training, "catalog")
     challenger = Challenger(
@@ -298,7 +299,7 @@ def _shown(store: Store, models: Models, challenger: Challenger) -> dict[str, di
 
 def _prompts(store: Store, models: Models, style: str, searched: Record | None) -> list[tuple[str, Candidate]]:
     """The plain and the best prompt; plain twice without a search."""
-    plain = write("plain", store.sources.subject(style), [], models.prompt_fits())
+    plain = write("plain", store.sources.subject(style), [], prompt_fits(models))
     leaders = searched.table("leaderboard").slice(0, 1).to_pylist() if searched else []
     if not leaders:
         return [("plain", plain), ("best", plain)]

@@ -8,6 +8,7 @@ from fashion_pipeline.core.evaluation.report import EvaluationReport
 from fashion_pipeline.core.names import REPORT, REPORT_PAGE
 from fashion_pipeline.core.rows import Split
 from fashion_pipeline.stages.catalog.features import features_of
+from fashion_pipeline.stages.drawing.base import require_lora
 from fashion_pipeline.stages.drawing.drawing import Report
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.evaluation.evaluation import Challenger, compare
@@ -38,7 +39,7 @@ def evaluate_weights(
     """
     from fashion_pipeline.ml.sources import file_hash
 
-    models.require_lora(weights)
+    require_lora(models, weights)
     with store.locks.working_on(style, "a command that evaluates weights"):
         features = features_of(store, models, style)
         catalog = store.records.input(features, "catalog")

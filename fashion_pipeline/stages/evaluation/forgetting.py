@@ -11,6 +11,7 @@ from fashion_pipeline.core.prompts.formats import write
 from fashion_pipeline.core.prompts.planning import Shot, photos_of
 from fashion_pipeline.core.prompts.search import sample_order
 from fashion_pipeline.core.rows import Photo, Purpose, Role, Sample, Score, Split
+from fashion_pipeline.stages.drawing.base import prompt_fits
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.store import Store
@@ -22,7 +23,7 @@ OTHERS = "others"
 def plan_others(store: Store, models: Models, style: str, most: int) -> list[Shot]:
     """The plain prompts of other styles for dev products of theirs, at most so many, shared out evenly."""
     others = sorted(islice(_others(store, style), most))
-    fits = models.prompt_fits()
+    fits = prompt_fits(models)
     shots = []
     for other, photos in others:
         plain = write("plain", store.sources.subject(other), [], fits)

@@ -25,6 +25,7 @@ from fashion_pipeline.stages.catalog.features import (
     style_values,
     values_in,
 )
+from fashion_pipeline.stages.drawing.base import prompt_fits
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -146,7 +147,7 @@ def _view(
     return StyleView(
         store.sources.subject(features.style),
         style_attributes(store, models, features),
-        models.prompt_fits(),
+        prompt_fits(models),
         values=style_values(store, models, features),
         others={
             other.features.style: values_in(store, models, other)

@@ -7,6 +7,7 @@ from fashion_pipeline.core.rows import Photo
 from fashion_pipeline.core.training.curation import captions
 from fashion_pipeline.core.training.tags import shortened
 from fashion_pipeline.stages.catalog.features import photo_attributes
+from fashion_pipeline.stages.drawing.base import prompt_fits
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -26,7 +27,7 @@ def caption_format(searched: Record | None) -> str:
 
 def own_prompts(store: Store, models: Models, features: Record, strategy: str) -> dict[str, Candidate]:
     """Photo → the prompt that a format writes from its own attributes, if these may be believed."""
-    subject, fits = store.sources.subject(features.style), models.prompt_fits()
+    subject, fits = store.sources.subject(features.style), prompt_fits(models)
     attributes = photo_attributes(store, models, features)
     return {
         photo.id: write(strategy, subject, attributes.get(photo.id, ()), fits)
@@ -36,7 +37,7 @@ def own_prompts(store: Store, models: Models, features: Record, strategy: str) -
 
 def photo_captions(store: Store, models: Models, features: Record, strategy: str) -> dict[str, tuple[str, ...]]:
     """Photo → its captions: as much of its own one as fits, or the format's where it has none; and the plain prompt."""
-    fits = models.prompt_fits()
+    fits = prompt_fits(models)
     plain = write("plain", store.sources.subject(features.style), [], fits).prompt
     written = own_prompts(store, models, features, strategy)
     return {
@@ -47,5 +48,5 @@ def photo_captions(store: Store, models: Models, features: Record, strategy: str
 
 def too_long(models: Models, photos: Iterable[Photo]) -> list[Photo]:
     """The photos whose own captions the text encoder does not read whole."""
-    fits = models.prompt_fits()
+    fits = prompt_fits(models)
     return [photo for photo in photos if photo.caption and not fits(photo.caption)]

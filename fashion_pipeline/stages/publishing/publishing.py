@@ -15,6 +15,7 @@ from fashion_pipeline.core.names import (
 )
 from fashion_pipeline.core.rows import Model, Role, Sample
 from fashion_pipeline.core.texts import text
+from fashion_pipeline.stages.drawing.base import licence, require_base
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.publishing.cards import base_name, card
 from fashion_pipeline.stages.publishing.tracing import trail_of, trained_pairs
@@ -100,7 +101,7 @@ def withdrawn_behind(store: Store, style: str, version: str) -> int:
 
 def _assembled(store: Store, models: Models, style: str, evaluation: Record, report: EvaluationReport) -> Path:
     training = store.records.input(evaluation, "training")
-    models.require_base(training.made_of, f"version {report.model} of {style!r}")  # which the card names
+    require_base(models, training.made_of, f"version {report.model} of {style!r}")  # which the card names
     gallery = _gallery(store, evaluation, report)
     extras: dict[str, Content] = {
         **gallery,
@@ -108,7 +109,7 @@ def _assembled(store: Store, models: Models, style: str, evaluation: Record, rep
             report,
             base_name(models.profile.generator),
             guidance=models.profile.generation.guidance,
-            licence=models.licence(),
+            licence=licence(models),
             lora=training.path(KOHYA_LORA_WEIGHTS).exists(),
             recipe=training.made_of,
             gallery=list(gallery),

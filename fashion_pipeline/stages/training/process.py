@@ -25,6 +25,7 @@ from fashion_pipeline.core.names import TRAINING_OUTCOME
 from fashion_pipeline.core.progress import EVERY_SECONDS, left
 from fashion_pipeline.ml.training.results import Progress, TrainingJob
 from fashion_pipeline.stages.drawing.models import Models
+from fashion_pipeline.stages.training.weights import finetune
 
 STOPPED = 130
 """Exit code of a training that was cancelled; what it had learnt is in a checkpoint."""
@@ -116,7 +117,7 @@ def train_here(
     """Train in this process and leave the outcome in the training's output."""
     from fashion_pipeline.ml.training.processes import leads
 
-    result = models.finetune(job, title, _Teller(tell).report, tell, stop)
+    result = finetune(models, job, title, _Teller(tell).report, tell, stop)
     if leads():
         result.save(job.output / TRAINING_OUTCOME)
 

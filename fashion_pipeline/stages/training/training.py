@@ -20,9 +20,11 @@ from fashion_pipeline.core.prompts.planning import photos_of, plan
 from fashion_pipeline.core.rows import Origin, Pair, Split
 from fashion_pipeline.core.training.curation import validation_photos
 from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.stages.drawing.base import prompt_fits, require_base
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.captions import photo_captions
 from fashion_pipeline.stages.training.curation import training_images
+from fashion_pipeline.stages.training.weights import export_weights, training_identity
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import Record, require_same_files, write_content
 from fashion_pipeline.store.storage.files import remove
@@ -108,7 +110,7 @@ def train(
     recipe = models.profile.training.changed(dict(values))
     pairs = [pair for pair in Pair.read(curation.table("training_pairs")) if pair.kept != control]
     job = training_job(store, models, curation, recipe, pairs)
-    key, identity = models.training_identity(job)
+    key, identity = training_identity(models, job)
     keys = (key, key_of_before(identity))
     earlier = next((record for each in keys if (record := store.records.whole("training", style, each))), None)
     if earlier is not None:
@@ -190,12 +192,12 @@ def _files(output: Path, weights: Path) -> dict[str, Path]:
 def export(store: Store, models: Models, style: str, run: str = "") -> Exported:
     """A complete Stable Diffusion pipeline with the newest training merged in, unless it is there."""
     training = store.records.latest("training", style)
-    models.require_base(training.made_of, f"training {training.key} of {style!r}")
+    require_base(models, training.made_of, f"training {training.key} of {style!r}")
     exported = store.records.whole("model", style, training.key)
     verified: dict[str, float] = {}
 
     def write(folder: Any) -> None:
-        verified["effect"], verified["error"] = models.export(training.fetched(), folder)
+        verified["effect"], verified["error"] = export_weights(models, training.fetched(), folder)
 
     record = store.records.add(
         "model",
@@ -235,7 +237,7 @@ def _validation(store: Store, models: Models, features: Record) -> "Validation |
     from fashion_pipeline.ml.training.results import TrainingPair, Validation
 
     photos = validation_photos(store.photos(store.records.input(features, "catalog")))
-    plain = write("plain", store.sources.subject(features.style), [], models.prompt_fits())
+    plain = write("plain", store.sources.subject(features.style), [], prompt_fits(models))
     shots = plan([("plain", plain)], photos, "validation")
     if not photos:
         return None

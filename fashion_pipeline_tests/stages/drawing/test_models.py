@@ -11,6 +11,7 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.training.results import TrainingJob
 from fashion_pipeline.settings import PACKAGE, PROFILES
 from fashion_pipeline.stages.drawing.models import ModelError, Models
+from fashion_pipeline.stages.training.weights import training_identity
 from fashion_pipeline_tests.conftest import QUICK
 
 EMBEDDED = PACKAGE / "embedded"
@@ -89,14 +90,14 @@ def untrained(models: Models, recipe: Recipe) -> TrainingJob:
 def test_a_recipe_asks_for_its_precision_whatever_the_machine_does_faster() -> None:
     models = Models("embedded", precision="fp32", machine=QUICK / "machine")
     recipes = {name: models.profile.training.changed({"precision": name}) for name in ("auto", "fp32", "bf16")}
-    keys = {name: models.training_identity(untrained(models, recipe)) for name, recipe in recipes.items()}
+    keys = {name: training_identity(models, untrained(models, recipe)) for name, recipe in recipes.items()}
     assert keys["auto"][1]["precision"] == keys["fp32"][1]["precision"] == "fp32"
     assert keys["bf16"][0] != keys["fp32"][0] and keys["bf16"][1]["precision"] == "bf16"
 
 
 def test_an_identity_names_the_versions_of_the_libraries_that_compute() -> None:
     models = Models("embedded", precision="fp32", machine=QUICK / "machine")
-    identity = models.training_identity(untrained(models, models.profile.training))[1]
+    identity = training_identity(models, untrained(models, models.profile.training))[1]
     assert {"torch", "diffusers", "transformers", "precision", "base", "held_out", "pairs"} <= identity.keys()
     assert models.pick().computing().keys() == {
         "precision", "layout", "attention", "torch", "diffusers", "transformers",

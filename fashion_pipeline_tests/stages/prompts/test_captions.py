@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fashion_pipeline.core.rows import Pair
 from fashion_pipeline.defs.automation.jobs import CATALOG
+from fashion_pipeline.stages.drawing.base import prompt_fits
 from fashion_pipeline.stages.training.curation import curate_pairs
 from fashion_pipeline_tests.conftest import Chain
 
@@ -22,7 +23,7 @@ def test_captions_that_are_too_long_are_cut_at_a_comma_and_counted(small: Callab
     trained = {pair.caption for pair in Pair.read(made.record.table("training_pairs")) if pair.kept}
     own = {caption for caption in trained if caption.startswith("own words")}
     assert len(own) == len(trained) - 1, "each photo has its own words, and all the plain prompt"
-    fits = chain.models.prompt_fits()
+    fits = prompt_fits(chain.models)
     assert all(fits(caption) for caption in own)
     assert any(caption.count(", and some more of them") > 3 for caption in own), "as much as fits"
     search = [photo for photo in photos if photo.split == "search"]

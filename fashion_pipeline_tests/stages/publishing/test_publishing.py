@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.core.evaluation.report import EvaluationReport
+from fashion_pipeline.stages.drawing.base import require_base
 from fashion_pipeline.stages.drawing.models import ModelError, Models
 from fashion_pipeline.stages.evaluation.evaluation import evaluate
 from fashion_pipeline.stages.publishing.cards import base_name, card
@@ -290,4 +291,4 @@ def test_what_was_trained_on_another_base_is_neither_exported_nor_evaluated_nor_
     store.records.add("evaluation", "coat", inputs=inputs, made_of=content, files={"report.json": content})
     with pytest.raises(ModelError, match="materialise lora_weights again, or run it with the profile"):
         publish(store, MODELS, "coat")
-    MODELS.require_base({"base": MODELS.fingerprint("generator")}, "this")
+    require_base(MODELS, {"base": MODELS.fingerprint("generator")}, "this")
