@@ -25,10 +25,10 @@ demo: $(VENV)/program  ## run the whole chain on a sample style (STYLE=coat, dre
 	$(BIN)/fashion-pipeline run --mode full --style $(STYLE) --source data/samples
 
 test: setup  ## run the tests that protect most
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not thorough"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not thorough"
 
 test-all: setup  ## run all tests: clusters, faults, browser, Kubernetes, PostgreSQL too
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 mutants: setup  ## plant known mistakes, then small ones all over core/, and see whether tests notice
 	$(BIN)/python -m tools.plant_mutations

@@ -196,7 +196,7 @@ def test_a_run_of_another_machine_lives_as_long_as_it_says_so(
     with bucket():
         here, there = machine(tmp_path / "here"), machine(tmp_path / "there")
         run = begun(instance)
-        with there.running(run, "run"):
+        with there.locks.running(run, "run"):
             assert here.locks.lives(run) and there.locks.lives(run)
             assert bury_dead_runs(instance, here) == []
         assert not here.locks.lives(run) and not keys("leases/runs")

@@ -124,7 +124,10 @@ def test_a_style_that_is_forgotten_is_forgotten_everywhere(pair: tuple[Store, St
     assert other.sources.subject("coat") == "coat"
     other.forget("coat")
     assert other.sources.styles() == one.sources.styles() == []
-    assert not keys("records") and not keys("sources")
+    assert not keys("records") and keys("sources") == ["sources/state/removed/coat.json"]
+    assert one.sources.removed() == other.sources.removed() == {"coat"}
+    one.sources.welcome("coat")
+    assert not keys("sources") and not other.sources.removed()
     assert one.records.newest("training", "coat") is None
 
 

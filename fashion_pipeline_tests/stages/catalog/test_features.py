@@ -63,7 +63,7 @@ def test_a_report_on_such_photos_says_so_first(without_garments: Chain) -> None:
     wanted = ("prompt_candidates", "generated_samples", "similarity_table", "prompt_report")
     assert chain.materialize(wanted, "coat", search).success
     page = chain.store.records.latest("prompt_report", "coat").path("report.html").read_text()
-    assert page.index("Scores say nothing about garments here") < page.index("<section>")
+    assert page.index("Scores say nothing about garments here") < page.index("<details")
 
 
 def test_a_temperature_is_fitted_where_answers_came_with_the_photos(tmp_path: Path) -> None:

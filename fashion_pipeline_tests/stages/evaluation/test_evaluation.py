@@ -1,19 +1,28 @@
 """Verdicts on planted pictures: real photos, encoders and tables, and images that are not what a model drew."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from fashion_pipeline import api
+from fashion_pipeline.core.names import PIPELINE
+from fashion_pipeline.core.prompts.formats import Candidate, write
 from fashion_pipeline.core.rows import Model, Purpose, Sample, Split
+from fashion_pipeline.defs.automation.jobs import FINETUNING
 from fashion_pipeline.intake.photos import open_photo
 from fashion_pipeline.stages.drawing.models import ModelError
+from fashion_pipeline.stages.evaluation import evaluation
 from fashion_pipeline.stages.evaluation.evaluation import Evaluated, evaluate
 from fashion_pipeline.stages.evaluation.foreign_weights import evaluate_weights
 from fashion_pipeline.stages.evaluation.memorisation import trained_photos
+from fashion_pipeline.stages.pages.pages import index_page
+from fashion_pipeline_tests.cli.conftest import call
 from fashion_pipeline_tests.conftest import Chain
+from fashion_pipeline_tests.store.planting import put_in_use
 
 TRAINED = ("raw_images", "clip_features", "curated_subset", "lora_weights", "specialised_model")
 
@@ -159,3 +168,82 @@ def test_a_lora_of_another_base_or_no_lora_at_all_is_refused_with_a_mend(trained
     for file, why in ((text, "no safetensors file"), (other, "of another size"), (nothing, "nothing")):
         with pytest.raises(ModelError, match=why):
             evaluate_weights(trained.store, trained.models, "coat", file, products=8, report=lambda text: None)
+
+
+# One decision, in the same words wherever somebody looks
+
+
+CELLS = {
+    "better": [(Model.SPECIALISED, "plain"), (Model.SPECIALISED, "best")],
+    "words suffice": [(Model.SPECIALISED, "plain"), (Model.SPECIALISED, "best"), (Model.ORIGINAL, "best")],
+    "version in use": [(Model.SPECIALISED, "plain"), (Model.SPECIALISED, "best")],
+    "undecided": [],
+}
+"""Decision → the cells of the design whose pictures are photos of other products."""
+
+
+@pytest.fixture(scope="module")
+def drawn_with_words(trained: Chain, drawn: list[Sample]) -> Iterator[list[Sample]]:
+    """What both models draw with the plain prompt and with a best one, which no search had to find."""
+    plain, best = write("plain", "coat", [], lambda text: True), Candidate("mine", "a photo of a black winter coat")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(evaluation, "_prompts", lambda *_: [("plain", plain), ("best", best)])
+        first = evaluate(trained.store, trained.models, "coat", products=48, report=lambda text: None)
+        yield Sample.read(first.record.table("evaluation_samples"))
+
+
+@pytest.fixture
+def root(trained: Chain, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FASHION_PIPELINE_DATA", str(trained.store.root))
+    return trained.store.root
+
+
+def plant(chain: Chain, drawn: list[Sample], case: str) -> None:
+    """Put photos of other products in the place of what was drawn in some cells."""
+    store = chain.store
+    known = {photo.id: photo.path for photo in store.photos(store.records.latest("catalog", "coat"))}
+    others = in_turn(photos(chain, "coat", Split.DEV)[1:])
+    for number, sample in enumerate(drawn):
+        if (sample.model_name, sample.prompt_name) in CELLS[case] and sample.purpose != Purpose.OTHERS:
+            store.samples.write(sample.id, others(Path(known[sample.reference]), number))
+    for file in store.sample_features.paths(["coat"]):
+        file.unlink()
+
+
+@pytest.mark.thorough
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("case", ["undecided", "better", "version in use", "words suffice"])
+def test_a_decision_is_told_in_the_same_words_everywhere(
+    trained: Chain, drawn_with_words: list[Sample], case: str
+) -> None:
+    store = trained.store
+    if case == "version in use":
+        other = store.records.latest("model", "coat").path(PIPELINE)
+        put_in_use(store, "coat", "v0", other, {}, {})
+    plant(trained, drawn_with_words, case)
+    products = {"ops": {"evaluation_report": {"config": {"products": 24 if case == "undecided" else 48}}}}
+    done = trained.materialize(FINETUNING[-3:-1], "coat", products)
+    assert done.success
+    record = store.records.latest("evaluation", "coat")
+    decision = record.report().decision
+    assert decision is not None and decision.name == case, decision
+    sentence = decision.headline
+
+    told = {
+        event.asset_key.path[-1]: event.materialization.metadata for event in done.get_asset_materialization_events()
+    }
+    assert told["evaluation_report"]["decision"].value == told["published_model"]["decision"].value == sentence
+    pages = [record.path("report.html"), index_page(store, trained.models)]
+    assert all(sentence in page.read_text(encoding="utf-8") for page in pages)
+    assert sentence in call("report", "--style", "coat").output
+    assert sentence in call("style", "coat").output
+    (row,) = [row for row in json.loads(call("status", "--json").output)["styles"] if row["style"] == "coat"]
+    assert row["decision"] == sentence
+    found = api.outcome("coat")
+    assert (found.headline, api.compare("coat")["decision"]["headline"]) == (sentence, sentence)
+    version = store.versions.pointer("coat").version
+    assert decision.publish == (version == record.report().model) == (found.state == "in use")
+    if decision.publish:
+        assert sentence in store.versions.part("coat", str(version), "README.md").read_text(encoding="utf-8")
+    elif case == "version in use":
+        assert (found.in_use, found.state) == ("v0", "not published")
