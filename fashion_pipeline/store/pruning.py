@@ -14,6 +14,9 @@ from fashion_pipeline.store.storage.parquet import read_parquet
 from fashion_pipeline.store.store import Store
 from fashion_pipeline.store.versions import TRAIL
 
+_COARSE = 50_000_000
+"""Nanoseconds by which the times of files may lie behind the clock: Linux takes them from its last tick."""
+
 
 @dataclass(frozen=True)
 class Leftover:
@@ -94,7 +97,7 @@ def _checkpoints(store: Store) -> Iterator[Leftover]:
         style, key = folder.parent.name, folder.name
         done = store.records.find("training", style, key) is not None
         finished = store.records.pointed_at("training", style)
-        if done or (folder.exists() and folder.stat().st_mtime_ns < finished):
+        if done or (folder.exists() and folder.stat().st_mtime_ns < finished - _COARSE):
             why = "the training is finished" if done else "given up for another training"
             yield Leftover(folder, f"{style}: checkpoints of training {key}", why, freed(folder))
 

@@ -49,17 +49,17 @@ def desk() -> Iterator[Desk]:
             name = asset.key.to_user_string()
             for style in STYLES if asset.partitions_def else (None,):
                 made.made(name, style, "first")
-        made.locks.follows()
+        made.follows()
         yield made
 
 
 def test_switching_it_on_rebuilds_nothing(desk: Desk) -> None:
-    assert desk.locks.follows() == set()
+    assert desk.follows() == set()
 
 
 def test_the_same_content_again_makes_nothing_stale(desk: Desk) -> None:
     desk.made("raw_images", "coat", "first")
-    assert desk.locks.follows() == set()
+    assert desk.follows() == set()
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_what_is_made_within_minutes_follows_for_the_same_style_and_training_doe
 ) -> None:
     desk.made(made, "coat", "second")
     for expected in then:
-        assert desk.locks.follows() == {(name, "" if name == "style_leaderboard" else "coat") for name in expected}
-    assert desk.locks.follows() == set()
+        assert desk.follows() == {(name, "" if name == "style_leaderboard" else "coat") for name in expected}
+    assert desk.follows() == set()
 
 
 def test_a_style_without_any_input_keeps_no_other_from_the_leaderboard(desk: Desk) -> None:
     desk.instance.add_dynamic_partitions("styles", ["hat"])
     desk.made("evaluation_report", "coat", "second")
-    assert desk.locks.follows() == {("style_leaderboard", "")}
+    assert desk.follows() == {("style_leaderboard", "")}
