@@ -132,6 +132,7 @@ def generate(
 
 def _model_of(style: str, version: str | None) -> tuple[str, Path, "Candidate | None"]:
     """Name, folder and recommended prompt of a version: the one that is named, published or not, or the one in use."""
+    from fashion_pipeline.stages.standing.outcome import evaluation_of
     from fashion_pipeline.store.errors import StorageError
 
     store = open_store()
@@ -147,9 +148,8 @@ def _model_of(style: str, version: str | None) -> tuple[str, Path, "Candidate | 
     model = store.records.find("model", style, name)
     if model is None:
         raise StorageError(f"style {style!r} has no version {name!r}, and no model of that training")
-    evaluated = [each.report() for each in store.records.all("evaluation", style)]
-    reports = [report for report in evaluated if report.model == name]
-    return name, model.path(PIPELINE), reports[-1].recommended() if reports else None
+    evaluation = evaluation_of(store, style, name)
+    return name, model.path(PIPELINE), evaluation.report().recommended() if evaluation else None
 
 
 def _is_version(store: "Store", style: str, name: str) -> bool:

@@ -19,6 +19,7 @@ from fashion_pipeline.core.texts import ENGLISH, language
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.pages.reports import comparison_rows, evaluation_page, newest_report, prompt_page
 from fashion_pipeline.stages.publishing.tracing import stale
+from fashion_pipeline.stages.standing.outcome import evaluation_of
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import KINDS, Record
 from fashion_pipeline.store.store import Store
@@ -104,19 +105,13 @@ def _shown(store: Store, record: Record, stale_photos: int, address: Callable[[R
         return fields
     report = newest.report()
     verdict = decide(newest.table("scores"), sight=report.garments_seen)
-    shown = _evaluation_of(store, record.style, store.versions.pointer(record.style).version) or newest
+    shown = evaluation_of(store, record.style, store.versions.pointer(record.style).version) or newest
     return fields | {
         "decision": decision_in_words(newest, report, verdict),
         "shown": shown.report().model,
         "gains": _gains(shown.report()),
         "strip": _strip(store, shown),
     }
-
-
-def _evaluation_of(store: Store, style: str, version: str | None) -> Record | None:
-    """The newest evaluation of a version that is still there."""
-    evaluations = [each for each in store.records.all("evaluation", style) if each.report().model == version]
-    return evaluations[-1] if version and evaluations else None
 
 
 def decision_in_words(evaluation: Record, report: EvaluationReport, verdict: Verdict) -> Decision | None:

@@ -68,6 +68,12 @@ def outcome_of(store: Store, style: str, newest: Record) -> Outcome:
     )
 
 
+def evaluation_of(store: Store, style: str, version: str | None) -> Record | None:
+    """The newest evaluation of a version, published or not, that is still there."""
+    evaluations = [each for each in store.records.all("evaluation", style) if each.report().model == version]
+    return evaluations[-1] if version and evaluations else None
+
+
 def _state(store: Store, style: str, report: EvaluationReport, decision: Decision | None) -> State:
     if report.model is None or decision is None:
         return "not trained"
