@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fashion_pipeline.core.prompts.requests import Drawing
 from fashion_pipeline.core.training.recipe import Recipe, explained
@@ -62,8 +62,28 @@ class Profile:
     """How samples are drawn."""
     training: Recipe
     """How weights are trained unless a run says otherwise."""
+    looks: "LookSettings"
+    """How prompts are looked at before the search draws samples of them."""
     presets: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     """Name → step → its configuration: what a run may cost, for those who do not want to choose each number."""
+
+
+class LookSettings(BaseModel):
+    """The section `[looks]` of a profile, which may be left out."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    steps: int | None = Field(
+        default=None, ge=1, le=1000, description="Denoising steps of a look; none: a third of those of a sample."
+    )
+    shipped: str | None = Field(
+        default=None, description="Folder of looks that ship with the generator, laid out as `looks/` in a data root."
+    )
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that ships, absolute."""
+        return Path(self.shipped) if self.shipped else None
 
 
 @dataclass(frozen=True)
@@ -247,6 +267,7 @@ def read_profile(name: str) -> Profile:
         vocabulary=_vocabulary(models, base, path),
         generation=_build(Drawing, "generation", data, path),
         training=_build(Recipe, "training", data, path),
+        looks=_looks(data, base, path),
         presets=_presets(data.get("presets", {}), path),
     )
 
@@ -284,6 +305,14 @@ def _whole_photos(models: Mapping[str, object], path: Path) -> bool:
     if not isinstance(value, bool):
         raise SettingsError(f"{path}: [models] whole_photos is {value!r}: it must be true or false")
     return value
+
+
+def _looks(data: Mapping[str, object], base: Path, path: Path) -> LookSettings:
+    looks = _build(LookSettings, "looks", {"looks": {}, **data}, path)
+    folder = (base / looks.shipped).resolve() if looks.shipped else None
+    if folder and not folder.is_dir():
+        raise SettingsError(f"{path}: [looks] shipped: no folder {folder}: restore it, or remove the line")
+    return looks.model_copy(update={"shipped": str(folder)}) if folder else looks
 
 
 def _presets(value: object, path: Path) -> dict[str, dict[str, dict[str, Any]]]:

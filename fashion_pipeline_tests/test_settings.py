@@ -26,7 +26,7 @@ SHIPPED = (PROFILES / "embedded.toml").read_text(encoding="utf-8")
 @pytest.fixture
 def mine(tmp_path: Path) -> Path:
     """A profile of one's own: the folders of its models lie beside it."""
-    for name in ("generator", "encoder", "judge"):
+    for name in ("generator", "encoder", "judge", "looks"):
         (tmp_path / name).mkdir()
     (tmp_path / "mine.toml").write_text(SHIPPED.replace('"../embedded/', '"./'), encoding="utf-8")
     return tmp_path / "mine.toml"
@@ -37,6 +37,17 @@ def changed(path: Path, old: str, new: str) -> str:
     assert old in text
     path.write_text(text.replace(old, new), encoding="utf-8")
     return str(path)
+
+
+def test_looks_that_a_profile_ships_are_found_or_named(mine: Path) -> None:
+    assert read_profile(str(mine)).looks.folder == mine.parent / "looks"
+    assert read_profile(changed(mine, 'shipped = "./looks"', "")).looks.folder is None
+    (mine.parent / "looks").rmdir()
+    changed(mine, "[looks]", '[looks]\nshipped = "./looks"')
+    with pytest.raises(SettingsError, match=r"\[looks\] shipped: no folder .*looks: restore it, or remove the line"):
+        read_profile(str(mine))
+    with pytest.raises(SettingsError, match=r"\[looks\] steps is 0: .*; Denoising steps of a look"):
+        read_profile(changed(mine, "steps = 5", "steps = 0"))
 
 
 def test_without_variables_the_data_lies_in_the_current_folder() -> None:

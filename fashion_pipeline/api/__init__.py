@@ -11,7 +11,18 @@ print(api.compare("coat")["verdict"])
 
 from fashion_pipeline.api.automation import alerts, automate, automation, try_alerts
 from fashion_pipeline.api.common import Tell
-from fashion_pipeline.api.reading import compare, evaluate, generate, outcome, report, report_page, sql, style, styles
+from fashion_pipeline.api.reading import (
+    compare,
+    evaluate,
+    generate,
+    outcome,
+    prompts,
+    report,
+    report_page,
+    sql,
+    style,
+    styles,
+)
 from fashion_pipeline.api.releases import (
     delete_version,
     publish,
@@ -60,6 +71,7 @@ __all__ = [
     "move",
     "optimize_prompts",
     "outcome",
+    "prompts",
     "publish",
     "remove",
     "report",

@@ -36,6 +36,18 @@ def report(style: str) -> dict[str, Any]:
     return _newest_report(style).json(REPORT)
 
 
+def prompts(style: str, most: int = 10) -> list[dict[str, Any]]:
+    """The best prompts of a style's newest search: those that were drawn for photos, then those only looked at.
+
+    Each with strategy, negative prompt, guidance (none: as the profile says), its mean similarity on search photos
+    with the ends of a 95 % interval (none for one only looked at), and the images that this rests on. Raises
+    StorageError for a style whose prompts were never searched.
+    """
+    from fashion_pipeline.stages.prompts.candidates import best_prompts
+
+    return best_prompts(open_store(), style_slug(style), most)
+
+
 def outcome(style: str) -> "Outcome":
     """What was decided about a style's newest run, which version is in use, and what to do next.
 

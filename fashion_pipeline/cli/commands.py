@@ -161,6 +161,41 @@ def report(
 
 
 @app.command()
+def prompts(
+    style: Style,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many prompts.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the best one, and all of them, as JSON.")] = False,
+) -> None:
+    """The best prompts of a style's newest search, to copy, each with its similarity on search photos."""
+    with errors():
+        rows = api.prompts(style, n)
+        if as_json:
+            best = rows[0]
+            summary = {"optimized_prompt": best["prompt"], "strategy": best["strategy"]}
+            print_json(summary | {"similarity_score": best["mean"], "prompts": rows})
+            return
+        show(_told_prompts(rows))
+
+
+def _told_prompts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows for people: intervals as one column, and no column that all of them leave empty."""
+    told = [
+        {
+            "prompt": row["prompt"],
+            "without": row["negative_prompt"],
+            "guidance": row["guidance"],
+            "strategy": row["strategy"],
+            "similarity": f"{row['mean']:.3f}",
+            "95 %": "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}",
+            "images": row["images"],
+        }
+        for row in rows
+    ]
+    used = [name for name in told[0] if any(row[name] not in ("", None) for row in told)]
+    return [{name: row[name] for name in used} for row in told]
+
+
+@app.command()
 def evaluate(
     style: Style,
     weights: Annotated[Path, typer.Option(help="A LoRA in diffusers' or kohya's format, as safetensors.")],

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when a column comes or changes its meaning; stored in every file."""
 
 READABLE_FROM = 3
 """Files of this schema version and later are read: since then columns came, and none has changed its meaning."""
+
+
+ADDED: dict[str, int] = {"explored": 4}
+"""Table → the schema version that it came with: records of before have none, which reads as an empty one."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,16 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("high", pa.float32(), "upper end of its 95 % interval", nullable=True),
         Column("rung", pa.int32(), "rounds of halving it survived; -1 for one that only earlier searches drew"),
     ),
+    "explored": (
+        Column("candidate", pa.string(), "the prompt that was looked at"),
+        Column("strategy", pa.string(), "word (one alone), grown (from others, by drawing), or the rule that wrote it"),
+        Column("prompt", pa.string(), "the prompt"),
+        Column("negative_prompt", pa.string(), "the negative prompt; empty for none"),
+        Column("phrases", _PHRASES, "the words it names"),
+        Column("parent", pa.string(), "the candidate that it was grown from", nullable=True),
+        Column("images", pa.int32(), "images of few steps that the score rests on, with the same seeds for all"),
+        Column("score", pa.float32(), "their mean encoder cosine to all search photos"),
+    ),
     "formats": (
         Column("format", pa.string(), "the rule that wrote a prompt for each photo from its own attributes"),
         Column("images", pa.int32(), "images the score rests on"),
@@ -186,6 +200,14 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
 
 TABLES: tuple[str, ...] = tuple(_COLUMNS)
 """Names of all tables, in the order in which the chain fills them."""
+
+_COLUMNS["looks"] = (
+    Column("prompt", pa.string(), "the prompt"),
+    Column("negative_prompt", pa.string(), "the negative prompt; empty for none"),
+    Column("images", pa.int32(), "images drawn, with the first so many of the common seeds"),
+    Column("embedding", _EMBEDDING, "mean of their unit embeddings"),
+    Column("thumbnail", pa.binary(), "the first of them as WebP, in the row of the fewest images", nullable=True),
+)  # of no style: what a base draws serves all of them
 
 
 def columns(table: str) -> tuple[Column, ...]:

@@ -80,11 +80,11 @@ def _files(
 
 
 def _there(files: Files, records: Sequence[Record], table: str, tell: Tell) -> Iterator[Path]:
-    """The files that exist; records that an earlier version of the program made lack the tables that are new."""
+    """The files that exist. Records of an earlier version of the program lack the tables that are new."""
     for record in records:
         if path := next(iter(files.glob(record.folder, f"{table}.parquet")), None):
             yield path
-        else:
+        elif not record.is_older_than(table):
             missing = record.folder / f"{table}.parquet"
             tell(f"left out: {missing} is missing: the next run that needs it writes it anew")
 

@@ -20,10 +20,11 @@ import pyarrow as pa
 
 from fashion_pipeline.core.evaluation.report import EvaluationReport
 from fashion_pipeline.core.names import REPORT
+from fashion_pipeline.core.tables import ADDED, schema
 from fashion_pipeline.intake.linking import link_or_copy
 from fashion_pipeline.store.errors import NewerVersionError, StorageError
 from fashion_pipeline.store.storage.files import Files, read_json, read_report, slug
-from fashion_pipeline.store.storage.parquet import in_schema, read_parquet, write_parquet
+from fashion_pipeline.store.storage.parquet import in_schema, is_of_before, read_parquet, write_parquet
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ KINDS: dict[str, Kind] = {
     "catalog": Kind("raw_images", ("images", "rejects")),
     "features": Kind("clip_features", ("attributes",)),
     "candidates": Kind("prompt_candidates", ("candidates",)),
-    "search": Kind("generated_samples", ("samples", "leaderboard", "formats", "phrases", "progress")),
+    "search": Kind("generated_samples", ("samples", "leaderboard", "explored", "formats", "phrases", "progress")),
     "similarity": Kind("similarity_table", ("similarities",)),
     "prompt_report": Kind("prompt_report", ("prompt_scores",)),
     "curation": Kind("curated_subset", ("training_pairs",)),
@@ -82,8 +83,19 @@ class Record:
     records of earlier versions of the program."""
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows of one of its tables, of all columns or some. Raises StorageError for a damaged file."""
+        """The rows of one of its tables, of all columns or some; none of a table that came after the record.
+
+        Raises StorageError for a damaged file.
+        """
+        if self.is_older_than(name):
+            return schema(name).empty_table().select(list(columns or schema(name).names))
         return read_parquet(name, self.path(f"{name}.parquet"), self._mend, columns)
+
+    def is_older_than(self, table: str) -> bool:
+        """Whether it was made by a version of the program that did not know a table yet."""
+        if table not in ADDED or self.path(f"{table}.parquet").exists():
+            return False
+        return is_of_before(table, self.path(f"{KINDS[self.kind].tables[0]}.parquet"))
 
     def json(self, name: str) -> dict[str, Any]:
         """The values of one of its JSON files. Raises StorageError."""

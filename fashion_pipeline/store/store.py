@@ -5,6 +5,7 @@ layout.json                          the version of this layout
 sources/<style>.json                 where the photos of a style come from, and what the user chose for it
 records/<kind>/style=<style>/…       what the runs made, by content; `latest.json` points at the newest
 embeddings/<table>/style=<style>/…   of photos and samples; they only grow
+looks/<generator>/<encoder>/…        what prompts draw in few steps, shared by all styles
 images/<first two digits>/<id>.png   generated images, by content
 work/training/<style>/<key>/         checkpoints of a training under way
 work/cache/<style>/                  latents and text embeddings, shared by the style's trainings
@@ -36,6 +37,7 @@ from fashion_pipeline.store.choices.sources import Sources
 from fashion_pipeline.store.choices.withdrawals import Withdrawals
 from fashion_pipeline.store.embeddings import PHOTOS, Embeddings
 from fashion_pipeline.store.errors import StorageError
+from fashion_pipeline.store.looks import Looks
 from fashion_pipeline.store.pictures import Pictures
 from fashion_pipeline.store.queries import query
 from fashion_pipeline.store.records import KINDS, Record, Records
@@ -58,6 +60,7 @@ class Store:
         self.records = Records(self.files)
         self.features = Embeddings(self.files, PHOTOS)
         self.sample_features = Embeddings(self.files, "sample_features")
+        self.looks = Looks(self.files)
         self.samples = SampleImages(self.files)
         self.pictures = Pictures(self.files)
         self.versions = Versions(self.files)

@@ -30,7 +30,7 @@ def test_the_doctor_reports_a_profile_whose_folder_is_missing(tmp_path: Path) ->
 
 @pytest.mark.usefixtures("no_torch")
 def test_the_doctor_reports_a_model_folder_that_is_incomplete(tmp_path: Path) -> None:
-    for name in ("generator", "encoder", "judge"):
+    for name in ("generator", "encoder", "judge", "looks"):
         (tmp_path / name).mkdir()
     text = (PROFILES / "embedded.toml").read_text(encoding="utf-8").replace('"../embedded/', '"./')
     (tmp_path / "mine.toml").write_text(text, encoding="utf-8")

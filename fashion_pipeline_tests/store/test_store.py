@@ -173,10 +173,12 @@ def test_a_damaged_table_is_named_with_the_mend_wherever_it_was_cut_off(store: S
 
 
 def test_a_table_of_a_later_version_is_not_misread(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = catalog(store, "coat", "a.jpg")
+    made, now = catalog(store, "coat", "a.jpg"), tables.SCHEMA_VERSION
     monkeypatch.setattr(tables, "SCHEMA_VERSION", 2)
     monkeypatch.setattr(tables, "READABLE_FROM", 1)
-    with pytest.raises(StorageError, match=r"later version of the program \(schema 3, this one knows 2\): install"):
+    with pytest.raises(
+        StorageError, match=rf"later version of the program \(schema {now}, this one knows 2\): install"
+    ):
         made.table("rejects")
 
 
@@ -186,7 +188,7 @@ def test_a_table_of_an_earlier_version_is_read_with_its_new_columns_null_unless_
     made = catalog(store, "coat", "a.jpg")
     before = pa.schema([tables.schema("rejects").field("path")], {"fashion_pipeline.schema_version": "2"})
     pq.write_table(pa.table({"path": ["a.jpg"]}, before), made.path("rejects.parquet"))
-    with pytest.raises(StorageError, match="schema version 2, this program reads 3 to 3"):
+    with pytest.raises(StorageError, match=f"schema version 2, this program reads 3 to {tables.SCHEMA_VERSION}"):
         made.table("rejects")
     monkeypatch.setattr(tables, "READABLE_FROM", 2)
     assert made.table("rejects").to_pylist() == [{"path": "a.jpg", "reason": None}]
@@ -303,12 +305,26 @@ def test_records_of_an_earlier_version_lack_new_tables_and_are_left_out_of_these
     sample = dict.fromkeys(("candidate", "strategy", "prompt", "negative_prompt"), "x")
     row = sample | {"images": 1, "products": 1, "mean": 0.5, "rung": 1}
     empty: dict[str, list[dict[str, object]]] = {name: [] for name in ("samples", "formats", "phrases", "progress")}
-    record = store.records.add("search", "coat", tables={**empty, "leaderboard": [row]})
+    record = store.records.add("search", "coat", tables={**empty, "leaderboard": [row], "explored": []})
     record.path("formats.parquet").unlink()
     told: list[str] = []
     assert store.sql("SELECT prompt FROM leaderboard", told.append).to_pylist() == [{"prompt": "x"}]
     assert store.sql("SELECT * FROM formats_history", told.append).num_rows == 0
     assert told and all("formats.parquet is missing" in text for text in told)
+
+
+def test_a_table_that_came_after_a_record_reads_as_empty_and_one_that_is_gone_does_not(store: Store) -> None:
+    empty: dict[str, list[dict[str, object]]] = {name: [] for name in KINDS["search"].tables}
+    record = store.records.add("search", "coat", tables=empty)
+    record.path("explored.parquet").unlink()
+    with pytest.raises(StorageError, match=r"explored\.parquet cannot be read"):
+        record.table("explored")
+    samples = pq.read_table(record.path("samples.parquet"))
+    of_before = {**samples.schema.metadata, b"fashion_pipeline.schema_version": b"3"}
+    pq.write_table(samples.replace_schema_metadata(of_before), record.path("samples.parquet"))
+    assert record.table("explored").num_rows == 0 == record.table("explored", ["prompt"]).num_rows
+    told: list[str] = []
+    assert store.sql("SELECT * FROM explored", told.append).num_rows == 0 and not told
 
 
 def later(path: Path) -> bytes:

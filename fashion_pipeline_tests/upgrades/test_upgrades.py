@@ -21,7 +21,7 @@ from fashion_pipeline.store.store import Store
 from fashion_pipeline.web.pages import Pages
 
 HERE = Path(__file__).parent
-MAY_BE_EMPTY = ("rejects", "nearest", "formats", "phrases")
+MAY_BE_EMPTY = ("rejects", "nearest", "formats", "phrases", *tables.ADDED)
 SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not in the first of 3.11
 KEPT = sorted(HERE.glob("*.tar.xz"))
 

@@ -3,7 +3,7 @@
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class Vocabulary:
 
     facets: Mapping[str, Mapping[str, tuple[str, ...]]]
     templates: Mapping[str, tuple[str, ...]]
+    drawn: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Facet → phrases that only prompts try, and no photo is asked about: how a picture is taken, its light."""
 
     def phrase(self, facet: str, value: str) -> str:
         """The everyday words for a value; the value itself where the vocabulary does not know it."""
@@ -77,10 +79,10 @@ class Vocabulary:
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """Read a vocabulary file: a table for each facet, `value = [phrases]`, and a table `templates`.
+    """Read a vocabulary file: a table for each facet, `value = [phrases]`, and the tables `templates` and `drawn`.
 
-    Raises VocabularyError for a missing file, a facet without two values, an empty phrase, a phrase given twice, or
-    templates of a facet that is not there.
+    Raises VocabularyError for a missing file, a facet without two values, an empty phrase, a phrase given twice,
+    templates of a facet that is not there, or a facet that is both asked about and only drawn.
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -88,15 +90,20 @@ def read_vocabulary(path: Path) -> Vocabulary:
         raise VocabularyError(f"vocabulary {path}: {error}: restore the file or mend the line") from error
     data.pop("broader", None)
     facets = {facet: _texts(path, facet, values) for facet, values in data.items()}
-    templates = facets.pop("templates", {})
+    templates, drawn = facets.pop("templates", {}), facets.pop("drawn", {})
+    if both := sorted(drawn.keys() & facets.keys()):
+        raise VocabularyError(f"vocabulary {path}: [drawn] {both[0]!r} is a facet of its own, too: rename one of them")
     for facet, values in facets.items():
         _check_facet(path, facet, values)
+    for facet, phrases in drawn.items():
+        if not phrases or not all(phrase.strip() for phrase in phrases):
+            raise VocabularyError(f"vocabulary {path}: [drawn] {facet!r} has an empty phrase: write one, or remove it")
     if unknown := sorted(templates.keys() - facets.keys()):
         raise VocabularyError(
             f"vocabulary {path}: [templates] {unknown[0]!r} is no facet of this file ({', '.join(facets)}): correct "
             "its name, or add the facet"
         )
-    return Vocabulary(facets, templates)
+    return Vocabulary(facets, templates, drawn)
 
 
 def with_article(phrase: str) -> str:

@@ -107,9 +107,17 @@ def compose(
 
 
 def wording(subject: str, attributes: Sequence[Attribute]) -> str:
-    """Such as: a photo of ethnic wear, green kurta, for women, summer. Colour and garment make one phrase."""
+    """Such as: a photo of ethnic wear, green kurta, for women, summer. Colour and garment make one phrase.
+
+    Without a subject that phrase stands in its place: a photo of a green kurta, for women, summer.
+    """
     words = {attribute.facet: attribute.phrase for attribute in attributes}
+    has_garment = "garment" in words
     item = " ".join(words.pop(facet) for facet in ("colour", "garment") if facet in words)
     if "audience" in words:
         words["audience"] = f"for {words['audience']}"
-    return ", ".join(part for part in (f"a photo of {with_article(subject)}", item, *words.values()) if part)
+    if not subject:
+        subject, item = with_article(item) if has_garment else f"{item} clothing".strip(), ""
+    else:
+        subject = with_article(subject)
+    return ", ".join(part for part in (f"a photo of {subject}", item, *words.values()) if part)

@@ -11,8 +11,9 @@ from fashion_pipeline.core.evaluation import measures
 from fashion_pipeline.core.evaluation.measures import Measure
 from fashion_pipeline.core.evaluation.statistics import Condition, Interval
 from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, CHAMPION, PHOTOS, SPLIT
+from fashion_pipeline.core.prompts.growing import GROWN
 from fashion_pipeline.core.reports.figures import OTHERS, SPLITS, cells, gains
-from fashion_pipeline.core.reports.pictures import web_uri
+from fashion_pipeline.core.reports.pictures import data_uri, web_uri
 
 SIMILARITIES = (measures.ENCODER, measures.JUDGE)
 """Measures whose gains are shown, and on which the verdict rests."""
@@ -31,6 +32,9 @@ SETS = (
     measures.FLAT,
 )
 """What else is said of the samples, in one table: on the split that decides, with the plain prompt."""
+
+SHOWN_EXPLORED = 12
+"""Prompts shown of those that were looked at."""
 
 ENDS = 5
 """Phrases shown from either end of the list."""
@@ -159,6 +163,23 @@ def prompt_entries(
         }
         for place, row in enumerate(rows)
     ]
+
+
+def explored_prompts(explored: pa.Table | None, thumbnails: Mapping[str, bytes]) -> dict[str, object] | None:
+    """The prompts of table `explored` that came closest, each with a thumbnail (WebP) and what it was grown from."""
+    if explored is None or not explored.num_rows:
+        return None
+    rows = explored.to_pylist()
+    prompts = {row["candidate"]: row["prompt"] for row in rows}
+    shown = [
+        row
+        | {
+            "grown_from": prompts.get(row["parent"]) if row["strategy"] == GROWN else None,
+            "thumbnail": data_uri(thumbnails[row["prompt"]]) if row["prompt"] in thumbnails else None,
+        }
+        for row in rows[:SHOWN_EXPLORED]
+    ]
+    return {"count": len(rows), "shown": shown}
 
 
 def word_panels(phrases: pa.Table | None, formats: pa.Table | None) -> list[dict[str, object]]:

@@ -54,11 +54,16 @@ def _saved(image: Image.Image, form: str, **options: object) -> bytes:
 
 
 def data_uri(data: bytes) -> str:
-    """A PNG, JPEG or SVG file as a `data:` link, which a page shows without any request."""
-    kinds = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"<svg": "image/svg+xml"}
+    """A PNG, JPEG, WebP or SVG file as a `data:` link, which a page shows without any request."""
+    kinds = {
+        b"\x89PNG": "image/png",
+        b"\xff\xd8\xff": "image/jpeg",
+        b"<svg": "image/svg+xml",
+        b"RIFF": "image/webp",
+    }
     kind = next((kind for start, kind in kinds.items() if data.startswith(start)), None)
     if kind is None:
-        raise ValueError("a data link is made from PNG, JPEG or SVG bytes only")
+        raise ValueError("a data link is made from PNG, JPEG, WebP or SVG bytes only")
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 

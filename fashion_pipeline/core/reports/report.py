@@ -117,6 +117,10 @@ class ReportData:
     """Table `phrases`, the most helpful first."""
     progress: pa.Table | None = None
     """Table `progress`."""
+    explored: pa.Table | None = None
+    """Table `explored`, the closest first."""
+    look_thumbnails: Mapping[str, bytes] = field(default_factory=dict)
+    """Prompt → WebP of what it drew when it was looked at."""
     thumbnails: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)
     """Candidate id → some of its images."""
     training_log: pa.Table | None = None
@@ -141,6 +145,7 @@ def render_html(data: ReportData) -> str:
         grid=_grid(data.rows),
         pairs=[(pair, web_uri(pair.sample), web_uri(pair.photo) if pair.photo else None) for pair in data.copies],
         prompts=panels.prompt_entries(data.leaderboard, data.thumbnails),
+        explored=panels.explored_prompts(data.explored, data.look_thumbnails),
         words=panels.word_panels(data.phrases, data.formats),
         spent=panels.spent(data.progress),
         panels=panels.condition_panels(data.scores, panels.SIMILARITIES),

@@ -26,7 +26,7 @@ class SearchConfig(dg.Config):
     **common("prompts", "pytorch", "png", "parquet"),
     deps=[prompt_candidates],
     pool=POOL,
-    metadata=column_schema("samples", "leaderboard", "formats", "phrases", "progress"),
+    metadata=column_schema("samples", "leaderboard", "explored", "formats", "phrases", "progress"),
     check_specs=checks(
         "generated_samples",
         blocking={"every_image_exists": "Every row has its PNG, and it can be read."},

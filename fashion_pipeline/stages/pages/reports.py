@@ -21,6 +21,7 @@ from fashion_pipeline.core.names import PIPELINE, REPORT, REPORT_PAGE, TRAINING_
 from fashion_pipeline.core.reports import pictures
 from fashion_pipeline.core.reports.figures import CONDITIONS, summary
 from fashion_pipeline.core.reports.links import index_link, run_link, version_link
+from fashion_pipeline.core.reports.panels import SHOWN_EXPLORED
 from fashion_pipeline.core.reports.report import ComparisonRow, CopyPair, Lineage, Loading, ReportData, render_html
 from fashion_pipeline.core.rows import Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
@@ -31,6 +32,7 @@ from fashion_pipeline.stages.drawing.drawing import Report
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.evaluation.recognition import recognise
 from fashion_pipeline.stages.prompts.candidates import candidate_of
+from fashion_pipeline.stages.prompts.looks import look_thumbnails
 from fashion_pipeline.stages.publishing.cards import call_of
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -101,7 +103,7 @@ def prompt_page(
 ) -> None:
     """Write the page of a search."""
     searched = inputs["search"]
-    data = _search_data(store, searched) | {"note": _unless(verdict.reason, unseen(sight))}
+    data = _search_data(store, models, searched) | {"note": _unless(verdict.reason, unseen(sight))}
     rows = comparison_rows(store, inputs["catalog"], Sample.read(searched.table("samples")))
     parts = {"scores": scores, "rows": rows, "lineage": _lineage(models, inputs, run), "prompt_verdict": verdict}
     _write(path, ReportData(inputs["catalog"].style, models.profile.name, **parts, **data))
@@ -123,7 +125,7 @@ def evaluation_page(
     Weights that were trained elsewhere have no training behind them, and no decision: they are never published.
     """
     training, searched = inputs.get("training"), inputs.get("search")
-    searched_data = (_search_data(store, searched) if searched else {}) | {
+    searched_data = (_search_data(store, models, searched) if searched else {}) | {
         "note": _unless(verdict.reason, unseen(content.garments_seen))
     }
     samples = Sample.read(tables["evaluation_samples"])
@@ -261,12 +263,16 @@ def newest_report(store: Store, style: str) -> Record | None:
     return store.records.newest(kinds[-1], style)
 
 
-def _search_data(store: Store, searched: Record) -> dict[str, Any]:
+def _search_data(store: Store, models: Models, searched: Record) -> dict[str, Any]:
     """The part of a page that a search fills."""
     leaderboard = searched.table("leaderboard")
     best = leaderboard.slice(0, 1).to_pylist()[0]
     candidates = store.records.input(searched, "candidates")
+    explored = searched.table("explored")
+    shown = explored["prompt"].to_pylist()[:SHOWN_EXPLORED]
     return {
+        "explored": explored,
+        "look_thumbnails": look_thumbnails(store, models.profile, searched, shown),
         "note": unseen(sight_of(store.records.input(candidates, "features"))),
         "plain_prompt": next(
             (row["prompt"] for row in candidates.table("candidates").to_pylist() if row["strategy"] == "plain"), None

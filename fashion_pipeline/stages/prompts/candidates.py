@@ -101,6 +101,16 @@ def read_candidates(record: Record) -> dict[str, Candidate]:
     }
 
 
+def read_explored(searched: Record) -> dict[str, Candidate]:
+    """The prompts that a search looked at, by id."""
+    return {
+        row["candidate"]: Candidate(
+            row["strategy"], row["prompt"], row["negative_prompt"], tuple(row["phrases"]), parent=row["parent"]
+        )
+        for row in searched.table("explored").to_pylist()
+    }
+
+
 def earlier_search(store: Store, candidates: Record) -> Record | None:
     """The search of the round before, which these candidates start from."""
     return store.records.input(candidates, "search") if "search" in candidates.inputs else None
@@ -176,7 +186,7 @@ def _parents(store: Store, searched: Record) -> list[Candidate]:
     record: Record | None = searched
     while record is not None:
         written = store.records.input(record, "candidates")
-        parents = read_candidates(written) | parents
+        parents = read_candidates(written) | read_explored(record) | parents
         record = earlier_search(store, written)
     best: dict[str, Candidate] = {}
     for row in searched.table("leaderboard").to_pylist():
@@ -189,6 +199,20 @@ def _parents(store: Store, searched: Record) -> list[Candidate]:
 def candidate_of(row: Mapping[str, Any]) -> Candidate:
     """The candidate of a row of table `leaderboard`, without its phrases."""
     return Candidate(row["strategy"], row["prompt"], row["negative_prompt"], guidance=row["guidance"])
+
+
+def best_prompts(store: Store, style: str, most: int) -> list[dict[str, Any]]:
+    """Rows of the newest search's best prompts: those drawn for photos first, then those that were only looked at."""
+    searched = store.records.latest("search", style)
+    names = ("prompt", "negative_prompt", "guidance", "strategy", "mean", "low", "high", "images")
+    rows = [{name: row[name] for name in names} for row in searched.table("leaderboard").to_pylist()]
+    drawn = {(row["prompt"], row["negative_prompt"]) for row in rows}
+    rows += [
+        dict.fromkeys(names) | {name: row[name] for name in names if name in row} | {"mean": row["score"]}
+        for row in searched.table("explored").to_pylist()
+        if (row["prompt"], row["negative_prompt"]) not in drawn
+    ]
+    return rows[:most]
 
 
 def _row(candidate: Candidate, score: float) -> dict[str, object]:

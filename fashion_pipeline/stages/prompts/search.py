@@ -1,19 +1,22 @@
 """Stage 4: the search spends its budget of images, and the winner is drawn anew for photos it never saw.
 
-Three questions share the budget. Which single prompt stands for the style? At which guidance scale does it draw best?
-And which format writes the best prompt for each photo by itself? The first two are what people ask for, the third
-writes the training captions.
+Four questions share the budget. What draws the style, of hundreds of prompts looked at with few steps? Which of the
+closest stands for it? At which guidance scale does that draw best? And which format writes the best prompt for each
+photo by itself, as a training caption? Looks are paid for by their denoising steps, of which an image takes many.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fashion_pipeline.core.evaluation.statistics import bootstrap
 from fashion_pipeline.core.features.embeddings import FeatureIndex
-from fashion_pipeline.core.features.similarity import paired_cosines
+from fashion_pipeline.core.features.similarity import mean_similarity, paired_cosines
 from fashion_pipeline.core.prompts.formats import FORMATS, Candidate
+from fashion_pipeline.core.prompts.growing import words_of
 from fashion_pipeline.core.prompts.lessons import phrase_effects, progress
 from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
 from fashion_pipeline.core.prompts.requests import Drawing
@@ -30,15 +33,23 @@ from fashion_pipeline.core.prompts.search import (
 )
 from fashion_pipeline.core.prompts.strategies import GUIDANCE_FACTORS, MOST_WINNERS, with_guidance
 from fashion_pipeline.core.rows import Model, Photo, Role, Sample, Split, rows_of
+from fashion_pipeline.stages.drawing.base import prompt_fits
 from fashion_pipeline.stages.drawing.drawing import Embedder, Report, Studio
 from fashion_pipeline.stages.drawing.models import Models
-from fashion_pipeline.stages.prompts.candidates import candidate_of, earlier_search, read_candidates
+from fashion_pipeline.stages.prompts.candidates import candidate_of, earlier_search, read_candidates, search_photos
 from fashion_pipeline.stages.prompts.captions import own_prompts
+from fashion_pipeline.stages.prompts.looks import Explored, Looker, explore, most_telling
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
+if TYPE_CHECKING:
+    from fashion_pipeline.ml.encoders import ClipEncoder
+
 PLAIN = "plain"
 BEST = "best"
+
+LOOKS_SHARE = 3
+"""The denoising steps of one image of so many are spent on looks."""
 
 FORMATS_SHARE = 4
 """One image of so many is spent on the formats."""
@@ -60,7 +71,9 @@ class Searched:
     best: Candidate
     drawn: int
     spent: int
-    """Images that this round rests on and that no earlier one had drawn."""
+    """Images that this round rests on and that no earlier one had drawn; looks by their denoising steps."""
+    looked_at: int
+    """Prompts that were looked at before."""
 
 
 def search(
@@ -79,12 +92,17 @@ def search(
     formats = _formats(store, models, written, budget, len(references))
     for_format = budget // FORMATS_SHARE if formats else 0
     for_guidance = _for_guidance(budget, len(references))
-    for_style = budget - for_format - for_guidance
-    competing = _competing(written, candidates, earlier, for_style, len(references))
+    require_budget(budget - for_format - for_guidance, min(2, len(candidates)), len(references))
     drawing = models.profile.generation
     with models.image_generator() as generator, models.encoder() as encoder:
         studio = Studio(store, generator, Model.ORIGINAL, drawing, report)
         real = store.features.index(style, Role.ENCODER, encoder.fingerprint)
+        rows = real.rows([photo.id for photo in search_photos(store, catalog)])
+        looker = Looker(store, models.profile, generator, encoder, rows.mean(axis=0), report)
+        explored = _explored(store, models, looker, encoder, rows, written, candidates, budget // LOOKS_SHARE)
+        candidates |= explored.candidates | candidates
+        for_style = budget - for_format - for_guidance - _paid(explored, looker, drawing)
+        competing = _competing(written, candidates, explored, earlier, for_style, len(references))
         embedder = Embedder(store.sample_features, style, Role.ENCODER, encoder, report, models.workers)
         before = _drawn_before(earlier, generator.identity().generator, drawing, references)
         round_ = _Round(store, studio, embedder, real, references, before)
@@ -113,6 +131,7 @@ def search(
             "generator": generator.identity().generator,
             "encoder": encoder.fingerprint,
             "drawing": drawing.model_dump(),
+            "look steps": looker.drawn.steps,
         }
     samples = [*round_.samples.values(), *held_out]
     record = store.records.add(
@@ -123,13 +142,46 @@ def search(
         tables={
             "samples": rows_of(samples),
             "leaderboard": leaderboard,
+            "explored": explored.rows(),
             "formats": [{"format": each.candidate, **figures_of(each)} for each in by_format],
             "phrases": phrases,
             "progress": steps,
         },
         run=run,
     )
-    return Searched(record, samples, best, studio.drawn, round_.spent)
+    spent = round_.spent + _paid(explored, looker, drawing)
+    return Searched(record, samples, best, studio.drawn, spent, len(explored.seen))
+
+
+def _explored(
+    store: Store,
+    models: Models,
+    looker: Looker,
+    encoder: "ClipEncoder",
+    rows: NDArray[np.float32],
+    written: Record,
+    candidates: Mapping[str, Candidate],
+    budget: int,
+) -> Explored:
+    """Hundreds of prompts, looked at with the denoising steps of `budget` images; those closest by text come first."""
+    subject, vocabulary = store.sources.subject(written.style), models.vocabulary()
+    texts = _text_similarities(written)
+    first = sorted(candidates.values(), key=lambda each: (not _is_format(each), -texts[each.id]))
+    words = most_telling(
+        words_of(vocabulary, subject), lambda phrases: mean_similarity(encoder.embed_texts(phrases), rows).tolist()
+    )
+    images = budget * models.profile.generation.steps // looker.drawn.steps
+    usual = [each for each in first if each.guidance is None]
+    return explore(looker, usual, words, subject, prompt_fits(models), images)
+
+
+def _paid(explored: Explored, looker: Looker, drawing: Drawing) -> int:
+    """Images that could have been drawn with the denoising steps of the looks."""
+    return -(-explored.images * looker.drawn.steps // drawing.steps)
+
+
+def _text_similarities(written: Record) -> dict[str, float]:
+    return {row["id"]: row["text_similarity"] for row in written.table("candidates").to_pylist()}
 
 
 def plain_candidate(candidates: Mapping[str, Candidate]) -> Candidate:
@@ -199,14 +251,21 @@ class _Round:
 
 
 def _competing(
-    written: Record, candidates: Mapping[str, Candidate], earlier: Record | None, budget: int, references: int
+    written: Record,
+    candidates: Mapping[str, Candidate],
+    explored: Explored,
+    earlier: Record | None,
+    budget: int,
+    references: int,
 ) -> list[str]:
-    """The candidates that images are spent on, where the budget cannot pay all: the formats, then the closest texts.
+    """The candidates that images are spent on, where the budget cannot pay all: those whose looks came closest.
 
-    Text similarity alone would leave out the prompts that name most, which on `ethnic` draw best.
+    Those that were not looked at come after them: the formats, then the closest texts. Text similarity alone would
+    leave out the prompts that name most, which on `ethnic` draw best.
     """
-    texts = {row["id"]: row["text_similarity"] for row in written.table("candidates").to_pylist()}
-    ranked = sorted(candidates, key=lambda each: (not _is_format(candidates[each]), -texts[each]))
+    texts, looked_at = _text_similarities(written), list(explored.candidates)
+    others = [each for each in candidates if each not in explored.candidates]
+    ranked = looked_at + sorted(others, key=lambda each: (not _is_format(candidates[each]), -texts[each]))
     winners = [row["candidate"] for row in earlier.table("leaderboard").to_pylist()] if earlier else []
     first = [
         plain_candidate(candidates).id,

@@ -107,7 +107,8 @@ class Files:
 
     def unfinished(self) -> list[Path]:
         """What `place` was filling when its process was killed; nobody has touched it for an hour."""
-        places = ("records", "embeddings", "images", "pictures", "pages", "published", "sources", "weights", "work")
+        kept = ("records", "embeddings", "looks", "images", "pictures", "pages")
+        places = (*kept, "published", "sources", "weights", "work")
         leftovers = []
         for place in places:
             for where, folders, names in os.walk(self.root / place):

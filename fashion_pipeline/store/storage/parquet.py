@@ -33,7 +33,7 @@ def read_parquet(table: str, path: Path, mend: str, columns: Sequence[str] | Non
     """
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
-        version = (file.schema_arrow.metadata or {}).get(b"fashion_pipeline.schema_version", b"none").decode()
+        version = _version(file.schema_arrow)
         _require_readable(table, path, version, file.schema_arrow.names, mend)
         rows = file.read(columns)
     except OSError as error:
@@ -59,6 +59,19 @@ def _require_readable(table: str, path: Path, version: str, columns: Sequence[st
             f"{path} has schema version {version}, this program reads {readable}: {mend}, or install the version of "
             "the program that wrote it"
         )
+
+
+def is_of_before(table: str, neighbour: Path) -> bool:
+    """Whether a file that lies beside was written before a table came, so that nothing is missing where it is not."""
+    try:
+        version = _version(pq.read_schema(neighbour))
+    except (pa.ArrowException, OSError):
+        return False
+    return version.isdecimal() and int(version) < tables.ADDED.get(table, 0)
+
+
+def _version(schema: pa.Schema) -> str:
+    return str((schema.metadata or {}).get(b"fashion_pipeline.schema_version", b"none").decode())
 
 
 def row_count(path: Path) -> int:

@@ -37,7 +37,7 @@ from fashion_pipeline.store.errors import LockedError, StorageError
 from fashion_pipeline.store.storage.locks import interrupt_work, interruptible
 
 SHARED = frozenset(
-    {"layout.json", "records", "embeddings", "images", "pictures", "published", "sources", "weights"}
+    {"layout.json", "records", "embeddings", "looks", "images", "pictures", "published", "sources", "weights"}
     | {"settings.toml", "withdrawn.json"}
 )
 """What of a data root lies in object storage, with the checkpoints of trainings under way."""

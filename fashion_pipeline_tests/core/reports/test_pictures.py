@@ -21,7 +21,7 @@ def opened(data: bytes) -> Image.Image:
 def test_data_links_say_what_they_hold():
     assert pictures.data_uri(pictures.png_bytes(photo())).startswith("data:image/png;base64,")
     assert pictures.data_uri(pictures.jpeg_bytes(photo())).startswith("data:image/jpeg;base64,")
-    with pytest.raises(ValueError, match="PNG, JPEG or SVG"):
+    with pytest.raises(ValueError, match="PNG, JPEG, WebP or SVG"):
         pictures.data_uri(b"<html>")
 
 

@@ -1,13 +1,17 @@
 """The search on real photos and models: rounds, formats, prompts of one's own, and budgets that are too small."""
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from fashion_pipeline.core.prompts.formats import FORMATS, Candidate
+from fashion_pipeline.core.prompts.growing import GROWN, RUNGS, WORD
 from fashion_pipeline.core.prompts.planning import Shot
 from fashion_pipeline.core.prompts.requests import Drawing, GeneratorIdentity
 from fashion_pipeline.core.prompts.search import BudgetError
@@ -16,7 +20,8 @@ from fashion_pipeline.stages.drawing.drawing import Studio
 from fashion_pipeline.stages.pages.reports import report_prompts
 from fashion_pipeline.stages.prompts.candidates import Written, write_candidates
 from fashion_pipeline.stages.prompts.captions import caption_format
-from fashion_pipeline.stages.prompts.search import LEFT_BEHIND, Searched, _drawn_before, search
+from fashion_pipeline.stages.prompts.looks import Looker
+from fashion_pipeline.stages.prompts.search import LEFT_BEHIND, LOOKS_SHARE, Searched, _drawn_before, search
 from fashion_pipeline.stages.prompts.similarity import compare_samples
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -93,28 +98,55 @@ def test_a_prompt_of_ones_own_competes_whatever_its_text_is_worth(searching: Cha
     assert (row["prompt"], row["images"] >= 4) == ("a drawing of a teapot", True)
 
 
-def test_a_small_budget_is_spent_on_the_formats_and_then_on_the_closest_texts(searching: Chain) -> None:
-    written, found = go(searching, budget=8)
+def test_a_small_budget_is_spent_on_the_formats(searching: Chain) -> None:
+    _, found = go(searching, budget=8)
     assert [row["strategy"] in FORMATS for row in found.record.table("leaderboard").to_pylist()] == [True, True]
-    assert found.spent <= 8 and found.record.table("formats").num_rows == 0
-    _, found = go(searching, budget=128)
-    competed = {row["candidate"] for row in found.record.table("leaderboard").to_pylist()}
-    assert {c.id for c in written.candidates if c.strategy in FORMATS and not c.negative_prompt} < competed
-    texts = {row["id"]: row["text_similarity"] for row in written.record.table("candidates").to_pylist()}
-    left = [c for c in written.candidates if c.id not in competed]
-    others = [c for c in written.candidates if c.id in competed and c.strategy not in FORMATS]
-    assert others and min(texts[c.id] for c in others) >= max(texts[c.id] for c in left)
+    assert found.spent <= 8 and found.looked_at == found.record.table("formats").num_rows == 0
     with pytest.raises(BudgetError, match="a budget of 7 images cannot compare 2 prompts: allow 8 or more"):
         go(searching, budget=7)
 
 
-def test_prompts_with_and_without_a_negative_one_compete(searching: Chain) -> None:
-    written, found = go(searching, budget=192)
-    assert written.negative
-    twins = [c for c in written.candidates if c.negative_prompt]
-    assert len(twins) == 3 and {c.negative_prompt for c in twins} == {written.negative}
-    drawn = [s for s in found.samples if s.negative_prompt]
-    assert drawn and {s.negative_prompt for s in drawn} == {written.negative}
+def test_hundreds_of_prompts_are_looked_at_and_those_that_draw_the_style_compete(searching: Chain) -> None:
+    written, found = go(searching, budget=384)
+    explored = found.record.table("explored").to_pylist()
+    strategies = Counter(row["strategy"] for row in explored)
+    assert found.looked_at == len(explored) > 100
+    assert strategies[WORD] > 90 and strategies[GROWN] >= 4 and strategies["plain"] >= 1
+    assert not {row["prompt"] for row in explored} & {"a photo of a backpack", "a photo of a kurta"}  # not coats
+    paid = sum(row["images"] for row in explored if row["strategy"] != WORD)
+    assert paid <= 384 // LOOKS_SHARE and found.spent <= 384
+    twins = {c.id for c in written.candidates if c.negative_prompt}
+    names = {row["candidate"] for row in explored}
+    assert written.negative and len(twins) == 3 and twins & names
+    assert all(row["parent"] in names for row in explored if row["strategy"] == GROWN)
+    closest = [row["candidate"] for row in explored if row["images"] == max(each["images"] for each in explored)]
+    plain = next(c.id for c in written.candidates if c.strategy == "plain" and not c.is_varied)
+    competed = {
+        row["candidate"] for row in found.record.table("leaderboard").to_pylist() if row["guidance"] is None
+    } - {plain}
+    assert competed == set([each for each in closest if each != plain][: len(competed)])
+
+
+def test_a_look_is_drawn_once_for_all_styles_and_found_again(searching: Chain) -> None:
+    store, profile = searching.store, searching.models.profile
+    said: list[str] = []
+    with searching.models.generator() as generator, searching.models.encoder() as encoder:
+        style = np.eye(1, 192, dtype=np.float32)[0]
+
+        def looker(folder: Path | None = profile.looks.folder) -> Looker:
+            looks = profile.looks.model_copy(update={"shipped": str(folder) if folder else None})
+            return Looker(store, replace(profile, looks=looks), generator, encoder, style, said.append)
+
+        word = Candidate(WORD, "a photo of a gown")
+        shipped = looker().scores([word], RUNGS[0])
+        assert not said
+        drawn = looker(None).scores([word], RUNGS[0])
+        assert said == ["looks: 1 of 1 prompts drawn with 2 seeds"]
+        assert drawn == pytest.approx(shipped, abs=0.01)  # another machine's last bits
+        further = looker(None).scores([word], RUNGS[1])
+        said.clear()
+        assert looker(None).scores([word], RUNGS[1]) == further
+        assert looker(None).scores([word], RUNGS[0]) == drawn and not said
 
 
 def test_a_report_says_whether_the_best_prompt_helps_by_the_rules_of_a_model(searching: Chain) -> None:
