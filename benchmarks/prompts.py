@@ -3,15 +3,16 @@
     python -m benchmarks.prompts STYLE … [--budget 192] [--products 128] [--control STYLE] [--exhaustive STYLE]
 
 Needs styles that were described (`fashion-pipeline run --mode prompt`). For each of them the same number of images is
-spent twice: on the prompts of all strategies and the guidance scale, and on the prompts of three (`plain`,
-`all_attributes`, `high_confidence_only`), which is what a choice among attributes alone can do. Then the plain and
-both best prompts are drawn for the same products of `dev` and `test` with the same seeds. `--control` compares the
-plain prompt with itself, `--exhaustive` the search with one that draws every candidate for every photo. What was
-drawn is not drawn again; tables go to `prompts/` in the data root.
+spent twice: on looks at hundreds of prompts, all strategies and the guidance scale, and on the prompts of three
+(`plain`, `all_attributes`, `high_confidence_only`), which is what a choice among attributes alone can do. Then the
+plain and both best prompts are drawn for the same products of `dev` and `test` with the same seeds. `--control`
+compares the plain prompt with itself, `--exhaustive` the search with one that draws every candidate for every photo.
+What was drawn is not drawn again; tables go to `prompts/` in the data root.
 """
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 from unittest import mock
@@ -39,7 +40,7 @@ from fashion_pipeline.stages.drawing.base import prompt_fits
 from fashion_pipeline.stages.drawing.drawing import Embedder, Studio
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.candidates import read_candidates, write_candidates
-from fashion_pipeline.stages.prompts.search import GUIDANCE_SHARE, plain_candidate, search
+from fashion_pipeline.stages.prompts.search import GUIDANCE_SHARE, LOOKS_SHARE, plain_candidate, search
 from fashion_pipeline.stages.prompts.similarity import measure
 from fashion_pipeline.store.store import Store
 
@@ -89,12 +90,14 @@ def _compared(store: Store, models: Models, style: str, budget: int, products: i
     for name, chosen in (("three", THREE), ("all", tuple(strategies.STRATEGIES))):
         rules = {rule: strategies.STRATEGIES[rule] for rule in chosen}
         negative = strategies.negative_prompt if name == "all" else lambda view: ""
-        share = GUIDANCE_SHARE if name == "all" else budget + 1
+        guidance, looks = (GUIDANCE_SHARE, LOOKS_SHARE) if name == "all" else (budget + 1, budget + 1)
         with (
             mock.patch.dict(strategies.STRATEGIES, rules, clear=True),
             mock.patch("fashion_pipeline.stages.prompts.candidates.negative_prompt", negative),
-            mock.patch("fashion_pipeline.stages.prompts.search.GUIDANCE_SHARE", share),
+            mock.patch("fashion_pipeline.stages.prompts.search.GUIDANCE_SHARE", guidance),
+            mock.patch("fashion_pipeline.stages.prompts.search.LOOKS_SHARE", looks),
         ):
+            begun = time.monotonic()
             written = write_candidates(store, models, style)
             limits: dict[str, Any] = {"budget": budget, "held_out_products": products}
             made = search(store, models, style, **limits, report=lambda text: None)
@@ -105,7 +108,10 @@ def _compared(store: Store, models: Models, style: str, budget: int, products: i
             "scores", rows_of(product_scores(rows_to_table("samples", rows_of(held_out)), measured.table))
         )
         winner = {"strategy": made.best.strategy, "prompt": made.best.prompt, "negative": made.best.negative_prompt}
-        found[name] = winner | {"candidates": len(written.candidates), "images": made.spent}
+        on_search = made.record.table("leaderboard")["mean"][0].as_py()
+        seconds = time.monotonic() - begun
+        counts = {"candidates": len(written.candidates), "looked at": made.looked_at, "images": made.spent}
+        found[name] = winner | counts | {"guidance": made.best.guidance, "search": on_search, "seconds": seconds}
         for prompt, key in (("plain", "plain"), ("best", name)):
             for role in Role:
                 for split in SPLITS:

@@ -1,5 +1,6 @@
 """Tables and answers, on a terminal and in a pipe."""
 
+import json
 import os
 import subprocess
 import sys
@@ -47,6 +48,29 @@ def test_a_result_of_prompts_alone_is_listed(root: Path) -> None:
     store.records.add("prompt_report", "coat", files={"report.json": report})
     assert "a photo of a red coat" in call("styles").output
     assert api.report("coat") == report
+
+
+def test_the_best_prompts_of_a_style_are_listed_to_copy(root: Path) -> None:
+    store = Store(root)
+    store.sources.register("coat", "coat", SourceSpec("/photos"))
+    words = {"strategy": "grown", "negative_prompt": ""}
+    best = words | {"candidate": "a", "prompt": "a photo of a red coat", "images": 21, "products": 9, "rung": 2}
+    best |= {"mean": 0.671, "low": 0.61, "high": 0.72}
+    seen = words | {"phrases": [], "images": 16}
+    looks = [seen | {"candidate": c, "prompt": p, "score": 0.6} for c, p in (("a", best["prompt"]), ("b", "a jacket"))]
+    empty: dict[str, list[dict[str, object]]] = {name: [] for name in ("samples", "formats", "phrases", "progress")}
+    store.records.add("search", "coat", tables={**empty, "leaderboard": [best], "explored": looks})
+
+    lines = [line.split("\t") for line in call("prompts", "--style", "coat").output.splitlines()]
+    assert lines == [
+        ["prompt", "strategy", "similarity", "95 %", "images"],
+        ["a photo of a red coat", "grown", "0.671", "0.610 to 0.720", "21"],
+        ["a jacket", "grown", "0.600", "", "16"],
+    ]
+    told = json.loads(call("prompts", "--style", "coat", "--json", "-n", "1").output)
+    assert (told["optimized_prompt"], told["strategy"]) == ("a photo of a red coat", "grown")
+    assert told["similarity_score"] == pytest.approx(0.671) and len(told["prompts"]) == 1
+    assert "has no search yet" in call("prompts", "--style", "hat").output
 
 
 # What a new user ran into

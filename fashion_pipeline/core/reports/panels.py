@@ -165,6 +165,17 @@ def prompt_entries(
     ]
 
 
+def chosen_and_held_out(leaderboard: pa.Table | None, scores: pa.Table | None) -> dict[str, float] | None:
+    """The best prompt's mean similarity by the encoder on the photos it was chosen on, on `dev` and on `test`."""
+    if leaderboard is None or not leaderboard.num_rows or scores is None:
+        return None
+    best = Condition("original", "best")
+    held_out = {key[3]: cell.mean for key, cell in cells(scores) if key[:3] == (*best, measures.ENCODER.name)}
+    if not all(split in held_out for split in SPLITS):
+        return None
+    return {"search": leaderboard["mean"][0].as_py(), **{split: held_out[split] for split in SPLITS}}
+
+
 def explored_prompts(explored: pa.Table | None, thumbnails: Mapping[str, bytes]) -> dict[str, object] | None:
     """The prompts of table `explored` that came closest, each with a thumbnail (WebP) and what it was grown from."""
     if explored is None or not explored.num_rows:

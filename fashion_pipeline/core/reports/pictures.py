@@ -47,6 +47,13 @@ def jpeg_bytes(image: Image.Image, *, quality: int = 85) -> bytes:
     return _saved(image.convert("RGB"), "JPEG", quality=quality, optimize=True)
 
 
+def webp_bytes(image: Image.Image, side: int, *, quality: int = 80) -> bytes:
+    """A WebP file of at most side x side pixels: the smallest, for hundreds of thumbnails in a table."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return _saved(small, "WEBP", quality=quality)
+
+
 def _saved(image: Image.Image, form: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)

@@ -145,6 +145,7 @@ def render_html(data: ReportData) -> str:
         grid=_grid(data.rows),
         pairs=[(pair, web_uri(pair.sample), web_uri(pair.photo) if pair.photo else None) for pair in data.copies],
         prompts=panels.prompt_entries(data.leaderboard, data.thumbnails),
+        held_out=panels.chosen_and_held_out(data.leaderboard, data.scores),
         explored=panels.explored_prompts(data.explored, data.look_thumbnails),
         words=panels.word_panels(data.phrases, data.formats),
         spent=panels.spent(data.progress),

@@ -16,7 +16,9 @@ from fashion_pipeline.store.store import Store
 class SearchConfig(dg.Config):
     """What the search for the best prompt may cost."""
 
-    budget: int | None = knob(192, "Images that the search may draw to find the best prompt.", ge=2)
+    budget: int | None = knob(
+        192, "Images that the search may draw to find the best prompt; looks count by their denoising steps.", ge=2
+    )
     held_out_products: int | None = knob(
         128, "Most products of dev, and of test, for which plain and best prompt are drawn.", ge=1
     )
@@ -49,6 +51,7 @@ def generated_samples(
         **row_count(searched.record.table("samples")),
         "images drawn": searched.drawn,
         "images found": len({sample.id for sample in searched.samples}) - searched.drawn,
+        "prompts looked at": searched.looked_at,
         "best prompt": searched.best.prompt,
         "leaderboard": markdown(
             leaderboard.select(

@@ -1,6 +1,5 @@
 """Looking at prompts: drawing them with few steps and common seeds, and keeping what the encoder sees."""
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +26,7 @@ from fashion_pipeline.core.prompts.growing import (
 )
 from fashion_pipeline.core.prompts.requests import Drawing, Request
 from fashion_pipeline.core.prompts.search import seed_for
+from fashion_pipeline.core.reports.pictures import webp_bytes
 from fashion_pipeline.settings import Profile
 from fashion_pipeline.stages.drawing.drawing import Report
 from fashion_pipeline.stages.drawing.workers import ImageEncoder, ImageGenerator
@@ -90,12 +90,23 @@ class Looker:
         self._looks, self._generator, self._encoder = store.looks, generator, encoder
         self._style, self._report = style, report
         self.drawn = drawn_with(profile, generator.identity().generator, encoder.fingerprint)
+        self._sample_steps = profile.generation.steps
         self._known = store.looks.read(self.drawn, profile.looks.folder)
 
     def scores(self, candidates: Sequence[Candidate], images: int) -> list[float]:
         """Mean cosine of each prompt's first `images` images to the style's photos; what is not there yet is drawn."""
         self.draw(candidates, images)
         return [float(self._known[_key(each, images)] @ self._style) for each in candidates]
+
+    def announce(self, words: Sequence[Candidate]) -> None:
+        """Say what drawing the words costs where that was not done yet."""
+        new = sum(_key(word, RUNGS[0]) not in self._known for word in words)
+        if new:
+            steps = race_cost(new, SURVIVORS) * self.drawn.steps
+            self._report(
+                f"{new} words are drawn once for this generator and serve all styles: about {steps:,} denoising steps, "
+                f"as many as {-(-steps // self._sample_steps):,} samples take"
+            )
 
     def draw(self, candidates: Sequence[Candidate], images: int) -> None:
         """Draw the first `images` images of each prompt that were not drawn before."""
@@ -126,7 +137,11 @@ class Looker:
         for (key, _), row in zip(seeds, rows, strict=True):
             sums[key] = sums[key] + row
         means = {key: np.asarray(total / key.images, np.float32) for key, total in sums.items()}
-        firsts = {key.prompt: _webp(images[place]) for place, (key, number) in enumerate(seeds) if number == 0}
+        firsts = {
+            key.prompt: webp_bytes(images[place], THUMBNAIL_SIDE)
+            for place, (key, number) in enumerate(seeds)
+            if number == 0
+        }
         self._looks.add(self.drawn, means, firsts)
         self._known |= means
 
@@ -190,15 +205,6 @@ def look_steps(profile: Profile) -> int:
     return profile.looks.steps or max(2, -(-profile.generation.steps // 3))
 
 
-def _webp(image: Image.Image) -> bytes:
-    """A small picture of an image."""
-    small = image.copy()
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=80)
-    return buffer.getvalue()
-
-
 def explore(
     looker: Looker,
     written: Sequence[Candidate],
@@ -215,6 +221,7 @@ def explore(
     if images < RUNGS[-1]:
         return Explored([])
     single = {candidate.id: (candidate, word) for word in words if (candidate := alone(word, fits))}
+    looker.announce([candidate for candidate, _ in single.values()])
     seen = race([candidate for candidate, _ in single.values()], looker.scores, SURVIVORS)
     closest_words = [single[each.candidate.id][1] for each in ranked(seen)]
     own = list(written)[: affordable_field(images, GROWN_SURVIVORS, most=len(written))]

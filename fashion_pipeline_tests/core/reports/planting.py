@@ -7,8 +7,10 @@ from PIL import Image
 from fashion_pipeline.core.evaluation.decisions import Decision, Gains
 from fashion_pipeline.core.evaluation.statistics import Interval
 from fashion_pipeline.core.evaluation.verdicts import Verdict
+from fashion_pipeline.core.prompts.growing import GROWN
 from fashion_pipeline.core.reports.figures import CONDITIONS
 from fashion_pipeline.core.reports.links import index_link, run_link, version_link
+from fashion_pipeline.core.reports.pictures import webp_bytes
 from fashion_pipeline.core.reports.report import ComparisonRow, CopyPair, Lineage, Loading, ReportData
 from fashion_pipeline.core.tables import rows_to_table
 
@@ -68,6 +70,9 @@ def planted_page() -> ReportData:
         "products": 9,
         "rung": 1,
     }
+    looked_at = {"candidate": "c", "strategy": EVIL, "prompt": EVIL, "negative_prompt": EVIL, "phrases": [EVIL]}
+    looked_at |= {"parent": None, "images": 16, "score": 0.4}
+    grown = looked_at | {"candidate": "d", "strategy": GROWN, "parent": "c", "prompt": f"{EVIL}, red"}
     log = {"step": 1, "loss": 0.5, "held_out_loss": 0.6, "learning_rate": 1e-4, "gradient_norm": 1.0}
     return ReportData(
         EVIL,
@@ -83,6 +88,8 @@ def planted_page() -> ReportData:
         scores=planted_scores(),
         rows=[ComparisonRow(picture(), {c: picture() for c in CONDITIONS[:4]}, EVIL), ComparisonRow(None, {}, "")],
         leaderboard=rows_to_table("leaderboard", [entry | {"mean": 0.5, "low": 0.4, "high": 0.6}]),
+        explored=rows_to_table("explored", [looked_at, grown]),
+        look_thumbnails={EVIL: webp_bytes(picture(), 64)},
         thumbnails={"c": [picture()] * 6},
         training_log=rows_to_table("training_log", [log, log | {"step": 2, "held_out_loss": None}]),
         copies=[CopyPair(picture(), picture(), True, {"judge": (0.1, 0.2), "colour": (0.3, 0.2)})],

@@ -8,6 +8,7 @@ import pytest
 
 from fashion_pipeline.core.evaluation.verdicts import decide
 from fashion_pipeline.core.prompts.formats import Candidate
+from fashion_pipeline.core.prompts.growing import GROWN, WORD
 from fashion_pipeline.core.reports.figures import CONDITIONS, summary
 from fashion_pipeline.core.reports.report import ComparisonRow, Lineage, ReportData, render_html
 from fashion_pipeline.core.tables import rows_to_table
@@ -69,7 +70,7 @@ def test_page_makes_no_request(full):
     assert all(link.startswith(("data:", "#", "/fashion/", "/runs/")) for _, link in page.links)
     assert not re.search(r"(?i)@import|url\(|https?://", html)
     assert {"script", "iframe", "object"}.isdisjoint(page.tags)
-    assert page.tags.count("img") == 5 + 2 + 4
+    assert page.tags.count("img") == 5 + 2 + 4 + 1
 
 
 def test_run_id_links_to_the_run(full):
@@ -118,9 +119,42 @@ def test_page_of_prompts_alone_has_no_column_for_a_specialised_model(full, score
     assert "Specialised" not in text.split("How to read this")[0]
 
 
+def test_prompts_that_were_looked_at_are_shown_with_what_they_grew_from(full):
+    rows = [
+        {
+            "candidate": name,
+            "strategy": strategy,
+            "prompt": prompt,
+            "negative_prompt": "",
+            "phrases": [],
+            "score": score,
+        }
+        | {"parent": parent, "images": 16}
+        for name, strategy, prompt, parent, score in (
+            ("b", GROWN, "a photo of a red gown", "a", 0.7),
+            ("a", WORD, "a photo of a gown", None, 0.6),
+            *((f"w{k}", WORD, f"a photo of word {k}", None, 0.1) for k in range(20)),
+        )
+    ]
+    html = render_html(replace(full, explored=rows_to_table("explored", rows), look_thumbnails={}))
+    text = Page(html).text
+    assert "22 prompts were looked at before" in text
+    assert "from: a photo of a gown" in text and text.count("from: ") == 1
+    assert "word 9" in text and "word 15" not in text  # the closest twelve
+
+
+def test_how_far_the_best_prompt_fell_on_photos_it_was_not_chosen_on_is_said(full):
+    keys = {"model": "original", "prompt": "best", "measure": "encoder", "scope": "product", "product_group": "p"}
+    scores = rows_to_table("scores", [keys | {"split": s, "value": v} for s, v in (("dev", 0.45), ("test", 0.4))])
+    text = Page(render_html(replace(full, scores=scores))).text
+    assert "scores 0.500 on the photos that it was chosen on, 0.450 on dev and 0.400 on test" in text
+    assert "it was chosen on" not in Page(render_html(replace(full, scores=scores.slice(0, 1)))).text
+
+
 def test_page_of_training_alone_has_no_prompt_search(full, scores):
     plain = scores.filter(pc.equal(scores["prompt"], "plain"))
-    data = replace(full, leaderboard=None, optimized_prompt=None, strategy=None, scores=plain, thumbnails={})
+    searched = {"leaderboard": None, "explored": None, "optimized_prompt": None, "strategy": None, "thumbnails": {}}
+    data = replace(full, scores=plain, **searched)
     text = Page(render_html(data)).text
     assert "words alone change" not in text
     assert "How it learned" in text
