@@ -64,6 +64,8 @@ class Profile:
     """How weights are trained unless a run says otherwise."""
     looks: "LookSettings"
     """How prompts are looked at before the search draws samples of them."""
+    proposer: "ProposerSettings | None" = None
+    """A language model that proposes prompts; None for none."""
     presets: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     """Name → step → its configuration: what a run may cost, for those who do not want to choose each number."""
 
@@ -80,10 +82,24 @@ class LookSettings(BaseModel):
         default=None, description="Folder of looks that ship with the generator, laid out as `looks/` in a data root."
     )
 
+    never: list[str] = Field(
+        default=[], description="Words and phrases that no prompt of the search may have, such as brands and people."
+    )
+
     @property
     def folder(self) -> Path | None:
         """The folder that ships, absolute."""
         return Path(self.shipped) if self.shipped else None
+
+
+class ProposerSettings(BaseModel):
+    """The section `[proposer]` of a profile: a server with the interface of OpenAI's chat completions."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    address: str = Field(pattern=r"^https?://[^\s@]+$", description="Such as http://127.0.0.1:8080/v1.")
+    model: str = Field(min_length=1, description="The name by which the server knows the model.")
+    temperature: float = Field(default=1.0, ge=0, le=2, description="How varied its prompts are.")
 
 
 @dataclass(frozen=True)
@@ -136,6 +152,8 @@ class Secrets:
 
     webhook: str = field(default="", repr=False)
     smtp_password: str = field(default="", repr=False)
+    proposer_key: str = field(default="", repr=False)
+    """Of the server of the language model that proposes prompts."""
     database: str = field(default="", repr=False)
     """URL of the PostgreSQL database of the Dagster instance; empty for SQLite in the data root."""
 
@@ -147,6 +165,7 @@ def read_secrets(environment: Mapping[str, str] | None = None) -> Secrets:
         database=given.get(DATABASE, ""),
         webhook=given.get("FASHION_PIPELINE_WEBHOOK", ""),
         smtp_password=given.get("FASHION_PIPELINE_SMTP_PASSWORD", ""),
+        proposer_key=given.get("FASHION_PIPELINE_PROPOSER_KEY", ""),
     )
 
 
@@ -268,6 +287,7 @@ def read_profile(name: str) -> Profile:
         generation=_build(Drawing, "generation", data, path),
         training=_build(Recipe, "training", data, path),
         looks=_looks(data, base, path),
+        proposer=_build(ProposerSettings, "proposer", data, path) if "proposer" in data else None,
         presets=_presets(data.get("presets", {}), path),
     )
 

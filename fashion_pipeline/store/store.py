@@ -9,6 +9,7 @@ looks/<generator>/<encoder>/…        what prompts draw in few steps, shared by
 images/<first two digits>/<id>.png   generated images, by content
 work/training/<style>/<key>/         checkpoints of a training under way
 work/cache/<style>/                  latents and text embeddings, shared by the style's trainings
+work/proposals/<style>/              answers of a language model that proposes prompts
 published/<style>/<version>/         and champion.json beside the versions
 pages/                               of all styles, and of one in another language; made anew when asked for
 withdrawn.json                       photos that are never taken in again
@@ -125,6 +126,7 @@ class Store:
             ]
             folders += [self.files.inside("pictures", kind, f"style={slug(style)}") for kind in KINDS]
             folders += [self.files.inside("work", "training", slug(style)), self.cache_folder(style)]
+            folders += [self.files.inside("work", "proposals", slug(style))]
             folders += [self.files.inside(name, slug(style)) for name in ("weights", "pages")]
             self.sources.forget(style)
             for folder in folders:

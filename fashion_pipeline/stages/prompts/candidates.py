@@ -14,6 +14,7 @@ from fashion_pipeline.core.features.attributes import Attribute, given_values, m
 from fashion_pipeline.core.features.clusters import clusters
 from fashion_pipeline.core.features.similarity import mean_similarity
 from fashion_pipeline.core.prompts.formats import Candidate
+from fashion_pipeline.core.prompts.proposals import kept_out
 from fashion_pipeline.core.prompts.strategies import StyleView, negative_prompt, with_negative, write_all
 from fashion_pipeline.core.rows import Photo, Role, Split
 from fashion_pipeline.stages.catalog.features import (
@@ -32,6 +33,9 @@ from fashion_pipeline.store.store import Store
 
 WITH_NEGATIVE = 2
 """Prompts, the closest to the photos by text, that also compete with a negative prompt, beside the plain one."""
+
+ASKED_FOR = ("plain", "handwritten")
+"""Strategies whose prompts are written whatever words are kept out: the style's name, and a person's own."""
 
 Closeness = Callable[[Sequence[str]], list[float]]
 
@@ -70,7 +74,8 @@ def write_candidates(
         rows = photos.rows([photo.id for photo in search_photos(store, catalog)])
         closeness = _remembered(lambda texts: mean_similarity(encoder.embed_texts(texts), rows).tolist())
         view = _view(store, models, features, rows, closeness, prompts, earlier)
-        written = write_all(view)
+        is_kept_out = kept_out(models.profile.looks.never)
+        written = [each for each in write_all(view) if each.strategy in ASKED_FOR or not is_kept_out(each.prompt)]
         scores = dict(zip((each.id for each in written), closeness([each.prompt for each in written]), strict=True))
     negative = negative_prompt(view)
     closest = sorted(written, key=lambda each: (each.strategy != "plain", -scores[each.id]))[: 1 + WITH_NEGATIVE]

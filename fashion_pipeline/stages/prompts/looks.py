@@ -30,6 +30,7 @@ from fashion_pipeline.core.reports.pictures import webp_bytes
 from fashion_pipeline.settings import Profile
 from fashion_pipeline.stages.drawing.drawing import Report
 from fashion_pipeline.stages.drawing.workers import ImageEncoder, ImageGenerator
+from fashion_pipeline.stages.prompts.proposing import Proposer
 from fashion_pipeline.store.looks import Drawn, LookAt
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
@@ -212,20 +213,36 @@ def explore(
     subject: str,
     fits: Callable[[str], bool],
     images: int,
+    proposer: Proposer | None = None,
 ) -> Explored:
     """Look at every word alone, at the prompts that were written, and at what grows from the closest of both.
 
     `images` is the budget of looks for the written and the grown prompts, `written` those that come first if not all
-    can be paid. Nothing is looked at where it could not pay for one prompt.
+    can be paid. With a `proposer` half of what the written ones leave is kept for what it proposes. Nothing is looked
+    at where the budget could not pay for one prompt.
     """
     if images < RUNGS[-1]:
         return Explored([])
     single = {candidate.id: (candidate, word) for word in words if (candidate := alone(word, fits))}
     looker.announce([candidate for candidate, _ in single.values()])
     seen = race([candidate for candidate, _ in single.values()], looker.scores, SURVIVORS)
-    closest_words = [single[each.candidate.id][1] for each in ranked(seen)]
+    closest_words = [single[each.candidate.id][1] for each in seen]
     own = list(written)[: affordable_field(images, GROWN_SURVIVORS, most=len(written))]
-    spent = race_cost(len(own), GROWN_SURVIVORS)
+    left = images - race_cost(len(own), GROWN_SURVIVORS)
     seen = ranked([*seen, *race(own, looker.scores, GROWN_SURVIVORS)])
-    grown = grow(seen, closest_words, subject, fits, looker.scores, images - spent)
-    return Explored(grown)
+    for_proposals = left // 2 if proposer else 0
+    seen = grow(seen, closest_words, subject, fits, looker.scores, left - for_proposals)
+    return Explored(_proposed(looker, seen, proposer, subject, fits, for_proposals) if proposer else seen)
+
+
+def _proposed(
+    looker: Looker, seen: list[Seen], proposer: Proposer, subject: str, fits: Callable[[str], bool], images: int
+) -> list[Seen]:
+    """Rounds of what a language model proposes, who sees how the rounds before did, until the budget is spent."""
+    while (size := affordable_field(images, GROWN_SURVIVORS)) > 0:
+        proposals = proposer.propose(subject, seen, fits)[:size]
+        if not proposals:
+            break
+        seen = ranked([*seen, *race(proposals, looker.scores, GROWN_SURVIVORS)])
+        images -= race_cost(len(proposals), GROWN_SURVIVORS)
+    return seen

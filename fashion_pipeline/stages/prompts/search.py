@@ -19,6 +19,7 @@ from fashion_pipeline.core.prompts.formats import FORMATS, Candidate
 from fashion_pipeline.core.prompts.growing import words_of
 from fashion_pipeline.core.prompts.lessons import phrase_effects, progress
 from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
+from fashion_pipeline.core.prompts.proposals import kept_out
 from fashion_pipeline.core.prompts.requests import Drawing
 from fashion_pipeline.core.prompts.search import (
     MIN_RUNG_PRODUCTS,
@@ -39,6 +40,7 @@ from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.candidates import candidate_of, earlier_search, read_candidates, search_photos
 from fashion_pipeline.stages.prompts.captions import own_prompts
 from fashion_pipeline.stages.prompts.looks import Explored, Looker, explore, most_telling
+from fashion_pipeline.stages.prompts.proposing import Proposer
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 
 PLAIN = "plain"
 BEST = "best"
+
+PROPOSALS = "proposals.json"
+"""File of a search: what a language model was asked, answered, and which prompts of it were taken."""
 
 LOOKS_SHARE = 3
 """The denoising steps of one image of so many are spent on looks."""
@@ -99,7 +104,8 @@ def search(
         real = store.features.index(style, Role.ENCODER, encoder.fingerprint)
         rows = real.rows([photo.id for photo in search_photos(store, catalog)])
         looker = Looker(store, models.profile, generator, encoder, rows.mean(axis=0), report)
-        explored = _explored(store, models, looker, encoder, rows, written, candidates, budget // LOOKS_SHARE)
+        proposer = Proposer(store, models.profile, style, report) if models.profile.proposer else None
+        explored = _explored(store, models, looker, encoder, rows, written, candidates, budget // LOOKS_SHARE, proposer)
         candidates |= explored.candidates | candidates
         for_style = budget - for_format - for_guidance - _paid(explored, looker, drawing)
         competing = _competing(written, candidates, explored, earlier, for_style, len(references))
@@ -147,6 +153,7 @@ def search(
             "phrases": phrases,
             "progress": steps,
         },
+        files={PROPOSALS: {"exchanges": proposer.exchanges}} if proposer else None,
         run=run,
     )
     spent = round_.spent + _paid(explored, looker, drawing)
@@ -162,17 +169,18 @@ def _explored(
     written: Record,
     candidates: Mapping[str, Candidate],
     budget: int,
+    proposer: Proposer | None,
 ) -> Explored:
     """Hundreds of prompts, looked at with the denoising steps of `budget` images; those closest by text come first."""
     subject, vocabulary = store.sources.subject(written.style), models.vocabulary()
     texts = _text_similarities(written)
     first = sorted(candidates.values(), key=lambda each: (not _is_format(each), -texts[each.id]))
-    words = most_telling(
-        words_of(vocabulary, subject), lambda phrases: mean_similarity(encoder.embed_texts(phrases), rows).tolist()
-    )
+    is_kept_out = kept_out(models.profile.looks.never)
+    allowed = [word for word in words_of(vocabulary, subject) if not is_kept_out(word.phrase)]
+    words = most_telling(allowed, lambda phrases: mean_similarity(encoder.embed_texts(phrases), rows).tolist())
     images = budget * models.profile.generation.steps // looker.drawn.steps
     usual = [each for each in first if each.guidance is None]
-    return explore(looker, usual, words, subject, prompt_fits(models), images)
+    return explore(looker, usual, words, subject, prompt_fits(models), images, proposer)
 
 
 def _paid(explored: Explored, looker: Looker, drawing: Drawing) -> int:

@@ -17,6 +17,7 @@ from fashion_pipeline.core.prompts.requests import Drawing, GeneratorIdentity
 from fashion_pipeline.core.prompts.search import BudgetError
 from fashion_pipeline.core.rows import Photo, Sample, Split
 from fashion_pipeline.stages.drawing.drawing import Studio
+from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.pages.reports import report_prompts
 from fashion_pipeline.stages.prompts.candidates import Written, write_candidates
 from fashion_pipeline.stages.prompts.captions import caption_format
@@ -125,6 +126,15 @@ def test_hundreds_of_prompts_are_looked_at_and_those_that_draw_the_style_compete
         row["candidate"] for row in found.record.table("leaderboard").to_pylist() if row["guidance"] is None
     } - {plain}
     assert competed == set([each for each in closest if each != plain][: len(competed)])
+
+
+def test_words_that_are_kept_out_are_in_no_prompt_but_ones_own(searching: Chain, tmp_path: Path) -> None:
+    text = Path(searching.models.profile_name).read_text(encoding="utf-8")
+    assert any("black" in c.phrases for c in write_candidates(searching.store, searching.models, "coat").candidates)
+    (tmp_path / "never.toml").write_text(text.replace("[looks]", '[looks]\nnever = ["BLACK"]'), encoding="utf-8")
+    models = Models(str(tmp_path / "never.toml"), machine=searching.models.machine)
+    written = write_candidates(searching.store, models, "coat", prompts=["a black coat"])
+    assert [c.prompt for c in written.candidates if "black" in c.prompt] == ["a black coat"]
 
 
 def test_a_look_is_drawn_once_for_all_styles_and_found_again(searching: Chain) -> None:
