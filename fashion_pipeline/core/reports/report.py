@@ -117,6 +117,8 @@ class ReportData:
     """Table `phrases`, the most helpful first."""
     progress: pa.Table | None = None
     """Table `progress`."""
+    among_photos: float | None = None
+    """Mean encoder cosine of search photos of different products: what a real photo of the style scores."""
     explored: pa.Table | None = None
     """Table `explored`, the closest first."""
     look_thumbnails: Mapping[str, bytes] = field(default_factory=dict)

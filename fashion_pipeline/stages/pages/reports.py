@@ -17,13 +17,14 @@ from fashion_pipeline.core.evaluation.scores import product_scores
 from fashion_pipeline.core.evaluation.statistics import Condition
 from fashion_pipeline.core.evaluation.verdicts import AFTER, BEFORE, BEST_PROMPT, SPLIT, Verdict, decide, unseen
 from fashion_pipeline.core.features.shuffling import Sight
+from fashion_pipeline.core.features.similarity import within_similarity
 from fashion_pipeline.core.names import PIPELINE, REPORT, REPORT_PAGE, TRAINING_RESULT, TRAINING_SAMPLES
 from fashion_pipeline.core.reports import pictures
 from fashion_pipeline.core.reports.figures import CONDITIONS, summary
 from fashion_pipeline.core.reports.links import index_link, run_link, version_link
 from fashion_pipeline.core.reports.panels import SHOWN_EXPLORED
 from fashion_pipeline.core.reports.report import ComparisonRow, CopyPair, Lineage, Loading, ReportData, render_html
-from fashion_pipeline.core.rows import Sample, Split, rows_of
+from fashion_pipeline.core.rows import Role, Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.intake.photos import PhotoError, open_photo
@@ -271,6 +272,7 @@ def _search_data(store: Store, models: Models, searched: Record) -> dict[str, An
     explored = searched.table("explored")
     shown = explored["prompt"].to_pylist()[:SHOWN_EXPLORED]
     return {
+        "among_photos": _among_photos(store, searched),
         "explored": explored,
         "look_thumbnails": look_thumbnails(store, models.profile, searched, shown),
         "note": unseen(sight_of(store.records.input(candidates, "features"))),
@@ -285,6 +287,17 @@ def _search_data(store: Store, models: Models, searched: Record) -> dict[str, An
         **{name: searched.table(name) for name in ("formats", "phrases", "progress")},
         "thumbnails": _thumbnails(store, searched, leaderboard["candidate"].to_pylist()),
     }
+
+
+def _among_photos(store: Store, searched: Record) -> float | None:
+    """Mean encoder cosine of the search photos of different products; None with one product, or without embeddings."""
+    catalog, encoder = store.records.input(searched, "catalog"), str(searched.made_of.get("encoder"))
+    photos = [photo for photo in store.photos(catalog) if photo.split == Split.SEARCH]
+    index = store.features.index(catalog.style, Role.ENCODER, encoder)
+    there = [photo for photo in photos if not index.missing([photo.id])]
+    if not there:
+        return None
+    return within_similarity(index.rows([each.id for each in there]), [each.product_group for each in there])
 
 
 def _thumbnails(store: Store, searched: Record, candidates: Sequence[str]) -> dict[str, list[Image.Image]]:
