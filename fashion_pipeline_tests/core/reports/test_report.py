@@ -138,7 +138,7 @@ def test_prompts_that_were_looked_at_are_shown_with_what_they_grew_from(full):
     ]
     html = render_html(replace(full, explored=rows_to_table("explored", rows), look_thumbnails={}))
     text = Page(html).text
-    assert "among themselves" not in text
+    assert "different products of the style score" not in text
     real = Page(render_html(replace(full, among_photos=0.668))).text
     assert "different products of the style score 0.668 among themselves" in real
     assert "22 prompts were looked at before" in text
