@@ -18,6 +18,7 @@ from fashion_pipeline.core.prompts.growing import (
     grow,
     race,
     race_cost,
+    ranked,
     words_of,
 )
 
@@ -104,6 +105,11 @@ def test_luck_with_two_seeds_is_worn_off_by_further_ones() -> None:
     """With two images luck is worth more than any word; the words that reach the last rung are judged by sixteen."""
     found = seen(Draws(luck=0.6))
     assert found[0].candidate.prompt == "a photo of a gown" and found[0].images == RUNGS[-1]
+
+
+def test_a_prompt_that_two_lucky_seeds_liked_stands_below_one_that_sixteen_did() -> None:
+    lucky, proven = Seen(Candidate(WORD, "a"), RUNGS[0], 0.9), Seen(Candidate(WORD, "b"), RUNGS[-1], 0.6)
+    assert ranked([lucky, proven]) == [proven, lucky]
 
 
 def test_what_grows_is_closer_than_any_word_and_within_the_budget() -> None:
