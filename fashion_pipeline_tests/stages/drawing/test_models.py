@@ -22,7 +22,9 @@ def profile(folder: Path, **models: str) -> str:
     for role in ("generator", "encoder", "judge"):
         text = text.replace(f'"../embedded/{role}"', f'"{models.get(role, EMBEDDED / role)}"')
     file = folder / "mine.toml"
-    file.write_text(text.replace('"../embedded/vocabulary.toml"', f'"{EMBEDDED}/vocabulary.toml"'))
+    for shipped in ("vocabulary.toml", "looks"):
+        text = text.replace(f'"../embedded/{shipped}"', f'"{EMBEDDED}/{shipped}"')
+    file.write_text(text)
     return str(file)
 
 
