@@ -16,8 +16,8 @@ from fashion_pipeline.core.prompts.search import sample_order
 RUNGS = (2, 4, 8, 16)
 """Images that a prompt is looked at with, all of them with the seeds of the rung before and as many more.
 
-Seeds matter more than steps: among the closest 14 prompts of a style the means over two seeds and over sixteen rank
-differently, while 5 steps and 15 rank alike on the same seeds (docs/results.md).
+More seeds help more than more steps: 5 steps with 8 seeds rank about as well as 15 with 4, for two thirds of the steps,
+and two seeds rank the closest prompts less well than sixteen (docs/results.md).
 """
 
 KEEP_ONE_OF = 3
@@ -152,7 +152,7 @@ def _children(
     parents: Sequence[Candidate], words: Sequence[Attribute], subject: str, fits: Callable[[str], bool]
 ) -> Iterator[Candidate]:
     """Each parent with another word or one more, with one less, with or without the style's name, and crossed."""
-    by_phrase = phrases_of(words)
+    by_phrase = _by_phrase(words)
     tried = [word for facet in dict.fromkeys(word.facet for word in words) for word in _closest(words, facet)]
     genes = [
         (parent, [by_phrase[phrase] for phrase in parent.phrases], _names_style(parent, subject))
@@ -174,7 +174,7 @@ def _closest(words: Sequence[Attribute], facet: str) -> list[Attribute]:
     return [word for word in words if word.facet == facet][:TRIED_WORDS]
 
 
-def phrases_of(words: Iterable[Attribute]) -> Mapping[str, Attribute]:
+def _by_phrase(words: Iterable[Attribute]) -> Mapping[str, Attribute]:
     """Phrase → its word; of one that stands in two facets the first."""
     found: dict[str, Attribute] = {}
     for word in words:

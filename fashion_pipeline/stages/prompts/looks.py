@@ -141,7 +141,7 @@ class Looker:
         firsts = {
             key.prompt: webp_bytes(images[place], THUMBNAIL_SIDE)
             for place, (key, number) in enumerate(seeds)
-            if number == 0
+            if number == 0 and not key.negative_prompt
         }
         self._looks.add(self.drawn, means, firsts)
         self._known |= means
