@@ -26,7 +26,7 @@ from fashion_pipeline.web.guard import Guard
 from fashion_pipeline_tests.stages.training.test_process import order
 
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-WAIT = 120.0
+WAIT = 400.0
 
 
 def listening(process: int) -> set[str]:
