@@ -22,7 +22,7 @@ LOOKS = "looks"
 
 
 @dataclass(frozen=True)
-class Drawn:
+class LookDrawing:
     """How looks are drawn: other numbers give other images."""
 
     generator: str
@@ -50,7 +50,7 @@ class Looks:
     def __init__(self, files: Files) -> None:
         self._files = files
 
-    def read(self, drawn: Drawn, shipped: Path | None = None) -> dict[LookAt, NDArray[np.float32]]:
+    def read(self, drawn: LookDrawing, shipped: Path | None = None) -> dict[LookAt, NDArray[np.float32]]:
         """Look → (d,) mean embedding. A damaged file is removed: its looks are drawn again.
 
         `shipped` is a folder of looks, laid out as in a data root.
@@ -68,7 +68,7 @@ class Looks:
             known |= zip((LookAt(*key) for key in keys), matrix_of(rows["embedding"]), strict=True)
         return known
 
-    def thumbnails(self, drawn: Drawn, prompts: Sequence[str], shipped: Path | None = None) -> dict[str, bytes]:
+    def thumbnails(self, drawn: LookDrawing, prompts: Sequence[str], shipped: Path | None = None) -> dict[str, bytes]:
         """Prompt → its first image as WebP, of those prompts that were looked at without a negative prompt."""
         wanted = set(prompts)
         return {
@@ -78,7 +78,9 @@ class Looks:
             if row["thumbnail"] and row["prompt"] in wanted and not row["negative_prompt"]
         }
 
-    def add(self, drawn: Drawn, rows: Mapping[LookAt, NDArray[np.float32]], thumbnails: Mapping[str, bytes]) -> None:
+    def add(
+        self, drawn: LookDrawing, rows: Mapping[LookAt, NDArray[np.float32]], thumbnails: Mapping[str, bytes]
+    ) -> None:
         """Keep looks, in a file of their own that appears whole. `thumbnails` are those of prompts seen first."""
         fewest = {key.prompt: key for key in sorted(rows, key=lambda key: -key.images) if not key.negative_prompt}
         table = [
@@ -95,7 +97,7 @@ class Looks:
         path = self._files.inside(LOOKS, *_parts(drawn)) / f"{name}.parquet"
         self._files.place(path, lambda temporary: write_parquet(LOOKS, table, temporary))
 
-    def _paths(self, drawn: Drawn, shipped: Path | None) -> list[Path]:
+    def _paths(self, drawn: LookDrawing, shipped: Path | None) -> list[Path]:
         folder = self._files.inside(LOOKS, *_parts(drawn))
         own = [self._files.here(path) for path in self._files.glob(folder, "*.parquet")]
         return own + (sorted(shipped.joinpath(*_parts(drawn)).glob("*.parquet")) if shipped else [])
@@ -105,5 +107,5 @@ _KEYS = ("prompt", "negative_prompt", "images", "embedding")
 _THUMBNAILS = ("prompt", "negative_prompt", "thumbnail")
 
 
-def _parts(drawn: Drawn) -> tuple[str, str, str]:
+def _parts(drawn: LookDrawing) -> tuple[str, str, str]:
     return drawn.generator, drawn.encoder, f"{drawn.steps}-steps-{drawn.guidance:g}-{drawn.side}"

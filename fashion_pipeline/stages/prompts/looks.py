@@ -31,7 +31,7 @@ from fashion_pipeline.settings import Profile
 from fashion_pipeline.stages.drawing.drawing import Report
 from fashion_pipeline.stages.drawing.workers import ImageEncoder, ImageGenerator
 from fashion_pipeline.stages.prompts.proposing import Proposer
-from fashion_pipeline.store.looks import Drawn, LookAt
+from fashion_pipeline.store.looks import LookAt, LookDrawing
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -185,10 +185,10 @@ def most_telling(words: Sequence[Attribute], closeness: Callable[[Sequence[str]]
     return [word for word, _ in sorted(zip(words, scores, strict=True), key=lambda each: -each[1])[:MOST_WORDS]]
 
 
-def drawn_with(profile: Profile, generator: str, encoder: str) -> Drawn:
+def drawn_with(profile: Profile, generator: str, encoder: str) -> LookDrawing:
     """How a profile's looks are drawn."""
     drawing = profile.generation
-    return Drawn(generator, encoder, look_steps(profile), drawing.guidance, drawing.image_size)
+    return LookDrawing(generator, encoder, look_steps(profile), drawing.guidance, drawing.image_size)
 
 
 def look_thumbnails(store: Store, profile: Profile, searched: Record, prompts: Sequence[str]) -> dict[str, bytes]:
@@ -197,7 +197,9 @@ def look_thumbnails(store: Store, profile: Profile, searched: Record, prompts: S
     if "look steps" not in made_of:
         return {}
     drawing = Drawing(**made_of["drawing"])
-    drawn = Drawn(made_of["generator"], made_of["encoder"], made_of["look steps"], drawing.guidance, drawing.image_size)
+    drawn = LookDrawing(
+        made_of["generator"], made_of["encoder"], made_of["look steps"], drawing.guidance, drawing.image_size
+    )
     return store.looks.thumbnails(drawn, prompts, profile.looks.folder)
 
 
