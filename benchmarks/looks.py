@@ -41,7 +41,7 @@ def main() -> None:
     given = parser.parse_args()
     settings = read_settings()
     store, models = Store(settings.data), Models.of(settings)
-    prompts = _prompts(models, given.prompts)
+    prompts = random_prompts(models, given.prompts)
     full, few = models.profile.generation.steps, look_steps(models.profile)
     embeddings = {
         (steps, purpose): _drawn(models, given.generator, prompts, steps, purpose)
@@ -55,7 +55,7 @@ def main() -> None:
         print(_table(style, cosines, prompts, full, few), flush=True)
 
 
-def _prompts(models: Models, count: int) -> list[Candidate]:
+def random_prompts(models: Models, count: int) -> list[Candidate]:
     """Random combinations: a garment, and of each other facet a word or none."""
     rng, fits = random.Random(0), prompt_fits(models)
     by_facet: dict[str, list[Attribute]] = {}

@@ -2,18 +2,22 @@
 
     python -m benchmarks.prompts STYLE … [--budget 192] [--products 128] [--control STYLE] [--exhaustive STYLE]
 
-Needs styles that were described (`fashion-pipeline run --mode prompt`). For each of them the same number of images is
-spent twice: on looks at hundreds of prompts, all strategies and the guidance scale, and on the prompts of three
-(`plain`, `all_attributes`, `high_confidence_only`), which is what a choice among attributes alone can do. Then the
-plain and both best prompts are drawn for the same products of `dev` and `test` with the same seeds. `--control`
-compares the plain prompt with itself, `--exhaustive` the search with one that draws every candidate for every photo.
-What was drawn is not drawn again; tables go to `prompts/` in the data root.
+Needs styles that were described (`fashion-pipeline run --mode prompt`). For each of them the same number of denoising
+steps is spent four times: by the search (`all`: looks at hundreds of prompts, all strategies, the guidance scale), by
+the search without looks (`attributes`: what the encoder reads in the photos), by a choice among the prompts of three
+strategies (`three`), and on 200 random combinations of the vocabulary, looked at in the same race (`random`, which
+takes a fifth more). Then the plain and all best prompts are drawn for the same products of `dev` and `test` with the
+same seeds. `--control` compares the plain prompt with itself, `--exhaustive` the search with one that draws every
+candidate for every photo. What was drawn is not drawn again; tables go to `prompts/` in the data root.
 """
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -21,6 +25,7 @@ import numpy as np
 from scipy.stats import permutation_test
 
 from benchmarks.common import told, write_json
+from benchmarks.looks import random_prompts
 from fashion_pipeline.core.evaluation.scores import product_scores
 from fashion_pipeline.core.evaluation.statistics import (
     Condition,
@@ -31,20 +36,45 @@ from fashion_pipeline.core.evaluation.statistics import (
 from fashion_pipeline.core.features.similarity import paired_cosines
 from fashion_pipeline.core.prompts import strategies
 from fashion_pipeline.core.prompts.formats import Candidate, write
+from fashion_pipeline.core.prompts.growing import GROWN_SURVIVORS, race, race_cost
 from fashion_pipeline.core.prompts.planning import Shot, photos_of, plan
 from fashion_pipeline.core.prompts.search import Trial, affordable, successive_halving
-from fashion_pipeline.core.rows import Model, Role, Split, rows_of
+from fashion_pipeline.core.rows import Model, Role, Sample, Split, rows_of
 from fashion_pipeline.core.tables import rows_to_table
 from fashion_pipeline.settings import read_settings
 from fashion_pipeline.stages.drawing.base import prompt_fits
 from fashion_pipeline.stages.drawing.drawing import Embedder, Studio
 from fashion_pipeline.stages.drawing.models import Models
-from fashion_pipeline.stages.prompts.candidates import read_candidates, write_candidates
-from fashion_pipeline.stages.prompts.search import GUIDANCE_SHARE, LOOKS_SHARE, plain_candidate, search
+from fashion_pipeline.stages.prompts.candidates import read_candidates, search_photos, write_candidates
+from fashion_pipeline.stages.prompts.looks import Looker
+from fashion_pipeline.stages.prompts.search import BEST, GUIDANCE_SHARE, LOOKS_SHARE, PLAIN, plain_candidate, search
 from fashion_pipeline.stages.prompts.similarity import measure
 from fashion_pipeline.store.store import Store
 
-THREE = ("plain", "all_attributes", "high_confidence_only")
+NONE = 10**6
+"""A share of one image of so many: none."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What a search may spend its budget on."""
+
+    strategies: tuple[str, ...]
+    varies: bool = True
+    """Negative prompts and the guidance scale."""
+    looks: bool = True
+
+
+SEARCHES = {
+    "three": _Way(("plain", "all_attributes", "high_confidence_only"), varies=False, looks=False),
+    "attributes": _Way(tuple(strategies.STRATEGIES), looks=False),
+    "all": _Way(tuple(strategies.STRATEGIES)),
+}
+RANDOM = "random"
+RANDOM_PROMPTS = 200
+OTHERS = ("three", "attributes", RANDOM)
+"""What the search is compared with."""
+
 SPLITS = (Split.DEV, Split.TEST)
 RESAMPLES = 200
 REPEATS = 6
@@ -61,9 +91,7 @@ def main() -> None:
     found = {}
     for style in given.styles:
         file = folder / f"{style}-{given.budget}-{given.products}.json"
-        if not file.exists():
-            write_json(file, _compared(store, models, style, given.budget, given.products))
-        found[style] = json.loads(file.read_text(encoding="utf-8"))
+        found[style] = _compared(store, models, style, given.budget, given.products, file)
     tables = [_table(found)] if found else []
     tables += [_control(store, models, given.control, given.products)] if given.control else []
     tables += [_against_all(store, models, given.exhaustive, given.budget, given.products)] if given.exhaustive else []
@@ -84,47 +112,87 @@ def _arguments() -> argparse.Namespace:
 # The comparison
 
 
-def _compared(store: Store, models: Models, style: str, budget: int, products: int) -> dict[str, Any]:
-    """Both searches of a style, and the scores of each product with the plain and both best prompts."""
-    found: dict[str, Any] = {"scores": {}}
-    for name, chosen in (("three", THREE), ("all", tuple(strategies.STRATEGIES))):
-        rules = {rule: strategies.STRATEGIES[rule] for rule in chosen}
-        negative = strategies.negative_prompt if name == "all" else lambda view: ""
-        guidance, looks = (GUIDANCE_SHARE, LOOKS_SHARE) if name == "all" else (budget + 1, budget + 1)
-        with (
-            mock.patch.dict(strategies.STRATEGIES, rules, clear=True),
-            mock.patch("fashion_pipeline.stages.prompts.candidates.negative_prompt", negative),
-            mock.patch("fashion_pipeline.stages.prompts.search.GUIDANCE_SHARE", guidance),
-            mock.patch("fashion_pipeline.stages.prompts.search.LOOKS_SHARE", looks),
-        ):
-            begun = time.monotonic()
-            written = write_candidates(store, models, style)
-            limits: dict[str, Any] = {"budget": budget, "held_out_products": products}
-            made = search(store, models, style, **limits, report=lambda text: None)
-        catalog = store.records.input(written.record, "catalog")
-        held_out = [sample for sample in made.samples if sample.purpose in SPLITS]
-        measured = measure(store, models, catalog, [(s.id, s.reference) for s in held_out], lambda text: None)
+def _compared(store: Store, models: Models, style: str, budget: int, products: int, file: Path) -> dict[str, Any]:
+    """What each way of a style found, and the scores of each product with the plain and all best prompts."""
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"scores": {}}
+    for name in (*SEARCHES, RANDOM):
+        if name in found:
+            continue
+        begun = time.monotonic()
+        if name == RANDOM:
+            winner, samples = _best_of_random(store, models, style, products)
+        else:
+            winner, samples = _searched(store, models, style, budget, products, SEARCHES[name])
+        catalog = store.records.latest("catalog", style)
+        measured = measure(store, models, catalog, [(s.id, s.reference) for s in samples], lambda text: None)
         scores = rows_to_table(
-            "scores", rows_of(product_scores(rows_to_table("samples", rows_of(held_out)), measured.table))
+            "scores", rows_of(product_scores(rows_to_table("samples", rows_of(samples)), measured.table))
         )
-        winner = {"strategy": made.best.strategy, "prompt": made.best.prompt, "negative": made.best.negative_prompt}
-        on_search = made.record.table("leaderboard")["mean"][0].as_py()
-        seconds = time.monotonic() - begun
-        counts = {"candidates": len(written.candidates), "looked at": made.looked_at, "images": made.spent}
-        found[name] = winner | counts | {"guidance": made.best.guidance, "search": on_search, "seconds": seconds}
-        for prompt, key in (("plain", "plain"), ("best", name)):
-            for role in Role:
-                for split in SPLITS:
-                    for column in ("value", "anchored"):
-                        cell = Condition(Model.ORIGINAL, prompt)
-                        values = scores_of(scores, cell, measure=role, split=split, column=column)
-                        found["scores"].setdefault(f"{role} {split} {column}", {})[key] = values
-        print(f"{style}, {name}: {made.best.prompt!r} without {made.best.negative_prompt!r}", flush=True)
+        found[name] = winner | {"seconds": time.monotonic() - begun}
+        for prompt, key in ((PLAIN, "plain"), (BEST, name)):
+            for role, split, column in itertools.product(Role, SPLITS, ("value", "anchored")):
+                cell = Condition(Model.ORIGINAL, prompt)
+                if values := scores_of(scores, cell, measure=role, split=split, column=column):
+                    found["scores"].setdefault(f"{role} {split} {column}", {})[key] = values
+        write_json(file, found)
+        print(f"{style}, {name}: {winner['prompt']!r} without {winner['negative']!r}", flush=True)
     return found
 
 
+def _searched(
+    store: Store, models: Models, style: str, budget: int, products: int, way: "_Way"
+) -> tuple[dict[str, Any], list[Sample]]:
+    """What a search finds, and its samples of held-out products with the plain and the best prompt."""
+    rules = {rule: strategies.STRATEGIES[rule] for rule in way.strategies}
+    negative = strategies.negative_prompt if way.varies else lambda view: ""
+    with (
+        mock.patch.dict(strategies.STRATEGIES, rules, clear=True),
+        mock.patch("fashion_pipeline.stages.prompts.candidates.negative_prompt", negative),
+        mock.patch("fashion_pipeline.stages.prompts.search.GUIDANCE_SHARE", GUIDANCE_SHARE if way.varies else NONE),
+        mock.patch("fashion_pipeline.stages.prompts.search.LOOKS_SHARE", LOOKS_SHARE if way.looks else NONE),
+    ):
+        written = write_candidates(store, models, style)
+        limits: dict[str, Any] = {"budget": budget, "held_out_products": products}
+        made = search(store, models, style, **limits, report=lambda text: None)
+    winner = _winner(made.best, made.record.table("leaderboard")["mean"][0].as_py())
+    counts = {"candidates": len(written.candidates), "looked at": made.looked_at, "images": made.spent}
+    return winner | counts, [sample for sample in made.samples if sample.purpose in SPLITS]
+
+
+def _best_of_random(store: Store, models: Models, style: str, products: int) -> tuple[dict[str, Any], list[Sample]]:
+    """The best of random combinations of the vocabulary by its looks, and its samples of held-out products."""
+    catalog = store.records.latest("catalog", style)
+    field = random_prompts(models, RANDOM_PROMPTS)
+    with models.generator() as generator, models.encoder() as encoder:
+        real = store.features.index(style, Role.ENCODER, encoder.fingerprint)
+        centre = real.rows([photo.id for photo in search_photos(store, catalog)]).mean(axis=0)
+        looker = Looker(store, models.profile, generator, encoder, centre, lambda text: None)
+        best = race(field, looker.scores, GROWN_SURVIVORS)[0]
+        studio = Studio(store, generator, Model.ORIGINAL, models.profile.generation, lambda text: None)
+        samples = [
+            sample
+            for split in SPLITS
+            for sample in studio.shoot(
+                plan([(BEST, best.candidate)], photos_of(store.photos(catalog), split, products), split)
+            )
+        ]
+    images = race_cost(len(field), GROWN_SURVIVORS) * looker.drawn.steps // models.profile.generation.steps
+    counts = {"candidates": len(field), "looked at": len(field), "images": images}
+    return _winner(best.candidate, best.score) | counts, samples
+
+
+def _winner(best: Candidate, on_search: float) -> dict[str, Any]:
+    return {
+        "strategy": best.strategy,
+        "prompt": best.prompt,
+        "negative": best.negative_prompt,
+        "guidance": best.guidance,
+        "search": on_search,
+    }
+
+
 def _table(found: dict[str, dict[str, Any]]) -> str:
-    """Two tables in Markdown: what the best prompt gains, and what it gains over the smaller search."""
+    """Two tables in Markdown: what the best prompt gains over the plain one, and over what each other way found."""
     lines = ["| style | best prompt (strategy) | n | plain | best | gain | judge | anchored gain |", "| --- " * 8 + "|"]
     for style, each in found.items():
         best, encoder = each["all"], each["scores"]["encoder test value"]
@@ -140,14 +208,19 @@ def _table(found: dict[str, dict[str, Any]]) -> str:
             told(_gain(each["scores"]["encoder test anchored"], "all", "plain")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| style | best of three (strategy) | encoder, dev | encoder, test | p, Holm | judge, test |"]
-    lines += ["| --- " * 6 + "|"]
-    tests = [_sign_flip(*_pair(each["scores"]["encoder test value"], "all", "three")) for each in found.values()]
-    for (style, each), p in zip(found.items(), _holm(tests), strict=True):
-        three, scores = each["three"], each["scores"]
-        gains = [_gain(scores[f"{by} value"], "all", "three") for by in ("encoder dev", "encoder test", "judge test")]
-        cells = [told(gains[0]), told(gains[1]), f"{p:.3f}", told(gains[2])]
-        lines.append(f"| {style} | {three['prompt']} ({three['strategy']}) | {' | '.join(cells)} |")
+    for other in OTHERS:
+        lines += [
+            "",
+            f"| style | best of `{other}` | its mean, test | encoder, dev | encoder, test | p, Holm | judge, test |",
+        ]
+        lines += ["| --- " * 7 + "|"]
+        tests = [_sign_flip(*_pair(each["scores"]["encoder test value"], "all", other)) for each in found.values()]
+        for (style, each), p in zip(found.items(), _holm(tests), strict=True):
+            theirs, scores = each[other], each["scores"]
+            gains = [_gain(scores[f"{by} value"], "all", other) for by in ("encoder dev", "encoder test", "judge test")]
+            mean = np.mean(list(scores["encoder test value"][other].values()))
+            cells = [f"{mean:.3f}", told(gains[0]), told(gains[1]), f"{p:.3f}", told(gains[2])]
+            lines.append(f"| {style} | {theirs['prompt']} ({theirs['strategy']}) | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
