@@ -281,22 +281,22 @@ def states(pods: list[Pod]) -> list[str]:
 def test_the_doctor_sees_whether_jobs_can_be_started(cluster: Cluster) -> None:
     template = cluster.deployments["daemon"]["spec"]["template"]
     pod = cluster.run("doctor", template, ["fashion-pipeline", "doctor"])
-    pod.process.wait(60)
+    pod.process.wait(240)
     assert "runs are jobs in the namespace fashion" in " ".join(pod.said().split()), pod.said()
     before = cluster.config_maps["fashion-pipeline-files"].copy()
     cluster.config_maps["fashion-pipeline-files"]["pods.yaml"] = "heavy: {container_config: {limits: {}}}"
     pod = cluster.run("doctor-again", template, ["fashion-pipeline", "doctor"])
-    pod.process.wait(60)
+    pod.process.wait(240)
     cluster.config_maps["fashion-pipeline-files"] = before
     assert pod.process.returncode == 1 and "correct the file" in " ".join(pod.said().split()), pod.said()
 
 
 def test_a_step_whose_pod_is_killed_goes_on_in_another(cluster: Cluster) -> None:
     run = catalog(cluster, "bag")
-    until(lambda: "embedded" in run.said() or run.phase != "Running", 120, "nothing was embedded")
+    until(lambda: "embedded" in run.said() or run.phase != "Running", 400, "nothing was embedded")
     assert keys("leases/runs") and keys("leases/styles/bag"), "a run holds its style while its steps work"
     os.killpg(cluster.steps("clip_features")[0].process.pid, signal.SIGKILL)
-    until(lambda: run.phase != "Running", 120, "the run did not end")
+    until(lambda: run.phase != "Running", 400, "the run did not end")
     assert run.phase == "Succeeded", run.said()
     assert states(cluster.steps("clip_features")) == ["Failed", "Succeeded"]
     assert states(cluster.runs()) == ["Succeeded"] and states(cluster.steps("raw_images")) == ["Succeeded"]
