@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -28,6 +28,9 @@ CLASSIC_ATTENTION_TOKENS = 1024
 """Classic attention holds a full matrix of tokens by tokens: beyond this many latents it is not considered."""
 
 REPEATS = 3
+FAR_SLOWER = 2.5
+"""Times the fastest: bf16 on a processor that does not have it takes ten times as long, and minutes under load."""
+
 _BATCH, _SIDE, _TEXT = 8, 16, 64
 
 
@@ -81,25 +84,36 @@ def apply(unet: Any, config: ComputeConfig) -> None:
 
 
 def _measure(task: Task) -> dict[ComputeConfig, float]:
-    """The configurations take turns, so that a neighbour's load falls on all of them; the best of each counts."""
+    """First with one image: where that takes far longer than in the fastest configuration, the batch is not tried."""
     precisions: tuple[Precision, ...] = ("fp32", "bf16")  # fp16 is slow on every CPU
     configs = [ComputeConfig(*config) for config in product(precisions, get_args(Layout), get_args(Attention))]
-    passes = {config: _pass_of(task, config) for config in configs}
+    alone = _in_turns(task, configs, 1, repeats=1)
+    promising = [config for config in configs if alone[config] <= FAR_SLOWER * min(alone.values())]
+    measured = {config: _BATCH * alone[config] for config in configs} | _in_turns(task, promising, _BATCH, REPEATS)
+    return {config: round(figure, 2) for config, figure in measured.items()}
+
+
+def _in_turns(task: Task, configs: Sequence[ComputeConfig], batch: int, repeats: int) -> dict[ComputeConfig, float]:
+    """Milliseconds of a pass, the best of `repeats` after one to warm up.
+
+    The configurations take turns, so that a neighbour's load falls on all of them.
+    """
+    passes = {config: _pass_of(task, config, batch) for config in configs}
     best = dict.fromkeys(passes, float("inf"))
-    for turn in range(REPEATS + 1):
+    for turn in range(repeats + 1):
         for config, run in passes.items():
             began = time.perf_counter()
             run()
             best[config] = min(best[config], 1000 * (time.perf_counter() - began)) if turn else best[config]
-    return {config: round(figure, 2) for config, figure in best.items()}
+    return best
 
 
-def _pass_of(task: Task, config: ComputeConfig) -> Callable[[], None]:
+def _pass_of(task: Task, config: ComputeConfig, batch: int) -> Callable[[], None]:
     unet = _small_unet()
     apply(unet, config)
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    latents, text = torch.zeros(_BATCH, 4, _SIDE, _SIDE), torch.zeros(_BATCH, 77, _TEXT)
-    steps = torch.full((_BATCH,), 500)
+    latents, text = torch.zeros(batch, 4, _SIDE, _SIDE), torch.zeros(batch, 77, _TEXT)
+    steps = torch.full((batch,), 500)
 
     def draw() -> None:
         with torch.inference_mode():

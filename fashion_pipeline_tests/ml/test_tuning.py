@@ -57,7 +57,20 @@ def test_a_machine_is_measured_once_for_each_task(tmp_path, monkeypatch: pytest.
 def test_every_way_is_really_run(task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "REPEATS", 1)
     measured = measure_cpu(task)
-    assert len(measured) == 8 and all(0 < figure < 10_000 for figure in measured.values())
+    assert len(measured) == 8 and all(0 < figure < float("inf") for figure in measured.values())
+
+
+def test_what_is_far_slower_with_one_image_is_not_tried_with_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def in_turns(task, configs, batch, repeats):
+        tried.append((batch, {config.precision for config in configs}))
+        return {config: batch * (10.0 if config.precision == "bf16" else 1.0) for config in configs}
+
+    monkeypatch.setattr(tuning, "_in_turns", in_turns)
+    measured = measure_cpu("drawing")
+    assert tried == [(1, {"fp32", "bf16"}), (8, {"fp32"})]
+    assert {measured[ComputeConfig("fp32")], measured[ComputeConfig("bf16")]} == {8.0, 80.0}, "comparable figures"
 
 
 def test_classic_attention_is_left_where_its_matrix_would_be_large() -> None:
