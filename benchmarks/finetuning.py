@@ -148,6 +148,7 @@ def passes(name: str, precision: Any, layout: Any, attention: Any) -> None:
     import torch
 
     from fashion_pipeline.ml.devices import Device
+    from fashion_pipeline.ml.families import family_of
     from fashion_pipeline.ml.pipelines import load_pipeline
     from fashion_pipeline.ml.training.methods import Parts, prepare
     from fashion_pipeline.ml.tuning import apply
@@ -155,7 +156,7 @@ def passes(name: str, precision: Any, layout: Any, attention: Any) -> None:
     torch.set_flush_denormal(True)
     device = Device(name, "bf16", "", layout, attention)
     unet = load_pipeline(BASE).unet
-    prepare(Parts(unet), Recipe.of({"rank": RANK}))
+    prepare(Parts(family_of(BASE), unet), Recipe.of({"rank": RANK}))
     for weight in unet.parameters():
         if not weight.requires_grad:
             weight.data = weight.data.to(torch.bfloat16)
@@ -177,23 +178,26 @@ def _loss(lora: Path | None, held_out: list[TrainingPair]) -> float:
     from PIL import Image
 
     from fashion_pipeline.ml.devices import Device
-    from fashion_pipeline.ml.pipelines import load_lora, load_pipeline
-    from fashion_pipeline.ml.training.data.caching import Encoder, TensorCache
-    from fashion_pipeline.ml.training.objective import held_out_batches, squared_errors, training_scheduler
+    from fashion_pipeline.ml.families import family_of
+    from fashion_pipeline.ml.pipelines import load_lora
+    from fashion_pipeline.ml.training.data.caching import Encoder, TensorCache, loaded
+    from fashion_pipeline.ml.training.objective import held_out_batches, objective_of, squared_errors
 
-    pipeline = load_pipeline(BASE)
+    family = family_of(BASE)
+    pipeline = family.load()
+    device = Device("cpu", "fp32")
     with tempfile.TemporaryDirectory() as cache:
-        encoder = Encoder(
-            pipeline, "base", Recipe(), Device("cpu", "fp32"), Image.open, TensorCache(Path(cache)), lambda text: None
-        )
-        moments = [views[0] for views in encoder.images([photo.path for photo in held_out], flip=False)]
-        texts = encoder.captions([photo.caption for photo in held_out])
-    scaling, scheduler = float(pipeline.vae.config.scaling_factor), training_scheduler(pipeline.scheduler)
-    batches = held_out_batches(moments, [texts[photo.caption] for photo in held_out], 1000, scaling, 16)
+        kept = TensorCache(Path(cache))
+        encoder = Encoder(pipeline, family, "base", Recipe(), device, Image.open, kept, lambda text: None)
+        moments = [loaded(views[0]) for views in encoder.images([photo.path for photo in held_out], flip=False)]
+        captions = encoder.captions([photo.caption for photo in held_out])
+        texts = [{name: loaded(t) for name, t in captions[photo.caption].items()} for photo in held_out]
+    objective = objective_of(pipeline.scheduler)
+    batches = held_out_batches(moments, texts, 1000, family.normalised, 16)
     if lora is not None:
         load_lora(pipeline, lora)
     with torch.inference_mode():
-        return float(torch.cat([squared_errors(pipeline.unet, None, scheduler, batch) for batch in batches]).mean())
+        return float(torch.cat([squared_errors(family, pipeline.unet, {}, objective, each) for each in batches]).mean())
 
 
 def _print(ours: Any, theirs: Any, alone: Any, steady: Any, losses: Any, before: float, steps: int, way: Any) -> None:

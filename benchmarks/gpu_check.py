@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu_check [--base FOLDER] [--resolution 512] [--steps 12]
 
-Without --base the architectures of Stable Diffusion v1.5 with random weights are taken (`tools.sd15.build`), which
+Without --base the architectures of Stable Diffusion v1.5 are taken with random weights (tools.real_models.build): they
 cost the same time and memory as the real ones. Each case is a process of its own. Without a CUDA device the embedded
 generator is taken instead, and what cannot be shown is listed as skipped.
 """
@@ -85,7 +85,7 @@ def _profile(root: Path, base: Path | None, card: bool) -> str:
     if base is None and not card:
         return "embedded"
     if base is None:
-        subprocess.run([sys.executable, "-m", "tools.sd15.build", str(root / "sd15")], check=True)
+        subprocess.run([sys.executable, "-m", "tools.real_models.build", str(root / "sd15")], check=True)
         return str(root / "sd15" / "sd15.toml")
     text = (PROFILES / "sd15.toml").read_text(encoding="utf-8")
     text = text.replace("stable-diffusion-v1-5/stable-diffusion-v1-5", str(base.absolute()))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fashion_pipeline.core.weights import is_whole
 from fashion_pipeline.settings import Settings, SettingsError, read_profile
+from fashion_pipeline.stages.drawing.base import denoiser_bytes
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.storage.files import Files
 
@@ -127,12 +128,11 @@ def _kubernetes(settings: Settings) -> Finding:
 
 
 def _style_cost(name: str) -> float:
-    """Bytes of a style: its UNet, since all else of its model is shared with the base, and what else it needs."""
+    """Bytes of a style: its denoiser, since all else of its model is shared with the base, and what else it needs."""
     try:
-        unet = Path(read_profile(name).generator) / "unet"
+        weights = denoiser_bytes(read_profile(name).generator)
     except SettingsError:
         return SPARE
-    weights = sum(file.stat().st_size for file in unet.glob("*.safetensors") if file.name.count(".") == 1)
     return (weights or LARGE_UNET) + (SPARE if not weights or weights > SPARE else weights)
 
 
@@ -175,19 +175,25 @@ def _vocabulary(path: Path) -> Finding:
 
 
 _MODEL = ("config.json", "model.safetensors")
-_PIPELINE = (
-    "model_index.json",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors",
-)
+_INDEX = "model_index.json"
+_WEIGHTS = {
+    "unet": "diffusion_pytorch_model.safetensors",
+    "transformer": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+    "text_encoder_2": "model.safetensors",
+    "text_encoder_3": "model.safetensors",
+}
+"""Part of a pipeline → its weights."""
+_USUAL = ("unet", "vae", "text_encoder")
+"""The parts of a pipeline that is not here yet, as far as one can tell."""
 _SMALL_FILES = ("*/*.json", "*/*.txt")
 
 
 def _model(role: str, source: str) -> Finding:
     """Whether a model is there with its weights; those in shards or in another variant count by their index or name."""
-    wanted = _PIPELINE if role == "generator" else _MODEL
     folder = Path(source)
+    wanted = _pipeline_files(folder / _INDEX) if role == "generator" else _MODEL
     if folder.suffix == ".safetensors":
         return role, folder.is_file() and is_whole(folder), source, f"{folder} is not there, or cut off: restore it"
     if folder.is_absolute():
@@ -205,10 +211,22 @@ def _model(role: str, source: str) -> Finding:
     def cached(name: str) -> bool:
         return any(isinstance(try_to_load_from_cache(source, each), str) for each in (name, f"{name}.index.json"))
 
+    if role == "generator" and isinstance(index := try_to_load_from_cache(source, _INDEX), str):
+        wanted = _pipeline_files(Path(index))
     there = all(cached(name) for name in wanted)
     files = " ".join(f"'{name}'" for name in (*wanted, *(_SMALL_FILES if role == "generator" else ("*.json", "*.txt"))))
     mend = f"it is downloaded at first use; or: hf download {source} --include {files}; or name a local folder"
     return role, there, f"{source} ({'in the cache' if there else 'not downloaded yet'})", mend
+
+
+def _pipeline_files(index: Path) -> tuple[str, ...]:
+    """The files that a pipeline must have, by its index where that can be read."""
+    try:
+        named = json.loads(index.read_text(encoding="utf-8"))
+        parts = [part for part in _WEIGHTS if isinstance(named.get(part), list) and named[part][0]]
+    except (OSError, ValueError, AttributeError, IndexError):
+        parts = []
+    return (_INDEX, *(f"{part}/{_WEIGHTS[part]}" for part in parts or _USUAL))
 
 
 def _kind(folder: Path) -> str:

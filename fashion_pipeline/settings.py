@@ -49,7 +49,7 @@ class Profile:
 
     name: str
     generator: str
-    """Folder, single safetensors file or hub id of a `StableDiffusionPipeline`."""
+    """Folder, single safetensors file or hub id of a base; its family is found by its `model_index.json`."""
     encoder: str
     """Folder or hub id of a `CLIPModel`."""
     judge: str

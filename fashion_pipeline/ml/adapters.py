@@ -8,13 +8,16 @@ cannot be merged as it is meant is refused with the reason.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+
+from fashion_pipeline.ml.families import Family
 
 _ADAPTER_METADATA = "lora_adapter_metadata"
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt")
@@ -32,7 +35,9 @@ _OTHERS = {
 }
 """Ends of names → the kind of adapter that has them."""
 
-_KOHYA = re.compile(r"(?P<part>lora_(?:unet|te1?))_(?P<layer>.+)\.(?P<what>lora_down\.weight|lora_up\.weight|alpha)")
+_KOHYA = re.compile(
+    r"(?P<part>lora_(?:unet|transformer|te[12]?))_(?P<layer>.+)\.(?P<what>lora_down\.weight|lora_up\.weight|alpha)"
+)
 _DIFFUSERS = (
     (re.compile(r"\.processor\.to_(q|k|v|out)_lora\.(down|up)\.weight$"), r".to_\1.lora.\2.weight"),
     (re.compile(r"\.to_out\.lora\."), ".to_out.0.lora."),
@@ -40,7 +45,14 @@ _DIFFUSERS = (
     (re.compile(r"\.lora_A(\.\w+)?\.weight$"), ".lora.down.weight"),
     (re.compile(r"\.lora_B(\.\w+)?\.weight$"), ".lora.up.weight"),
 )
-_PARTS = {"lora_unet": "unet", "lora_te": "text_encoder", "lora_te1": "text_encoder"}
+_KOHYA_PARTS = {
+    "lora_unet": "unet",
+    "lora_transformer": "transformer",
+    "lora_te": "text_encoder",
+    "lora_te1": "text_encoder",
+    "lora_te2": "text_encoder_2",
+}
+_PART = re.compile(r"(unet|transformer|text_encoder(?:_\d)?)\.")
 
 
 class AdapterError(ValueError):
@@ -65,15 +77,16 @@ class _Addition:
         return int(self.tensors["down"].shape[0])
 
 
-def merge_adapter(pipeline: Any, file: Path, scale: float = 1.0) -> None:
+def merge_adapter(pipeline: Any, family: Family, file: Path, scale: float = 1.0) -> None:
     """Add a LoRA file, times `scale`, to the weights of a pipeline, which must be fp32 to keep small changes.
 
     Raises AdapterError, before any weight is changed, for a file that cannot be read or does not fit.
     """
-    tensors, settings = _read(file)
-    weights_of = {part: _weights(getattr(pipeline, part)) for part in ("unet", "text_encoder")}
+    tensors, settings = _read(file, family)
+    parts = [family.denoiser, *filter(family.has, family.text_encoders)]
+    weights_of = {part: _weights(getattr(pipeline, part), partial(family.kohya_layer, part)) for part in parts}
     deltas = []
-    for (part, layer), addition in _additions(tensors).items():
+    for (part, layer), addition in _additions(tensors, family.denoiser).items():
         weight = _weight(weights_of[part], part, layer, addition)
         deltas.append((weight, _delta(addition, weight, scale * _scale(addition, part, layer, settings))))
     with torch.no_grad():
@@ -81,14 +94,14 @@ def merge_adapter(pipeline: Any, file: Path, scale: float = 1.0) -> None:
             weight.add_(delta)
 
 
-def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _read(file: Path, family: Family) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The tensors of a file, and what it or `adapter_config.json` beside it tells of the adapter."""
     if file.suffix.lower() in _PICKLES:
         raise AdapterError(f"{file.name} is a pickle, which may run any program: convert it to safetensors")
     try:
         with safe_open(file, "pt") as opened:
             metadata, names = dict(opened.metadata() or {}), list(opened.keys())
-            _require_plain(file, names)
+            _require_plain(file, names, family)
             tensors = {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise AdapterError(f"{file.name} is no safetensors file, or cut off ({error}): download it again") from error
@@ -98,27 +111,29 @@ def _read(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     settings = json.loads(metadata.get(_ADAPTER_METADATA, "{}"))
     beside = file.with_name("adapter_config.json")
     if not settings and beside.is_file():
-        settings = {f"unet.{name}": value for name, value in json.loads(beside.read_text(encoding="utf-8")).items()}
+        settings = {
+            f"{family.denoiser}.{name}": value for name, value in json.loads(beside.read_text(encoding="utf-8")).items()
+        }
     return tensors, settings
 
 
-def _require_plain(file: Path, names: Sequence[str]) -> None:
+def _require_plain(file: Path, names: Sequence[str], family: Family) -> None:
     """Raise AdapterError, before a tensor is read, for a file with names that are no plain LoRA's."""
     if not names:
         raise AdapterError(f"{file.name} holds no tensors: download it again")
     for name in names:
         if kind := next((kind for mark, kind in _OTHERS.items() if mark in name), ""):
             raise AdapterError(f"{file.name} is {kind} ({name}), which is not read: give a plain LoRA")
-        if "lora_te2_" in name or name.startswith(("text_encoder_2.", "transformer.")):
-            raise MisfitError(f"{file.name} is for another family of models, as {name} shows")
-        _parsed(name)
+        part = _parsed(name, family.denoiser)[0]
+        if part != family.denoiser and not (part in family.text_encoders and family.has(part)):
+            raise MisfitError(f"{file.name} is for another family of models than {family.title}, as {name} shows")
 
 
-def _additions(tensors: Mapping[str, torch.Tensor]) -> dict[tuple[str, str], _Addition]:
+def _additions(tensors: Mapping[str, torch.Tensor], denoiser: str) -> dict[tuple[str, str], _Addition]:
     """(part, layer) → what is added to it; of a layer in kohya's names the points are underscores."""
     additions: dict[tuple[str, str], _Addition] = {}
     for name, tensor in tensors.items():
-        part, layer, what = _parsed(name)
+        part, layer, what = _parsed(name, denoiser)
         additions.setdefault((part, layer), _Addition(name)).tensors[what] = tensor.float()
     for addition in additions.values():
         if not {"down", "up"} <= addition.tensors.keys():
@@ -126,11 +141,11 @@ def _additions(tensors: Mapping[str, torch.Tensor]) -> dict[tuple[str, str], _Ad
     return additions
 
 
-def _parsed(name: str) -> tuple[str, str, str]:
-    """A tensor's name → part of the pipeline, layer, and what it is: down, up or alpha."""
+def _parsed(name: str, denoiser: str) -> tuple[str, str, str]:
+    """A tensor's name → part of the pipeline, layer, and what it is: down, up or alpha. No part: the denoiser."""
     if kohya := _KOHYA.fullmatch(name):
         what = {"lora_down.weight": "down", "lora_up.weight": "up"}.get(kohya["what"], "alpha")
-        return _PARTS[kohya["part"]], kohya["layer"], what
+        return _KOHYA_PARTS[kohya["part"]], kohya["layer"], what
     plain = name.removeprefix("base_model.model.")
     for pattern, instead in _DIFFUSERS:
         plain = pattern.sub(instead, plain)
@@ -139,17 +154,18 @@ def _parsed(name: str) -> tuple[str, str, str]:
         layer, what = plain.removesuffix(".alpha"), "alpha.weight"
     elif what not in ("down.weight", "up.weight"):
         raise AdapterError(f"{name} is part of no LoRA that is read")
-    part = "text_encoder" if layer.startswith("text_encoder.") else "unet"
+    found = _PART.match(layer)
+    part = found[1] if found else denoiser
     return part, layer.removeprefix(f"{part}."), what.removesuffix(".weight")
 
 
-def _weights(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Layer → its weight, by both names that files have for it."""
+def _weights(model: torch.nn.Module, kohya_layer: Callable[[str], str]) -> dict[str, torch.nn.Parameter]:
+    """Layer → its weight, by all names that files have for it."""
     weights: dict[str, torch.nn.Parameter] = {}
     for name, module in model.named_modules():
         if isinstance(weight := getattr(module, "weight", None), torch.nn.Parameter):
             plain = name.removeprefix("text_model.")  # a level that transformers 5 dropped
-            weights |= {plain: weight, plain.replace(".", "_"): weight}
+            weights |= {plain: weight, plain.replace(".", "_"): weight, kohya_layer(plain): weight}
     return weights
 
 

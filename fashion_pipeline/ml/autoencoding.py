@@ -9,8 +9,9 @@ from PIL import Image
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device, free_memory, out_of_memory
-from fashion_pipeline.ml.pipelines import load_autoencoder, smallest_side, trained_as
-from fashion_pipeline.ml.sources import find_pipeline, fingerprint
+from fashion_pipeline.ml.families import family_of
+from fashion_pipeline.ml.files import fingerprint
+from fashion_pipeline.ml.sources import find_pipeline
 from fashion_pipeline.ml.training.data.shapes import shaped
 
 AT_ONCE = 4
@@ -18,16 +19,17 @@ AT_ONCE = 4
 
 
 class Autoencoder:
-    """The autoencoder of a StableDiffusionPipeline, in fp32, at the shapes that a recipe trains at."""
+    """The autoencoder of a base, in fp32, at the shapes that a recipe trains at."""
 
     def __init__(self, source: str | Path, device: Device, recipe: Recipe) -> None:
         folder = find_pipeline(source)
-        side = recipe.resolution or trained_as(folder)[0]
+        family = family_of(folder)
+        side = recipe.resolution or family.side
         self.fingerprint = f"{fingerprint(folder)}-{side}-{recipe.fit}"
         """Of all that determines what comes out."""
-        self._device, self._recipe, self._side, self._unit = device, recipe, side, smallest_side(folder)
+        self._device, self._recipe, self._side, self._unit = device, recipe, side, family.unit
         self._at_once = AT_ONCE
-        self._vae = load_autoencoder(folder).to(device.name).eval()
+        self._vae = family.load_autoencoder().to(device.name).eval()
 
     def pass_through(self, images: Iterable[Image.Image]) -> Iterator[Image.Image]:
         """RGB images of any sizes → as many, in order, encoded to the mean of their latents and decoded.

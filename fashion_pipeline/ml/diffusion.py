@@ -1,4 +1,4 @@
-"""Drawing images with Stable Diffusion so that an image depends on its request alone, not on its batch."""
+"""Drawing images so that an image depends on its request alone, not on its batch."""
 
 import gc
 import hashlib
@@ -15,11 +15,14 @@ from PIL import Image
 from fashion_pipeline.core.prompts.requests import GeneratorIdentity, Request, alike
 from fashion_pipeline.ml.adapters import merge_adapter
 from fashion_pipeline.ml.devices import Device, free_memory, out_of_memory
-from fashion_pipeline.ml.pipelines import image_size, load_pipeline
-from fashion_pipeline.ml.sources import file_hash, find_pipeline, fingerprint
-from fashion_pipeline.ml.tuning import apply
+from fashion_pipeline.ml.families import Family, Texts, family_of
+from fashion_pipeline.ml.files import file_hash, fingerprint
+from fashion_pipeline.ml.sources import find_pipeline
 
 REMEMBERED_TEXTS = 512
+
+_EXACT = {"timestep", "time_ids"}
+"""Numbers that half precision would round: 1023 pixels of a side would be 1024."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,11 @@ class PrecisionError(ValueError):
 
 
 class Generator:
-    """A loaded StableDiffusionPipeline, with a LoRA merged in if one is given. A context manager that frees its memory.
+    """A loaded pipeline, with a LoRA merged in if one is given. A context manager that frees its memory.
 
     Every batch has `batch_size` places, filled up by repeating the last request, because only at one batch shape is an
     image bit for bit independent of its neighbours (across shapes it differs by one or two grey levels).
-    The UNet and the autoencoder compute in the device's precision, the text encoder and the sampler in fp32.
+    Denoiser and autoencoder compute in the device's precision, text encoders and sampler in fp32.
     Raises FileNotFoundError where the folder is missing or incomplete.
     """
 
@@ -58,17 +61,18 @@ class Generator:
         self.fingerprint = _with_lora(fingerprint(folder), lora, scale)
         self.batch_size = batch_size
         """Places in a batch; halved when memory runs out."""
-        self._pipeline = load_pipeline(folder)
+        self._family = family_of(folder)
+        self._pipeline = self._family.load()
         if lora is not None:
-            merge_adapter(self._pipeline, lora, scale)
-        config = device.compute_config.within(int(self._pipeline.unet.config.sample_size) ** 2)
+            merge_adapter(self._pipeline, self._family, lora, scale)
+        config = device.compute_config.within((self._family.side // self._family.factor) ** 2)
         self._device = replace(device, attention=config.attention)
-        _place(self._pipeline, self._device)
-        self.image_size = image_size(self._pipeline)
+        _place(self._pipeline, self._family, self._device)
+        self.image_size = self._family.side
         """Pixels of the side of the square images that the model was trained on."""
-        self.text_limit = int(self._pipeline.text_encoder.config.max_position_embeddings)
-        """Tokens of the longest prompt, the two at its ends included (77 for Stable Diffusion)."""
-        self._texts: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self.token_count, self.text_limit = self._family.text_lengths()
+        """How many tokens a prompt takes, those at its ends included, and how many the model reads (77 for CLIP)."""
+        self._texts: OrderedDict[str, Texts] = OrderedDict()
 
     def draw(self, requests: Sequence[Request]) -> Iterator[Drawn]:
         """Yield RGB images as batches finish, equal steps, guidance and size together.
@@ -97,10 +101,6 @@ class Generator:
         config = {"class": type(scheduler).__name__, **scheduler.config}
         return GeneratorIdentity(self.fingerprint, self.batch_size, config, self._device.computing())
 
-    def token_count(self, text: str) -> int:
-        """How many tokens a prompt takes, the two at its ends included."""
-        return len(self._pipeline.tokenizer(text, truncation=False, verbose=False)["input_ids"])
-
     def close(self) -> None:
         """Free the model's memory; the generator cannot draw any more."""
         self._pipeline = None
@@ -126,10 +126,10 @@ class Generator:
             return self._decode(latents)[: len(requests)]
 
     def _require_no_numbers_in_fp32(self, places: Sequence[Request]) -> None:
-        unet = self._pipeline.unet
-        torch.nn.Module.to(unet, dtype=torch.float32)
+        denoiser = getattr(self._pipeline, self._family.denoiser)
+        torch.nn.Module.to(denoiser, dtype=torch.float32)
         finite = self._latents(places).isfinite().all()
-        torch.nn.Module.to(unet, dtype=self._device.dtype)
+        torch.nn.Module.to(denoiser, dtype=self._device.dtype)
         if finite:
             where = self._device.description or self._device.name
             raise PrecisionError(
@@ -142,8 +142,10 @@ class Generator:
         with torch.inference_mode():
             noise = [torch.Generator("cpu").manual_seed(request.seed) for request in places]
             latents: torch.Tensor = self._pipeline(
-                prompt_embeds=torch.cat([self._embed(request.prompt) for request in places]),
-                negative_prompt_embeds=torch.cat([self._embed(request.negative_prompt) for request in places]),
+                **self._family.arguments(
+                    [self._embed(request.prompt) for request in places],
+                    [self._embed(request.negative_prompt) for request in places],
+                ),
                 latents=torch.cat(
                     [self._initial(request, random) for request, random in zip(places, noise, strict=True)]
                 ),
@@ -158,14 +160,14 @@ class Generator:
 
     def _initial(self, request: Request, random: torch.Generator) -> torch.Tensor:
         """Standard normal noise, (1, channels, height, width) of the latents, drawn on the CPU on every device."""
-        factor = self._pipeline.vae_scale_factor
-        shape = (1, self._pipeline.unet.config.in_channels, request.height // factor, request.width // factor)
+        factor = self._family.factor
+        shape = (1, self._family.config["in_channels"], request.height // factor, request.width // factor)
         return torch.randn(shape, generator=random)
 
-    def _embed(self, text: str) -> torch.Tensor:
-        """(1, tokens, d). Texts are encoded one by one, so that no text depends on its neighbours, and remembered."""
+    def _embed(self, text: str) -> Texts:
+        """Texts are encoded one by one, so that no text depends on its neighbours, and remembered."""
         if text not in self._texts:
-            self._texts[text] = self._pipeline.encode_prompt(text, self._device.name, 1, False)[0]
+            self._texts[text] = self._family.embed(self._pipeline, text, self._device.name)
             if len(self._texts) > REMEMBERED_TEXTS:
                 self._texts.popitem(last=False)
         self._texts.move_to_end(text)
@@ -187,7 +189,7 @@ class Generator:
         precision = vae.dtype
         torch.nn.Module.to(vae, dtype=dtype or precision)
         try:
-            pixels: torch.Tensor = vae.decode((latents / vae.config.scaling_factor).to(vae.dtype), return_dict=False)[0]
+            pixels: torch.Tensor = vae.decode(self._family.denormalised(latents).to(vae.dtype), return_dict=False)[0]
         finally:  # memory may run out in fp32, and the next try is smaller
             torch.nn.Module.to(vae, dtype=precision)
         return pixels.float()
@@ -212,18 +214,25 @@ def _with_lora(base: str, lora: Path | None, scale: float) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def _place(pipeline: Any, device: Device) -> None:
-    """Move the parts to the device; the UNet reads and writes fp32 whatever it computes in, so the sampler is exact."""
+def _place(pipeline: Any, family: Family, device: Device) -> None:
+    """Move the parts to the device; the denoiser takes and gives fp32 whatever it computes in: the sampler is exact."""
     pipeline.to(device.name)
-    apply(pipeline.unet, device.compute_config)
-    for part in (pipeline.unet, pipeline.vae):
+    denoiser = getattr(pipeline, family.denoiser)
+    family.tune(denoiser, device.compute_config)
+    for part in (denoiser, pipeline.vae):
         torch.nn.Module.to(part, dtype=device.dtype)  # ModelMixin.to warns on every call
     if device.dtype != torch.float32:
-        pipeline.unet.register_forward_pre_hook(_casting, with_kwargs=True)
-        pipeline.unet.register_forward_hook(lambda _unet, _inputs, output: (output[0].float(),))
+        denoiser.register_forward_pre_hook(_casting, with_kwargs=True)
+        denoiser.register_forward_hook(lambda _denoiser, _inputs, output: (output[0].float(),))
 
 
-def _casting(unet: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A hook that brings the noisy latents and the text to the precision of the UNet."""
-    text = named["encoder_hidden_states"].to(unet.dtype)
-    return (inputs[0].to(unet.dtype), *inputs[1:]), {**named, "encoder_hidden_states": text}
+def _casting(denoiser: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A hook that brings the noisy latents and what stands for the text to the precision of the denoiser."""
+    cast = {name: _cast(value, denoiser.dtype) for name, value in named.items() if name not in _EXACT}
+    return (*(_cast(latents, denoiser.dtype) for latents in inputs[:1]), *inputs[1:]), {**named, **cast}
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, dict):
+        return {name: inside if name in _EXACT else _cast(inside, dtype) for name, inside in value.items()}
+    return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value

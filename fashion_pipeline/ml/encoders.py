@@ -22,7 +22,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenize
 
 from fashion_pipeline.intake.photos import padded
 from fashion_pipeline.ml.devices import Device
-from fashion_pipeline.ml.sources import find_model, fingerprint, only_errors, quiet, weight_files
+from fashion_pipeline.ml.files import fingerprint, only_errors, quiet, weight_files
+from fashion_pipeline.ml.sources import find_model
 
 Rows = NDArray[np.float32]
 T = TypeVar("T")

@@ -4,16 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
-from tokenizers import pre_tokenizers
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTokenizer,
     ConvNextImageProcessorPil,
     ResNetConfig,
     ResNetModel,
@@ -23,6 +18,8 @@ from fashion_pipeline.core.prompts.requests import Drawing
 from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.training import finetuning
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair, TrainingResult
+from fashion_pipeline_tests.ml import tiny
+from fashion_pipeline_tests.ml.tiny import byte_tokenizer, text_config
 
 CPU = Device("cpu", "fp32", "cpu for tests")
 DRAWING = Drawing(image_size=64, steps=2, guidance=3.0, batch_size=2)
@@ -50,62 +47,22 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def byte_tokenizer() -> CLIPTokenizer:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokens = [*alphabet, *(letter + "</w>" for letter in alphabet), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=77)
-
-
-def text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
-    return CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        projection_dim=24,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-
-
 @pytest.fixture(scope="session")
 def generator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A 64 x 64 StableDiffusionPipeline in fp16, as the embedded one."""
-    torch.manual_seed(0)
-    tokenizer = byte_tokenizer()
-    pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            down_block_types=["DownEncoderBlock2D"] * 3,
-            up_block_types=["UpDecoderBlock2D"] * 3,
-            block_out_channels=(16, 16, 16),
-            latent_channels=4,
-            norm_num_groups=8,
-            sample_size=64,
-        ),
-        text_encoder=CLIPTextModel(text_config(tokenizer)),
-        tokenizer=tokenizer,
-        unet=UNet2DConditionModel(
-            sample_size=16,
-            block_out_channels=(32, 32),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=32,
-            attention_head_dim=2,
-            norm_num_groups=8,
-        ),
-        scheduler=DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    folder = tmp_path_factory.mktemp("models") / "generator"
-    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
-    return folder
+    return tiny.stable_diffusion(tmp_path_factory.mktemp("models") / "generator")
+
+
+@pytest.fixture(scope="session")
+def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A 64 x 64 StableDiffusionXLPipeline in fp16."""
+    return tiny.sdxl(tmp_path_factory.mktemp("models") / "sdxl")
+
+
+@pytest.fixture(scope="session")
+def sd3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A 64 x 64 StableDiffusion3Pipeline in fp16."""
+    return tiny.sd3(tmp_path_factory.mktemp("models") / "sd3")
 
 
 @pytest.fixture(scope="session")

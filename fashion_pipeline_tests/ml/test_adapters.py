@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fashion_pipeline.ml.adapters import AdapterError, merge_adapter
+from fashion_pipeline.ml.families import family_of
 from fashion_pipeline.ml.pipelines import load_lora, load_pipeline
 from fashion_pipeline.ml.training.exports.lora_files import kohya_name
+from fashion_pipeline.settings import PACKAGE
 
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
 
@@ -54,7 +56,7 @@ def expected(layers: dict[str, torch.Tensor], made: Factors, scale: Callable[[st
 
 def merged(folder: Path, file: Path, layers: dict[str, torch.Tensor], scale: float = 1.0) -> dict[str, torch.Tensor]:
     pipeline = load_pipeline(folder)
-    merge_adapter(pipeline, file, scale)
+    merge_adapter(pipeline, family_of(folder), file, scale)
     return {name: _at(pipeline, name) for name in layers}
 
 
@@ -71,9 +73,9 @@ def assert_same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor])
 
 
 def kohya(made: Factors, alpha: Callable[[int], float | None], part: str = "lora_te") -> dict[str, torch.Tensor]:
-    tensors = {}
+    tensors, family = {}, family_of(PACKAGE / "embedded" / "generator")
     for at, (name, (down, up)) in enumerate(made.items()):
-        layer = kohya_name(f"{name}.lora_A.weight")[0].replace("lora_te", part)
+        layer = kohya_name(f"{name}.lora_A.weight", family)[0].replace("lora_te", part)
         tensors |= {f"{layer}.lora_down.weight": down, f"{layer}.lora_up.weight": up}
         if (own := alpha(at)) is not None:
             tensors[f"{layer}.alpha"] = torch.tensor(own)
@@ -207,7 +209,7 @@ def test_what_would_be_left_out_is_named_and_refused(
     file = lora(tmp_path, layers, **{name: torch.ones(4, 4)})
     pipeline = load_pipeline(generator_folder)
     with pytest.raises(AdapterError, match=why):
-        merge_adapter(pipeline, file)
+        merge_adapter(pipeline, family_of(generator_folder), file)
     assert all(torch.equal(_at(pipeline, each), weight) for each, weight in layers.items()), "nothing was merged"
 
 
@@ -216,12 +218,12 @@ def test_layers_that_the_model_does_not_have_or_of_another_size_are_named(
 ) -> None:
     unknown = {f"lora_unet_attic.{half}.weight": torch.ones(4, 4) for half in ("lora_down", "lora_up")}
     with pytest.raises(AdapterError, match=r"the unet has no layer 'attic' \(lora_unet_attic"):
-        merge_adapter(load_pipeline(generator_folder), lora(tmp_path, layers, **unknown))
+        merge_adapter(load_pipeline(generator_folder), family_of(generator_folder), lora(tmp_path, layers, **unknown))
     (name, weight) = next(iter(layers.items()))
     wide = {name: torch.zeros(weight.shape[0], weight.shape[1] + 1)}
     save_file(kohya(factors(wide), ALPHAS["one"]), file := tmp_path / "b.safetensors")
     with pytest.raises(AdapterError, match="is for a layer of another size"):
-        merge_adapter(load_pipeline(generator_folder), file)
+        merge_adapter(load_pipeline(generator_folder), family_of(generator_folder), file)
 
 
 def test_files_that_are_none_say_what_they_are(
@@ -236,7 +238,7 @@ def test_files_that_are_none_say_what_they_are(
     tensors[next(name for name in tensors if "lora_up" in name)][0] = float("nan")
     save_file(tensors, nan := tmp_path / "nan.safetensors")
     save_file({}, empty := tmp_path / "empty.safetensors")
-    merge_adapter(load_pipeline(generator_folder), capitals)
+    merge_adapter(load_pipeline(generator_folder), family_of(generator_folder), capitals)
     for file, why in ((cut, "cut off"), (pickled, "is a pickle"), (nan, "are no numbers"), (empty, "no tensors")):
         with pytest.raises(AdapterError, match=why):
-            merge_adapter(load_pipeline(generator_folder), file)
+            merge_adapter(load_pipeline(generator_folder), family_of(generator_folder), file)

@@ -1,3 +1,4 @@
+import itertools
 import shutil
 from dataclasses import replace
 
@@ -15,9 +16,11 @@ from fashion_pipeline_tests.ml.conftest import CPU
 RED = Request("a red coat", "blurry", seed=7, steps=3, guidance=3.0, width=64, height=64)
 
 
-@pytest.fixture(scope="module", params=["fp32", "bf16"])
-def generator(request: pytest.FixtureRequest, generator_folder):
-    with Generator(generator_folder, Device("cpu", request.param, "cpu"), batch_size=4) as generator:
+@pytest.fixture(scope="module", params=itertools.product(["generator", "sdxl", "sd3"], ["fp32", "bf16"]), ids="-".join)
+def generator(request: pytest.FixtureRequest):
+    family, precision = request.param
+    folder = request.getfixturevalue(f"{family}_folder")
+    with Generator(folder, Device("cpu", precision, "cpu"), batch_size=4) as generator:
         yield generator
 
 
@@ -112,7 +115,7 @@ def test_an_impossible_request_names_its_field(field: str, value: int):
 
 
 def test_a_missing_generator_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere is not a StableDiffusionPipeline folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not the folder of a pipeline"):
         Generator(tmp_path / "nowhere", CPU)
 
 

@@ -10,7 +10,7 @@ from transformers import ConvNextImageProcessorPil, ViTConfig, ViTForImageClassi
 
 from fashion_pipeline.ml import encoders
 from fashion_pipeline.ml.encoders import load_clip, load_judge
-from fashion_pipeline.ml.sources import fingerprint
+from fashion_pipeline.ml.files import fingerprint
 from fashion_pipeline_tests.ml.conftest import CPU
 
 

@@ -9,8 +9,8 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import save_file
 
 from fashion_pipeline.ml import sources
+from fashion_pipeline.ml.files import fingerprint, licence_of, stored_dtype
 from fashion_pipeline.ml.pipelines import load_pipeline
-from fashion_pipeline.ml.sources import fingerprint, licence_of
 
 
 def test_a_pipeline_is_known_by_its_parts_and_not_by_what_lies_beside_them(generator_folder, tmp_path):
@@ -34,7 +34,7 @@ def test_a_single_file_that_is_missing_or_no_such_model_is_named(tmp_path, gener
     other = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(2)}, other)
     shutil.copytree(generator_folder, tmp_path / "other")
-    with pytest.raises(ValueError, match=r"other\.safetensors holds no Stable Diffusion v1 model"):
+    with pytest.raises(ValueError, match=r"other\.safetensors holds no Stable Diffusion model"):
         sources.find_pipeline(other)
     assert not (tmp_path / "cache").exists()
 
@@ -91,9 +91,9 @@ def test_a_marker_in_a_single_file_says_that_it_predicts_v(single, marker):
 
 
 def test_a_single_file_is_written_out_in_the_precision_that_most_of_it_is_in(single):
-    assert sources.stored_dtype(single) == torch.float16
+    assert stored_dtype(single) == torch.float16
     (weights,) = (sources.find_pipeline(single) / "unet").glob("*.safetensors")
-    assert sources.stored_dtype(weights) == torch.float16
+    assert stored_dtype(weights) == torch.float16
 
 
 def test_two_that_unpack_one_file_do_not_collide(single, generator_folder, monkeypatch):

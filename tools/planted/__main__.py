@@ -28,7 +28,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from fashion_pipeline.core.prompts.formats import write
 from fashion_pipeline.core.rows import Role, Split
-from fashion_pipeline.ml.pipelines import image_size, load_pipeline
+from fashion_pipeline.ml.pipelines import load_pipeline
 from fashion_pipeline.ml.sources import find_model, find_pipeline
 from fashion_pipeline.stages.drawing.base import prompt_fits
 from fashion_pipeline.stages.drawing.models import Models
@@ -157,7 +157,7 @@ def drawn(pipeline: Any, models: Models, told: torch.Tensor, seed: int, learning
 
     `told` is (2n, tokens, d): the empty text n times, then the prompt.
     """
-    latent_side = image_size(pipeline) // pipeline.vae_scale_factor
+    latent_side = pipeline.unet.config.sample_size
     shape = (len(told) // 2, pipeline.unet.config.in_channels, latent_side, latent_side)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     scheduler, guidance = pipeline.scheduler, models.profile.generation.guidance

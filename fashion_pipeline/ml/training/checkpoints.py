@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from fashion_pipeline.ml.sources import file_hash
+from fashion_pipeline.ml.files import file_hash
 
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"

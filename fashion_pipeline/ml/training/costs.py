@@ -1,18 +1,16 @@
 """What a training needs of disk and memory, and what to do where that is not there."""
 
-import json
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
-from transformers import AutoConfig, AutoModel
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device, out_of_memory
-from fashion_pipeline.ml.sources import weight_files
+from fashion_pipeline.ml.families import family_of
+from fashion_pipeline.ml.files import weight_files
 from fashion_pipeline.ml.training.methods import Parts, prepare
 from fashion_pipeline.ml.training.results import TrainingError
 
@@ -22,13 +20,9 @@ _MOMENTS = {"adamw": 2.0, "adamw8bit": 0.5, "prodigy": 4.0}
 
 def learning_weights(folder: Path, recipe: Recipe) -> list[torch.Tensor]:
     """The weights that learn, without their content. Raises TrainingError for a rank that is larger than a layer."""
-    unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    family = family_of(folder)
     with torch.device("meta"):
-        text_encoder = None
-        if recipe.text_learning_rate:
-            config = AutoConfig.from_pretrained(folder / "text_encoder", trust_remote_code=False)
-            text_encoder = AutoModel.from_config(config)
-        parts = Parts(UNet2DConditionModel.from_config(unet), text_encoder)
+        parts = Parts.of(family, recipe, family.skeleton)
         prepare(parts, recipe)
     return list(parts.learning().values())
 
@@ -44,11 +38,11 @@ def optimizer_numbers(optimizer: str, weights: Iterable[torch.Tensor]) -> float:
 
 
 def disk_needed(folder: Path, recipe: Recipe) -> int:
-    """Bytes that a training and its export take: checkpoints, best and final weights, the UNet of the model."""
+    """Bytes that a training and its export take: checkpoints, best and final weights, the denoiser of the model."""
     learning = learning_weights(folder, recipe)
     numbers = sum(weight.numel() for weight in learning)
     checkpoint = 4 * (numbers * (1 + bool(recipe.ema_decay)) + optimizer_numbers(recipe.optimizer, learning))
-    weights = sum(file.stat().st_size for file in weight_files(folder / "unet"))
+    weights = sum(file.stat().st_size for file in weight_files(folder / family_of(folder).denoiser))
     return int((recipe.checkpoints_kept + 1) * checkpoint + 3 * 4 * numbers + weights)
 
 

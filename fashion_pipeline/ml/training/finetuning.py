@@ -1,4 +1,4 @@
-"""Teaching a StableDiffusionPipeline a style: a loop that can be killed at any step and goes on exactly there.
+"""Teaching a base a style: a loop that can be killed at any step and goes on exactly there.
 
 The data of a step is a pure function of (seed, step) and nothing draws from torch's global random state, so weights,
 their average, the optimizer's state and the step are all the state there is; at one thread count a resumed run is
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from PIL import Image
@@ -26,7 +27,7 @@ from fashion_pipeline.ml.training.data.caching import LoadImage
 from fashion_pipeline.ml.training.exports.lora_files import write_tensors
 from fashion_pipeline.ml.training.identity import finished_training, identity_of, require_same
 from fashion_pipeline.ml.training.methods import learnt
-from fashion_pipeline.ml.training.objective import min_snr_weights, squared_errors
+from fashion_pipeline.ml.training.objective import Batch, squared_errors
 from fashion_pipeline.ml.training.optimizers import set_rate
 from fashion_pipeline.ml.training.results import (
     Progress,
@@ -108,8 +109,8 @@ def _train_step(run: Run, rate: float) -> tuple[float, float]:
     recipe, total = run.recipe, torch.zeros((), device=run.device.name)
     for batch in run.batches():
         with run.autocast():
-            errors = squared_errors(run.unet, run.parts.text_encoder, run.scheduler, batch)
-        loss = (errors * min_snr_weights(run.scheduler, batch.timesteps, recipe.min_snr_gamma)).mean() * batch.weight
+            errors = _errors(run, run.denoiser, batch)
+        loss = (errors * run.objective.weights(batch.timesteps, recipe.min_snr_gamma)).mean() * batch.weight
         total += loss.detach()
         run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     run.group.average_gradients(run.learning.values())
@@ -131,10 +132,12 @@ def _held_out_loss(run: Run) -> float | None:
     errors = []
     with torch.inference_mode(), run.autocast(), run.average.in_place():
         for batch in run.data.held_out:
-            errors.append(
-                squared_errors(run.parts.unet, run.parts.text_encoder, run.scheduler, batch.to(run.device.name))
-            )
+            errors.append(_errors(run, run.parts.denoiser, batch.to(run.device.name)))
     return float(torch.cat(errors).mean())
+
+
+def _errors(run: Run, denoiser: Any, batch: Batch) -> torch.Tensor:
+    return squared_errors(run.parts.family, denoiser, run.parts.text_encoders, run.objective, batch)
 
 
 def _look(run: Run) -> float | None:

@@ -13,7 +13,8 @@ from fashion_pipeline.core.names import TRAINING_RESULT
 from fashion_pipeline.core.training.recipe import DEFAULTS, Recipe
 from fashion_pipeline.ml.devices import Device
 from fashion_pipeline.ml.encoders import encoder_fingerprint
-from fashion_pipeline.ml.sources import file_hash, find_model, fingerprint
+from fashion_pipeline.ml.files import file_hash, fingerprint
+from fashion_pipeline.ml.sources import find_model
 from fashion_pipeline.ml.training.results import TrainingError, TrainingJob, TrainingPair, TrainingResult
 
 

@@ -3,9 +3,9 @@
 The loop trains whatever asks for a gradient after `prepare`, and knows nothing of the method.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,45 +13,31 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 
-from fashion_pipeline.core.training.recipe import Layers, Recipe
+from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.ml.families import Family
 from fashion_pipeline.ml.training.results import TrainingError
-
-_LAYERS: dict[Layers, tuple[str, ...]] = {
-    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
-    "feed_forward": ("ff.net.0.proj", "ff.net.2"),
-    "convolution": (
-        "conv1",
-        "conv2",
-        "conv_shortcut",
-        "time_emb_proj",
-        "proj_in",
-        "proj_out",
-        "downsamplers.0.conv",
-        "upsamplers.0.conv",
-    ),
-}
-"""The ends of the names of a UNet's layers."""
-
-TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
-"""The ends of the names of a text encoder's layers."""
 
 
 @dataclass
 class Parts:
     """The models that a training touches."""
 
-    unet: Any
-    text_encoder: Any = None
-    """Only where it learns."""
+    family: Family
+    denoiser: Any
+    text_encoders: Mapping[str, Any] = field(default_factory=dict)
+    """By the part's name; only where they learn."""
 
     @classmethod
-    def of(cls, pipeline: Any, recipe: Recipe) -> "Parts":
-        """The parts of a pipeline that learn by a recipe."""
-        return cls(pipeline.unet, pipeline.text_encoder if recipe.text_learning_rate else None)
+    def of(cls, family: Family, recipe: Recipe, part: Callable[[str], Any]) -> "Parts":
+        """The parts that learn by a recipe, each as `part` gives it by its name."""
+        if recipe.text_learning_rate and not family.learning_encoders:
+            raise TrainingError(f"the text encoders of {family.title} are not trained: set text_learning_rate to 0")
+        encoders = family.learning_encoders if recipe.text_learning_rate else ()
+        return cls(family, part(family.denoiser), {name: part(name) for name in encoders})
 
     def named(self) -> dict[str, Any]:
         """Name of the pipeline's part → model, of those that there are."""
-        return {"unet": self.unet} | ({"text_encoder": self.text_encoder} if self.text_encoder is not None else {})
+        return {self.family.denoiser: self.denoiser, **self.text_encoders}
 
     def learning(self) -> dict[str, torch.nn.Parameter]:
         """Name → weight, of all that learns."""
@@ -66,25 +52,22 @@ class Parts:
 def prepare(parts: Parts, recipe: Recipe) -> None:
     """Make the parameters that the recipe's method trains require gradients, and freeze all others.
 
-    lora: additions that change nothing yet (B = 0), their A drawn from the recipe's seed. full: the whole UNet.
+    lora: additions that change nothing yet (B = 0), their A drawn from the recipe's seed. full: the whole denoiser.
     Raises TrainingError for a rank that is larger than a layer.
     """
     for model in parts.named().values():
         model.requires_grad_(False)
     if recipe.method == "full":
-        parts.unet.requires_grad_(True)
+        parts.denoiser.requires_grad_(True)
         return
-    ends = {"unet": unet_layers(recipe), "text_encoder": TEXT_LAYERS}
     for part, model in parts.named().items():
-        _require_rank(model, ends[part], recipe.rank)
+        ends = parts.family.layers(part, recipe)
+        if not ends:
+            raise TrainingError(f"{parts.family.title} has no layers of {', '.join(recipe.layers)}: name attention")
+        _require_rank(model, ends, recipe.rank)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            model.add_adapter(_additions(recipe, ends[part]))
-
-
-def unet_layers(recipe: Recipe) -> tuple[str, ...]:
-    """The ends of the names of the layers that get additions."""
-    return tuple(end for group in dict.fromkeys(recipe.layers) for end in _LAYERS[group])
+            model.add_adapter(_additions(recipe, ends))
 
 
 def learnt(parts: Parts, recipe: Recipe) -> dict[str, torch.Tensor]:

@@ -13,19 +13,18 @@ Weights = Mapping[str, torch.nn.Parameter]
 
 
 def optimizer_of(recipe: Recipe, learning: Weights) -> torch.optim.Optimizer:
-    """The recipe's optimizer. The text encoder's weights are a group of their own, with a rate of their own.
+    """The recipe's optimizer. The weights of each text encoder are a group of their own, with a rate of their own.
 
     Raises TrainingError where a library is missing.
     """
-    weights = {
-        part: [weight for name, weight in learning.items() if name.startswith(f"{part}.")]
-        for part in ("unet", "text_encoder")
-    }
-    rates = {"unet": 1.0, "text_encoder": recipe.text_learning_rate / recipe.learning_rate}
+    weights: dict[str, list[torch.nn.Parameter]] = {}
+    for name, weight in learning.items():
+        weights.setdefault(name.partition(".")[0], []).append(weight)
+    of_text = recipe.text_learning_rate / recipe.learning_rate
+    rates = {part: of_text if part.startswith("text_encoder") else 1.0 for part in weights}
     groups = [
         {"params": weights[part], "lr": recipe.learning_rate * rates[part], "relative_rate": rates[part]}
         for part in weights
-        if weights[part]
     ]
     decay = recipe.weight_decay
     if recipe.optimizer == "adamw":

@@ -47,7 +47,7 @@ class TrainingJob:
     """A training as a plain value, so that it can be written down for another process."""
 
     base: str
-    """Folder, single file or hub id of a StableDiffusionPipeline."""
+    """Folder, single file or hub id of a pipeline."""
     pairs: tuple[TrainingPair, ...]
     held_out: tuple[TrainingPair, ...]
     """Photos whose loss is measured, and nothing else."""

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,17 @@ import torch
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device, free_memory
-from fashion_pipeline.ml.pipelines import load_pipeline
+from fashion_pipeline.ml.families import Family, family_of
 from fashion_pipeline.ml.training.checkpoints import Checkpoint, packed, unpacked, write_checkpoint
 from fashion_pipeline.ml.training.data.batches import TrainingData, encode_data
-from fashion_pipeline.ml.training.data.caching import Encoder, LoadImage, TensorCache, loaded
+from fashion_pipeline.ml.training.data.caching import Encoder, LoadImage, TensorCache
 from fashion_pipeline.ml.training.identity import training_device
 from fashion_pipeline.ml.training.methods import Parts, prepare
-from fashion_pipeline.ml.training.objective import Batch, training_scheduler
+from fashion_pipeline.ml.training.objective import Batch, Objective, objective_of
 from fashion_pipeline.ml.training.optimizers import Average, optimizer_of
 from fashion_pipeline.ml.training.processes import Group
 from fashion_pipeline.ml.training.results import Progress, TrainingJob
 from fashion_pipeline.ml.training.watching import Watcher
-from fashion_pipeline.ml.tuning import apply
 
 Tell = Callable[[str], None]
 
@@ -35,9 +35,9 @@ class Run:
     device: Device
     group: Group
     parts: Parts
-    unet: Any
-    """The UNet that is trained through: compiled, if the recipe says so."""
-    scheduler: Any
+    denoiser: Any
+    """What is trained through: the denoiser, compiled if the recipe says so."""
+    objective: Objective
     data: TrainingData
     watcher: Watcher | None
     learning: dict[str, torch.nn.Parameter]
@@ -95,10 +95,12 @@ def start(
     recipe = job.recipe
     group = Group.join(training_device(recipe, device), recipe.processes)
     device = group.device
-    pipeline = load_pipeline(folder)
+    family = family_of(folder)
+    pipeline = family.load()
     with group.leader_first():
-        data, watcher, notes = _prepared(pipeline, job, identity["base"], device, load_image, tell)
-    parts, scheduler = Parts.of(pipeline, recipe), training_scheduler(pipeline.scheduler)
+        data, watcher, notes = _prepared(family, pipeline, job, identity["base"], device, load_image, tell)
+    parts = Parts.of(family, recipe, partial(getattr, pipeline))
+    objective = objective_of(pipeline.scheduler)
     del pipeline
     gc.collect()
     free_memory(device)
@@ -111,8 +113,8 @@ def start(
         device=device,
         group=group,
         parts=parts,
-        unet=torch.compile(parts.unet) if recipe.compile else parts.unet,
-        scheduler=scheduler,
+        denoiser=torch.compile(parts.denoiser) if recipe.compile else parts.denoiser,
+        objective=objective,
         data=data,
         watcher=watcher if group.leads else None,
         learning=learning,
@@ -124,19 +126,25 @@ def start(
 
 
 def _prepared(
-    pipeline: Any, job: TrainingJob, base: str, device: Device, load_image: LoadImage, tell: Tell
+    family: Family,
+    pipeline: Any,
+    job: TrainingJob,
+    base: str,
+    device: Device,
+    load_image: LoadImage,
+    tell: Tell,
 ) -> tuple[TrainingData, Watcher | None, list[str]]:
-    """All that needs autoencoder and text encoder; the UNet is not on the device yet, unless it draws prior images."""
+    """All that needs autoencoder and text encoders; the denoiser is on the device only if it draws prior images."""
     recipe, validation = job.recipe, job.validation
-    for part in (pipeline.vae, pipeline.text_encoder):
-        part.to(device.name)
-    encoder = Encoder(pipeline, base, recipe, device, load_image, TensorCache(job.cache), tell)
+    for part in ("vae", *filter(family.has, family.text_encoders)):
+        getattr(pipeline, part).to(device.name)
+    encoder = Encoder(pipeline, family, base, recipe, device, load_image, TensorCache(job.cache), tell)
     data = encode_data(pipeline, job, encoder)
     watcher = None
     if validation and recipe.sample_every:
         prompts = {text for request in validation.requests for text in (request.prompt, request.negative_prompt)}
-        texts = {prompt: loaded(text) for prompt, text in encoder.captions(sorted(prompts)).items()}
-        watcher = Watcher(validation, pipeline, texts, device, load_image, job.output / "samples")
+        texts = encoder.captions(sorted(prompts))
+        watcher = Watcher(validation, family, pipeline, texts, device, load_image, job.output / "samples")
     return data, watcher, _warnings(job, encoder)
 
 
@@ -158,12 +166,12 @@ def _place(parts: Parts, recipe: Recipe, device: Device, data: TrainingData) -> 
                 weight.data = weight.data.to(device.dtype)
         model.to(device.name)
     latent = data.views[0][0]
-    apply(parts.unet, device.compute_config.within(latent.shape[1] * latent.shape[2]))
+    parts.family.tune(parts.denoiser, device.compute_config.within(latent.shape[1] * latent.shape[2]))
     if recipe.gradient_checkpointing:
-        parts.unet.enable_gradient_checkpointing()
-        if parts.text_encoder is not None:
-            parts.text_encoder.gradient_checkpointing_enable()
-            parts.text_encoder.train()  # it keeps activations otherwise; a CLIP has no dropout
+        parts.denoiser.enable_gradient_checkpointing()
+        for text_encoder in parts.text_encoders.values():
+            text_encoder.gradient_checkpointing_enable()
+            text_encoder.train()  # it keeps activations otherwise; a CLIP has no dropout
 
 
 def save(run: Run) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from fashion_pipeline.core.reports.pictures import contact_sheet
 from fashion_pipeline.ml.devices import Device, free_memory
 from fashion_pipeline.ml.encoders import load_clip
-from fashion_pipeline.ml.training.data.caching import LoadImage
+from fashion_pipeline.ml.families import Family, Texts
+from fashion_pipeline.ml.training.data.caching import LoadImage, TextTensors, stacked
 from fashion_pipeline.ml.training.methods import Parts
 from fashion_pipeline.ml.training.results import Validation
 
@@ -54,13 +54,15 @@ class Watcher:
     def __init__(
         self,
         validation: Validation,
+        family: Family,
         pipeline: Any,
-        texts: Mapping[str, torch.Tensor],
+        texts: Mapping[str, TextTensors],
         device: Device,
         load_image: LoadImage,
         folder: Path,
     ) -> None:
         self._requests, self._texts, self._device, self._folder = validation.requests, texts, device, folder
+        self._family = family
         self._vae, self._scheduler = pipeline.vae.to("cpu"), pipeline.scheduler
         self._encoder = load_clip(validation.encoder, Device("cpu", "fp32"), whole=validation.whole)
         self._photos = self._encoder.embed_images(load_image(photo.path) for photo in validation.photos)
@@ -79,19 +81,9 @@ class Watcher:
 
     @contextmanager
     def _drawing(self, parts: Parts) -> Iterator[Any]:
-        """A pipeline of the learning UNet."""
+        """A pipeline of the learning denoiser."""
         self._vae.to(self._device.name)
-        pipeline = StableDiffusionPipeline(
-            vae=self._vae,
-            text_encoder=None,
-            tokenizer=None,
-            unet=parts.unet,
-            scheduler=self._scheduler,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline = self._family.drawing(parts.denoiser, self._vae, self._scheduler)
         enabled = self._device.dtype != torch.float32
         try:
             with torch.inference_mode(), torch.autocast(self._device.type, self._device.dtype, enabled=enabled):
@@ -103,8 +95,10 @@ class Watcher:
     def _draw(self, pipeline: Any, parts: Parts, requests: Sequence[Any]) -> list[Image.Image]:
         first = requests[0]
         latents = pipeline(
-            prompt_embeds=self._embed(parts, [request.prompt for request in requests]),
-            negative_prompt_embeds=self._embed(parts, [request.negative_prompt for request in requests]),
+            **self._family.arguments(
+                self._embed(parts, [request.prompt for request in requests]),
+                self._embed(parts, [request.negative_prompt for request in requests]),
+            ),
             num_inference_steps=first.steps,
             guidance_scale=first.guidance,
             width=first.width,
@@ -113,16 +107,16 @@ class Watcher:
             output_type="latent",
         ).images
         with torch.autocast(self._device.type, enabled=False):
-            decoded = [self._vae.decode(each[None].float() / self._vae.config.scaling_factor)[0] for each in latents]
+            decoded = [self._vae.decode(self._family.denormalised(each[None].float()))[0] for each in latents]
         images: list[Image.Image] = pipeline.image_processor.postprocess(torch.cat(decoded), output_type="pil")
         return images
 
-    def _embed(self, parts: Parts, prompts: Sequence[str]) -> torch.Tensor:
-        texts = torch.stack([self._texts[prompt] for prompt in prompts]).to(self._device.name)
-        if texts.is_floating_point():
-            return texts
-        embedded: torch.Tensor = parts.text_encoder(texts)[0]
-        return embedded
+    def _embed(self, parts: Parts, prompts: Sequence[str]) -> list[Texts]:
+        batch = stacked([self._texts[prompt] for prompt in prompts])
+        texts = {name: tensor.to(self._device.name) for name, tensor in batch.items()}
+        if parts.text_encoders:
+            texts = self._family.embed_ids(parts.text_encoders, texts)
+        return [{name: tensor[row] for name, tensor in texts.items()} for row in range(len(prompts))]
 
 
 def _write(image: Image.Image, file: Path) -> None:

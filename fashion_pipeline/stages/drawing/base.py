@@ -6,16 +6,20 @@ from typing import Any
 
 from fashion_pipeline.stages.drawing.models import ModelError, Models
 
+DENOISERS = ("unet", "transformer")
+"""What the part of a pipeline that is trained is called; asked where loading a model library would take too long."""
 
-def unet_bytes(models: Models) -> int:
-    """Bytes of the generator's UNet, which each version has its own of; 0 where the model is not here yet."""
-    unet = Path(models.profile.generator) / "unet"
-    return sum(file.stat().st_size for file in unet.glob("*.safetensors") if file.name.count(".") == 1)
+
+def denoiser_bytes(generator: str) -> int:
+    """Bytes of a generator's denoiser, which each version has its own of; 0 where the model is not here yet."""
+    files = [file for part in DENOISERS for file in (Path(generator) / part).glob("*.safetensors")]
+    return sum(file.stat().st_size for file in files if file.name.count(".") == 1)
 
 
 def licence(models: Models) -> str | None:
     """The licence that the generator's own card tells, as the hub writes it; None where it tells none."""
-    from fashion_pipeline.ml.sources import find_pipeline, licence_of
+    from fashion_pipeline.ml.files import licence_of
+    from fashion_pipeline.ml.sources import find_pipeline
 
     with models.named("generator"):
         return licence_of(find_pipeline(models.profile.generator))

@@ -136,7 +136,8 @@ class Models:
     def fingerprint(self, role: str) -> str:
         """The fingerprint of the profile's generator, encoder or judge, without loading it."""
         from fashion_pipeline.ml.encoders import encoder_fingerprint
-        from fashion_pipeline.ml.sources import find_model, find_pipeline, fingerprint
+        from fashion_pipeline.ml.files import fingerprint
+        from fashion_pipeline.ml.sources import find_model, find_pipeline
 
         with self.named(role):
             if role == "generator":

@@ -37,7 +37,7 @@ def evaluate_weights(
     published: no trail leads to its photos. Raises ModelError for a file that does not fit, MissingRecordError for a
     style that was not described, LockedError.
     """
-    from fashion_pipeline.ml.sources import file_hash
+    from fashion_pipeline.ml.files import file_hash
 
     require_lora(models, weights)
     with store.locks.working_on(style, "a command that evaluates weights"):

@@ -157,8 +157,8 @@ def _loading(store: Store, models: Models, inputs: Mapping[str, Record], content
     folder = store.versions.folder(style, content.model) if published else inputs["model"].folder / PIPELINE
     call = call_of(content.recommended(), models.profile.generation.guidance)
     code = (
-        "from diffusers import StableDiffusionPipeline\n"
-        f"pipeline = StableDiffusionPipeline.from_pretrained({str(folder)!r}, safety_checker=None)\n"
+        "from diffusers import DiffusionPipeline\n"
+        f"pipeline = DiffusionPipeline.from_pretrained({str(folder)!r})\n"
         f'pipeline({call}).images[0].save("{style}.png")'
     )
     return Loading(str(folder), code)

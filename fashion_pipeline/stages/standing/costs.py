@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from fashion_pipeline.core.catalog.splits import SHARES
 from fashion_pipeline.core.evaluation.best_of import COUNTS
-from fashion_pipeline.stages.drawing.base import unet_bytes
+from fashion_pipeline.stages.drawing.base import denoiser_bytes
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.evaluation.evaluation import EXTRA_SHARE
 
@@ -50,7 +50,7 @@ def cost_of(
         extra = dev // EXTRA_SHARE
         images += contestants * (PROMPTS * (dev + test) + extra * (COUNTS[-1] - 1) + extra)
         recipe = models.profile.training.changed(dict(training))
-        steps, weights = recipe.steps, unet_bytes(models)
+        steps, weights = recipe.steps, denoiser_bytes(models.profile.generator)
     side = models.profile.generation.image_size
     return Cost(images, steps, int(images * side * side * BYTES_OF_PIXEL) + 2 * weights)
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from fashion_pipeline.core.prompts.requests import Request
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.diffusion import Generator
-from fashion_pipeline.ml.sources import fingerprint
+from fashion_pipeline.ml.families import family_of
+from fashion_pipeline.ml.files import fingerprint
 from fashion_pipeline.ml.training.exports.exporting import ExportError, export_loras, export_pipeline, verify_export
 from fashion_pipeline.ml.training.exports.lora_files import model_spec
 from fashion_pipeline_tests.ml.conftest import CPU, finetune
@@ -166,4 +167,6 @@ def test_the_headers_say_what_base_a_lora_belongs_to(generator_folder, trained, 
             assert told["modelspec.architecture"] == spec
             assert told.get("ss_base_model_version", version) == version
             assert told.get("ss_v2", str(version == "sd_v2")) == str(version == "sd_v2")
-    assert model_spec("t", 768, "v_prediction", "sd_v2")["modelspec.architecture"] == "stable-diffusion-v2-768-v/lora"
+    scheduler = two / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"prediction_type": "v_prediction"}))
+    assert model_spec("t", 768, family_of(two))["modelspec.architecture"] == "stable-diffusion-v2-768-v/lora"

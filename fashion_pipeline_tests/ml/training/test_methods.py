@@ -1,6 +1,7 @@
 """Every method, optimizer and precision through the whole of it: train, be killed, go on, export, load elsewhere."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 from fashion_pipeline.core.names import KOHYA_LORA_WEIGHTS, LORA_WEIGHTS
 from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.ml.families import family_of
 from fashion_pipeline.ml.training.exports.exporting import export_loras, export_pipeline, verify_export
 from fashion_pipeline.ml.training.exports.lora_files import kohya_name
 from fashion_pipeline.ml.training.methods import Parts, merge, prepare, restore
@@ -119,11 +121,12 @@ def test_kohyas_file_has_its_names_its_alpha_and_its_header(generator_folder, pa
     assert header["modelspec.resolution"] == "64x64"
 
 
-def test_kohyas_names_are_those_of_layers_with_underscores():
+def test_kohyas_names_are_those_of_layers_with_underscores(generator_folder):
+    family = family_of(generator_folder)
     name = "unet.mid_block.attentions.0.proj_in.lora_B.weight"
-    assert kohya_name(name) == ("lora_unet_mid_block_attentions_0_proj_in", "lora_up.weight")
+    assert kohya_name(name, family) == ("lora_unet_mid_block_attentions_0_proj_in", "lora_up.weight")
     name = "text_encoder.encoder.layers.1.self_attn.out_proj.lora_A.weight"
-    assert kohya_name(name) == ("lora_te_text_model_encoder_layers_1_self_attn_out_proj", "lora_down.weight")
+    assert kohya_name(name, family) == ("lora_te_text_model_encoder_layers_1_self_attn_out_proj", "lora_down.weight")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,7 @@ def test_kohyas_names_are_those_of_layers_with_underscores():
     ],
 )
 def test_only_the_layers_asked_for_learn(generator_folder, layers, trains):
-    parts = Parts(StableDiffusionPipeline.from_pretrained(generator_folder).unet)
+    parts = Parts(family_of(generator_folder), StableDiffusionPipeline.from_pretrained(generator_folder).unet)
     prepare(parts, Recipe.of(SHORT | {"layers": layers}))
     assert {name.partition(".lora_")[0].rpartition(".")[2] for name in parts.learning()} == trains
 
@@ -145,7 +148,7 @@ def test_a_merged_unet_is_a_plain_one_again(generator_folder, trained):
     recipe = Recipe.of({name: value for name, value in recipe.items() if name in Recipe.model_fields})
     pipeline = StableDiffusionPipeline.from_pretrained(generator_folder, dtype=torch.float32)
     names = set(pipeline.unet.state_dict())
-    parts = Parts.of(pipeline, recipe)
+    parts = Parts.of(family_of(generator_folder), recipe, partial(getattr, pipeline))
     restore(parts, recipe, load_file(trained / "trained.safetensors"))
     merge(parts)
     assert set(pipeline.unet.state_dict()) == names

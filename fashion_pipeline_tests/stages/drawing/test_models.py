@@ -60,7 +60,7 @@ def test_a_hub_that_cannot_be_reached_is_named_with_what_to_do(
         raise OSError("we could not connect to the hub\nand a page of advice")
 
     monkeypatch.setattr("fashion_pipeline.ml.sources.snapshot_download", unreachable)
-    monkeypatch.setattr("fashion_pipeline.ml.sources.StableDiffusionPipeline.download", unreachable)
+    monkeypatch.setattr("fashion_pipeline.ml.sources.DiffusionPipeline.download", unreachable)
     models = Models(profile(tmp_path, **{role: "owner/model"}), precision="fp32", machine=QUICK / "machine")
     with pytest.raises(ModelError) as error, lend(models, role):
         pass

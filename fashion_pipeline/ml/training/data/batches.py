@@ -10,8 +10,17 @@ import torch
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.core.training.tags import variants
-from fashion_pipeline.ml.training.data.caching import Encoder, Tensor, loaded
-from fashion_pipeline.ml.training.objective import Batch, held_out_batches, random_for, sample_latents
+from fashion_pipeline.ml.families import Texts
+from fashion_pipeline.ml.training.data.caching import Encoder, Tensor, TextTensors, loaded, stacked
+from fashion_pipeline.ml.training.objective import (
+    Batch,
+    Normalised,
+    Places,
+    held_out_batches,
+    objective_of,
+    random_for,
+    sample_latents,
+)
 from fashion_pipeline.ml.training.results import TrainingJob, TrainingPair
 
 
@@ -21,18 +30,18 @@ class TrainingData:
 
     views: Sequence[Sequence[Tensor]]
     """For each pair its views, each (2c, h, w) means and log variances."""
-    texts: Sequence[Sequence[Tensor]]
-    """For each pair the variants of its caption, each (tokens, d), or (tokens,) ids where the text encoder learns."""
-    no_text: torch.Tensor
-    """The empty caption, likewise."""
+    texts: Sequence[Sequence[TextTensors]]
+    """For each pair the variants of its caption."""
+    no_text: TextTensors
+    """The empty caption."""
     held_out: list[Batch]
-    scaling: float
-    """What latents are multiplied by before the UNet sees them."""
-    timesteps: int
-    """Of the noise schedule."""
+    normalised: Normalised
+    """What the denoiser sees of latents."""
+    places: Places
+    """Draws where in the schedule a batch is trained."""
     prior: list[torch.Tensor] = field(default_factory=list)
-    """(c, h, w) scaled latents of images that the original drew."""
-    prior_text: torch.Tensor | None = None
+    """(c, h, w) normalised latents of images that the original drew."""
+    prior_text: TextTensors | None = None
 
     def step(self, recipe: Recipe, step: int) -> list[Batch]:
         """The batches of an optimizer step; the gradient of the sum of their weighted losses is what it goes by."""
@@ -56,17 +65,16 @@ class TrainingData:
         mirrored, dropped = torch.rand((2, size), generator=random)
         moments = [self.views[p][int(m * len(self.views[p]))] for p, m in zip(pairs, mirrored.tolist(), strict=True)]
         kept = [bool(d >= recipe.caption_dropout) for d in dropped]
-        latents = sample_latents(torch.stack([loaded(each) for each in moments]), self.scaling, random)
-        timesteps = torch.randint(0, self.timesteps, (size,), generator=random)
+        latents = sample_latents(torch.stack([loaded(each) for each in moments]), self.normalised, random)
+        timesteps = self.places(size, random)
         noise = _noise(latents, recipe.noise_offset, random)
         chosen_texts = [
             int(t * len(self.texts[p])) for p, t in zip(pairs, torch.rand(size, generator=random), strict=True)
         ]
         texts = [
-            loaded(self.texts[p][t]) if keep else self.no_text
-            for p, t, keep in zip(pairs, chosen_texts, kept, strict=True)
+            self.texts[p][t] if keep else self.no_text for p, t, keep in zip(pairs, chosen_texts, kept, strict=True)
         ]
-        return Batch(latents, noise, timesteps, torch.stack(texts), weight)
+        return Batch(latents, noise, timesteps, stacked(texts), weight)
 
     def _prior_batch(self, recipe: Recipe, number: int, weight: float) -> Batch:
         random = random_for("prior", recipe.seed, number)
@@ -74,9 +82,9 @@ class TrainingData:
         size = recipe.batch_size
         chosen = torch.randint(0, len(self.prior), (size,), generator=random).tolist()
         latents = torch.stack([self.prior[index] for index in chosen])
-        timesteps = torch.randint(0, self.timesteps, (size,), generator=random)
+        timesteps = self.places(size, random)
         noise = _noise(latents, recipe.noise_offset, random)
-        return Batch(latents, noise, timesteps, torch.stack([self.prior_text] * size), weight)
+        return Batch(latents, noise, timesteps, stacked([self.prior_text] * size), weight)
 
     @cached_property
     def _shapes(self) -> list[list[int]]:
@@ -121,28 +129,32 @@ def encode_data(pipeline: Any, job: TrainingJob, encoder: Encoder) -> TrainingDa
     held_out = [pair.caption for pair in job.held_out]
     texts = encoder.captions([*(text for each in variants for text in each), *held_out, "", recipe.prior_prompt])
     unseen = [loaded(views[0]) for views in encoder.images([pair.path for pair in job.held_out], flip=False)]
-    scaling = float(pipeline.vae.config.scaling_factor)
-    timesteps = int(pipeline.scheduler.config.num_train_timesteps)
+    normalised = encoder.family.normalised
+    objective = objective_of(pipeline.scheduler)
     return TrainingData(
         views=encoder.images([pair.path for pair in job.pairs], flip=recipe.horizontal_flip),
         texts=[[texts[text] for text in each] for each in variants],
-        no_text=loaded(texts[""]),
+        no_text=_in_memory(texts[""]),
         held_out=[
             batch
             for same in _by_shape(unseen)
             for batch in held_out_batches(
                 [unseen[i] for i in same],
-                [loaded(texts[held_out[i]]) for i in same],
-                timesteps,
-                scaling,
+                [_in_memory(texts[held_out[i]]) for i in same],
+                objective.total,
+                normalised,
                 recipe.batch_size,
             )
         ],
-        scaling=scaling,
-        timesteps=timesteps,
+        normalised=normalised,
+        places=objective.draw,
         prior=encoder.prior(job.drawing),
-        prior_text=loaded(texts[recipe.prior_prompt]),
+        prior_text=_in_memory(texts[recipe.prior_prompt]),
     )
+
+
+def _in_memory(text: TextTensors) -> Texts:
+    return {name: loaded(tensor) for name, tensor in text.items()}
 
 
 def _variants(pair: TrainingPair, recipe: Recipe) -> list[str]:

@@ -5,6 +5,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from fashion_pipeline.core.progress import Meter
 from fashion_pipeline.core.prompts.requests import Drawing
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.devices import Device
-from fashion_pipeline.ml.pipelines import image_size
-from fashion_pipeline.ml.training.data.shapes import shaped, smallest_unit
+from fashion_pipeline.ml.families import Family, Texts
+from fashion_pipeline.ml.training.data.shapes import shaped
 from fashion_pipeline.ml.training.objective import random_for
 from fashion_pipeline.ml.training.results import TrainingError
 
@@ -112,16 +113,26 @@ class Stored:
 Tensor = torch.Tensor | Stored
 
 
+TextTensors = Mapping[str, Tensor]
+"""What stands for a caption, by name, without a dimension for the batch."""
+
+
 def loaded(tensor: Tensor) -> torch.Tensor:
     """The tensor itself."""
     return tensor.cache[tensor.key] if isinstance(tensor, Stored) else tensor
 
 
+def stacked(texts: Sequence[TextTensors]) -> Texts:
+    """What stands for several captions, a row each."""
+    return {name: torch.stack([loaded(text[name]) for text in texts]) for name in texts[0]}
+
+
 @dataclass
 class Encoder:
-    """A base's autoencoder and text encoder behind a cache."""
+    """A base's autoencoder and text encoders behind a cache."""
 
     pipeline: Any
+    family: Family
     base: str
     """The base's fingerprint."""
     recipe: Recipe
@@ -136,7 +147,7 @@ class Encoder:
     @property
     def side(self) -> int:
         """Pixels of the side of a square training image. Raises TrainingError for one that cannot be halved."""
-        side, unit = self.recipe.resolution or image_size(self.pipeline), smallest_unit(self.pipeline)
+        side, unit = self.recipe.resolution or self.family.side, self.family.unit
         if side % unit:
             raise TrainingError(f"resolution is {side}: choose a multiple of {unit}, such as {side // unit * unit}")
         return side
@@ -162,19 +173,31 @@ class Encoder:
         self._encode_images(missing)
         return [[self.cache.stored(key) for key in keys[path]] for path in paths]
 
-    def captions(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """Each distinct caption → its (tokens, d) fp32 embedding, or its (tokens,) ids where the text encoder learns.
+    def captions(self, captions: Sequence[str]) -> dict[str, TextTensors]:
+        """Each distinct caption → its fp32 embeddings, or what the text encoders read of it where they learn.
 
         Raises TrainingError for one that is too long.
         """
         if self.recipe.text_learning_rate:
-            return {caption: self._ids(caption) for caption in captions}
-        keys = {caption: _digest("caption", self.base, caption) for caption in captions}
-        missing = [caption for caption, key in keys.items() if key not in self.cache]
+            return {caption: dict(self._ids(caption)) for caption in captions}
+        keys = {caption: self._text_keys(caption) for caption in captions}
+        missing = [
+            caption for caption, of_text in keys.items() if any(key not in self.cache for key in of_text.values())
+        ]
         for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
-            self.cache.add({keys[caption]: self._embedding(caption) for caption in chunk})
-        return {caption: self.cache.stored(key) for caption, key in keys.items()}
+            embedded = {caption: self._embedding(caption) for caption in missing[start : start + CHUNK]}
+            self.cache.add({keys[text][name]: t for text, named in embedded.items() for name, t in named.items()})
+        return {
+            caption: {name: self.cache.stored(key) for name, key in of_text.items()}
+            for caption, of_text in keys.items()
+        }
+
+    def _text_keys(self, caption: str) -> dict[str, str]:
+        """Name of each tensor that stands for a caption → its key in the cache."""
+        first, *others = self.family.embeds
+        return {first: _digest("caption", self.base, caption)} | {
+            name: _digest("caption", self.base, caption, name) for name in others
+        }
 
     def prior(self, drawing: Drawing) -> list[torch.Tensor]:
         """(c, h, w) latents that the base draws of the recipe's prior prompt, with a seed each."""
@@ -189,7 +212,7 @@ class Encoder:
         return tensors
 
     def _drawn(self, drawing: Drawing, number: int) -> torch.Tensor:
-        self.pipeline.unet.to(self.device.name)
+        getattr(self.pipeline, self.family.denoiser).to(self.device.name)
         with torch.inference_mode():
             latents: torch.Tensor = self.pipeline(
                 self.recipe.prior_prompt,
@@ -214,7 +237,7 @@ class Encoder:
             ) from error
         if min(image.size) < self.side:
             self.small.add(path)
-        return shaped(image, self.recipe, self.side, smallest_unit(self.pipeline))
+        return shaped(image, self.recipe, self.side, self.family.unit)
 
     def _encode_images(self, images: dict[str, Image.Image]) -> None:
         """One image at a time, in fp32: memory stays that of one, and nothing overflows or depends on neighbours."""
@@ -228,28 +251,24 @@ class Encoder:
                 latents[key] = moments.float().cpu().contiguous()
         self.cache.add(latents)
 
-    def _ids(self, caption: str) -> torch.Tensor:
+    def _ids(self, caption: str) -> Texts:
         self._require_fitting(caption)
-        tokens = self.pipeline.tokenizer(
-            caption, padding="max_length", max_length=self._limit, truncation=True, return_tensors="pt"
-        )
-        ids: torch.Tensor = tokens["input_ids"][0]
-        return ids
+        return self.family.token_ids(self.pipeline, caption)
 
-    def _embedding(self, caption: str) -> torch.Tensor:
+    def _embedding(self, caption: str) -> Texts:
         self._require_fitting(caption)
         with torch.no_grad():
-            embedded: torch.Tensor = self.pipeline.encode_prompt(caption, self.device.name, 1, False)[0]
-        return embedded[0].float().cpu().contiguous()
+            embedded = self.family.embed(self.pipeline, caption, self.device.name)
+        return {name: tensor.float().cpu().contiguous() for name, tensor in embedded.items()}
 
-    @property
-    def _limit(self) -> int:
-        return int(self.pipeline.text_encoder.config.max_position_embeddings)
+    @cached_property
+    def _lengths(self) -> tuple[Callable[[str], int], int]:
+        return self.family.text_lengths()
 
     def _require_fitting(self, caption: str) -> None:
-        count = len(self.pipeline.tokenizer(caption, truncation=False, verbose=False)["input_ids"])
-        if count > self._limit:
-            raise TrainingError(f"caption of {count} tokens, but the model reads {self._limit}: shorten {caption!r}")
+        count, limit = self._lengths
+        if count(caption) > limit:
+            raise TrainingError(f"caption of {count(caption)} tokens, but the model reads {limit}: shorten {caption!r}")
 
 
 def _views(image: Image.Image, flip: bool) -> list[Image.Image]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from PIL import Image, ImageOps
 
@@ -12,11 +11,6 @@ from fashion_pipeline.intake.photos import padded
 Size = tuple[int, int]
 _LEAST_AREA = 0.75
 """Of the square, that a bucket may have."""
-
-
-def smallest_unit(pipeline: Any) -> int:
-    """Pixels that the sides of an image must be multiples of: what autoencoder and UNet halve, they must double."""
-    return int(pipeline.vae_scale_factor) * int(2 ** (len(pipeline.unet.config.block_out_channels) - 1))
 
 
 def shaped(image: Image.Image, recipe: Recipe, side: int, unit: int) -> Image.Image:

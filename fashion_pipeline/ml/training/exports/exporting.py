@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ from safetensors.torch import load_file
 from fashion_pipeline.core.names import KOHYA_LORA_WEIGHTS, LORA_WEIGHTS, TRAINING_RESULT
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.adapters import merge_adapter
-from fashion_pipeline.ml.pipelines import load_lora, load_pipeline, text_width, trained_as
-from fashion_pipeline.ml.sources import find_pipeline, stored_dtype, weight_files
-from fashion_pipeline.ml.training.exports.lora_files import base_version, model_spec, write_kohya, write_lora
+from fashion_pipeline.ml.families import Family, family_of
+from fashion_pipeline.ml.files import stored_dtype, weight_files
+from fashion_pipeline.ml.pipelines import load_lora
+from fashion_pipeline.ml.sources import find_pipeline
+from fashion_pipeline.ml.training.exports.lora_files import model_spec, write_kohya, write_lora
 from fashion_pipeline.ml.training.exports.pipeline_folders import write_pipeline
 from fashion_pipeline.ml.training.methods import Parts, merge, restore, single_precision
 from fashion_pipeline.ml.training.objective import random_for
 from fashion_pipeline.ml.training.results import TrainingResult
 
 LEAST_EFFECT = 1e-6
-"""Relative change of the UNet's output below which a training changes nothing."""
+"""Relative change of the denoiser's output below which a training changes nothing."""
 LARGEST_ERROR = 0.25
 """Share of the training's effect that an export may get wrong. Rounding to fp16 costs a trained LoRA far less."""
 
@@ -32,7 +35,7 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True)
 class Verification:
-    """How an export compares with base and training, at one fixed forward pass of text encoder and UNet in fp32."""
+    """How an export compares with base and training, at one fixed pass of text encoders and denoiser in fp32."""
 
     effect: float
     """|trained - base| / |base|: how much the training changes."""
@@ -52,13 +55,11 @@ def export_loras(base: str | Path, output: Path, folder: Path, metadata: Mapping
         return []
     if not any(bool(tensor.any()) for name, tensor in load_file(result.weights).items() if "lora_B" in name):
         raise ExportError(f"{result.weights} changes nothing, its lora_B are all zero: train it for longer")
-    source = find_pipeline(base)
-    side, predicts = trained_as(source)
-    version = base_version(text_width(source))
-    header = model_spec(metadata.get("title", folder.name), recipe.resolution or side, predicts, version)
+    family = family_of(find_pipeline(base))
+    header = model_spec(metadata.get("title", folder.name), recipe.resolution or family.side, family)
     files = [folder / LORA_WEIGHTS, folder / KOHYA_LORA_WEIGHTS]
-    write_lora(result.weights, recipe, files[0], {**header, **metadata})
-    write_kohya(result.weights, recipe, files[1], {**header, **metadata}, version)
+    write_lora(result.weights, recipe, files[0], {**header, **metadata}, family)
+    write_kohya(result.weights, recipe, files[1], {**header, **metadata}, family)
     return files
 
 
@@ -69,8 +70,9 @@ def export_pipeline(base: str | Path, output: Path, folder: Path) -> Path:
     """
     source = find_pipeline(base)
     result = TrainingResult.load(output / TRAINING_RESULT)
-    pipeline = load_pipeline(source, stored_dtype(weight_files(source / "unet")[0]))
-    parts = Parts.of(pipeline, recipe_of(result))
+    family = family_of(source)
+    pipeline = family.load(stored_dtype(weight_files(source / family.denoiser)[0]))
+    parts = Parts.of(family, recipe_of(result), partial(getattr, pipeline))
     with single_precision(parts):
         restore(parts, recipe_of(result), load_file(result.weights))
         merge(parts)
@@ -85,12 +87,14 @@ def verify_export(base: str | Path, output: Path, exported: Path) -> Verificatio
     """
     source = find_pipeline(base)
     result = TrainingResult.load(output / TRAINING_RESULT)
-    pipeline = load_pipeline(source)
-    before = _predict(pipeline)
-    restore(Parts.of(pipeline, recipe_of(result)), recipe_of(result), load_file(result.weights))
-    after = _predict(pipeline)
-    del pipeline
-    there = _predict(_load_exported(source, exported))
+    family = family_of(source)
+    pipeline = family.load()
+    before = _predict(family, pipeline)
+    parts = Parts.of(family, recipe_of(result), partial(getattr, pipeline))
+    restore(parts, recipe_of(result), load_file(result.weights))
+    after = _predict(family, pipeline)
+    del pipeline, parts
+    there = _predict(family, _load_exported(family, exported))
     effect = _relative(after - before, before)
     if effect < LEAST_EFFECT:
         raise ExportError(
@@ -110,10 +114,11 @@ def effect_of(base: str | Path, lora: Path) -> float:
 
     Raises AdapterError for a file that cannot be read or does not fit.
     """
-    pipeline = load_pipeline(find_pipeline(base))
-    before = _predict(pipeline)
-    merge_adapter(pipeline, lora)
-    return _relative(_predict(pipeline) - before, before)
+    family = family_of(find_pipeline(base))
+    pipeline = family.load()
+    before = _predict(family, pipeline)
+    merge_adapter(pipeline, family, lora)
+    return _relative(_predict(family, pipeline) - before, before)
 
 
 def recipe_of(result: TrainingResult) -> Recipe:
@@ -121,26 +126,22 @@ def recipe_of(result: TrainingResult) -> Recipe:
     return Recipe.among(result.identity)
 
 
-def _load_exported(source: Path, exported: Path) -> Any:
+def _load_exported(family: Family, exported: Path) -> Any:
     if exported.is_dir():
-        return load_pipeline(exported)
-    pipeline = load_pipeline(source)
+        return family_of(exported).load()
+    pipeline = family.load()
     load_lora(pipeline, exported)
     return pipeline
 
 
-def _predict(pipeline: Any) -> torch.Tensor:
-    """The answer of text encoder and UNet to fixed noise, tokens and timesteps, (2, c, h, w)."""
+def _predict(family: Family, pipeline: Any) -> torch.Tensor:
+    """The answer of text encoders and denoiser to fixed noise, tokens and timesteps, (2, c, h, w)."""
     random = random_for("verify export")
-    config, text = pipeline.unet.config, pipeline.text_encoder.config
-    noise = torch.randn((2, config.in_channels, config.sample_size, config.sample_size), generator=random)
-    ids = torch.randint(0, text.vocab_size, (2, text.max_position_embeddings), generator=random)
+    channels, side = family.config["in_channels"], family.config["sample_size"]
+    noise = torch.randn((2, channels, side, side), generator=random)
     with torch.inference_mode():
-        text_states = pipeline.text_encoder.eval()(ids)[0]
-        answer: torch.Tensor = pipeline.unet.eval()(
-            noise, torch.tensor([200, 700]), encoder_hidden_states=text_states
-        ).sample
-    return answer
+        texts = family.probe(pipeline, random)
+        return family.predict(getattr(pipeline, family.denoiser).eval(), noise, torch.tensor([200, 700]), texts)
 
 
 def _relative(difference: torch.Tensor, whole: torch.Tensor) -> float:

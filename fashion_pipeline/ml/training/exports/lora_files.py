@@ -11,13 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fashion_pipeline.core.training.recipe import Recipe
-from fashion_pipeline.ml.training.methods import TEXT_LAYERS, unet_layers
+from fashion_pipeline.ml.families import Family
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 """Where diffusers looks for rank, alpha and layers; without it an alpha that differs from the rank is lost."""
 
-_OPENCLIP_WIDTH = 1024
-_KOHYA_PARTS = {"unet": "lora_unet", "text_encoder": "lora_te_text_model"}
 _KOHYA_WEIGHTS = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 
 
@@ -31,12 +29,12 @@ def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     fresh.replace(file)
 
 
-def write_lora(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, str]) -> None:
+def write_lora(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, str], family: Family) -> None:
     """Write what a training has learnt in diffusers' format, with the adapter's metadata beside `metadata`."""
     parts = load_file(learnt)
-    adapters = {"unet": _adapter(recipe, unet_layers(recipe)), "text_encoder": _adapter(recipe, TEXT_LAYERS)}
-    there = {name.partition(".")[0] for name in parts}
-    adapter_metadata = {f"{part}.{name}": value for part in sorted(there) for name, value in adapters[part].items()}
+    there = sorted({name.partition(".")[0] for name in parts})
+    adapters = {part: _adapter(recipe, family.layers(part, recipe)) for part in there}
+    adapter_metadata = {f"{part}.{name}": value for part in there for name, value in adapters[part].items()}
     write_tensors(
         file,
         {_for_older_versions(name): tensor for name, tensor in parts.items()},
@@ -44,7 +42,7 @@ def write_lora(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, 
     )
 
 
-def write_kohya(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, str], version: str) -> None:
+def write_kohya(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, str], family: Family) -> None:
     """Write what a training has learnt in the format of kohya-ss/sd-scripts, with alphas, `ss_` keys and ModelSpec.
 
     There a layer adds alpha / rank of its product; rsLoRA's larger scale becomes a larger alpha.
@@ -52,35 +50,32 @@ def write_kohya(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str,
     scale = recipe.alpha / (math.sqrt(recipe.rank) if recipe.rslora else recipe.rank)
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in load_file(learnt).items():
-        layer, weight = kohya_name(name)
+        layer, weight = kohya_name(name, family)
         tensors[f"{layer}.{weight}"] = tensor
         tensors[f"{layer}.alpha"] = torch.tensor(scale * recipe.rank)
-    write_tensors(file, tensors, {**_header(learnt), **_kohya_metadata(recipe, scale, version), **metadata})
+    write_tensors(
+        file, tensors, {**_header(learnt), **_kohya_metadata(recipe, scale, family.architecture()[1]), **metadata}
+    )
 
 
-def kohya_name(name: str) -> tuple[str, str]:
+def kohya_name(name: str, family: Family) -> tuple[str, str]:
     """`unet.mid_block.attentions.0.proj_in.lora_A.weight` → (`lora_unet_mid_block_…_proj_in`, `lora_down.weight`)."""
     part, _, inside = name.partition(".")
     layer, _, kind = inside.partition(".lora_")
     layer = layer.removeprefix("text_model.")
-    return f"{_KOHYA_PARTS[part]}_{layer.replace('.', '_')}", _KOHYA_WEIGHTS[f"lora_{kind}"]
+    return f"{family.kohya_parts[part]}_{family.kohya_layer(part, layer)}", _KOHYA_WEIGHTS[f"lora_{kind}"]
 
 
-def base_version(cross_attention: int) -> str:
-    """What kohya's trainer calls a base, by the width of the texts that its UNet reads: 1024 of OpenCLIP is 2.x."""
-    return "sd_v2" if cross_attention == _OPENCLIP_WIDTH else "sd_v1"
-
-
-def model_spec(title: str, side: int, predicts: str, version: str) -> dict[str, str]:
+def model_spec(title: str, side: int, family: Family) -> dict[str, str]:
     """The header of Stability AI's ModelSpec 1.0.0, by which ComfyUI and A1111 know what a file is for."""
-    two = "stable-diffusion-v2-768-v" if predicts == "v_prediction" else "stable-diffusion-v2-512"
+    predicts = {"epsilon": "epsilon", "v_prediction": "v"}.get(family.predicts)
     return {
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{two if version == 'sd_v2' else 'stable-diffusion-v1'}/lora",
+        "modelspec.architecture": f"{family.architecture()[0]}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": title,
         "modelspec.resolution": f"{side}x{side}",
-        "modelspec.prediction_type": {"v_prediction": "v"}.get(predicts, predicts),
+        **({"modelspec.prediction_type": predicts} if predicts else {}),
     }
 
 
@@ -124,7 +119,7 @@ def _adapter(recipe: Recipe, layers: tuple[str, ...]) -> dict[str, Any]:
 def _for_older_versions(name: str) -> str:
     """transformers 5 dropped a level of CLIP's text model; diffusers reads names with it, whichever version."""
     part, _, inside = name.partition(".")
-    return f"text_encoder.text_model.{inside.removeprefix('text_model.')}" if part == "text_encoder" else name
+    return f"{part}.text_model.{inside.removeprefix('text_model.')}" if part.startswith("text_encoder") else name
 
 
 def _header(file: Path) -> dict[str, str]:

@@ -8,7 +8,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fashion_pipeline.intake.linking import LINKED, link
-from fashion_pipeline.ml.sources import UNUSED_PARTS, is_stray, pipeline_parts, weight_files
+from fashion_pipeline.ml.families import Family
+from fashion_pipeline.ml.files import is_stray, pipeline_parts, weight_files
 from fashion_pipeline.ml.training.methods import Parts
 
 _LEVEL = "text_model."
@@ -29,9 +30,11 @@ def write_pipeline(folder: Path, base: Path, parts: Parts) -> None:
             trained.save_pretrained(folder / part, safe_serialization=True)
             _forget_place(folder / part / "config.json")
             _name_as_before(base / part, folder / part)
-    _write_index(base, folder)
-    _load_in_single_precision(folder / "text_encoder" / "config.json")
-    _spell_out(folder / "tokenizer")
+    _write_index(base, folder, parts.family)
+    for part in filter(parts.family.has, parts.family.text_encoders):
+        _load_in_single_precision(folder / part / "config.json")
+    for part in filter(parts.family.has, parts.family.tokenizers):
+        _spell_out(folder / part)
 
 
 def _name_as_before(base: Path, written: Path) -> None:
@@ -67,10 +70,9 @@ def _plain(name: str) -> str:
     return f"{name.removesuffix(LINKED).partition('.')[0]}{LINKED}"
 
 
-def _write_index(base: Path, folder: Path) -> None:
+def _write_index(base: Path, folder: Path, family: Family) -> None:
     index = json.loads((base / "model_index.json").read_text(encoding="utf-8"))
-    without = {part: [None, None] for part in sorted(UNUSED_PARTS)}
-    index |= without | {"requires_safety_checker": False}
+    index |= {name: [None, None] if value is None else value for name, value in family.left_out.items()}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 

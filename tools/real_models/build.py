@@ -1,6 +1,6 @@
 """Write the architectures of Stable Diffusion v1.5, FashionCLIP (CLIP ViT-B/32) and DINOv2-base with random weights.
 
-    python -m tools.sd15.build FOLDER [--dtype fp32|fp16]
+    python -m tools.real_models.build FOLDER [--dtype fp32|fp16]
 
 Layout, file names, shapes and names of weights are those of the public repositories, so that the profile beside them
 (FOLDER/sd15.toml) takes the path, the memory and the disk of the real models; what they draw is noise. For trying what

@@ -1,6 +1,6 @@
-"""Take the architectures of `tools.sd15.build` through the chain and print seconds, peak memory and bytes on disk.
+"""Take the models of `tools.real_models.build` through the chain; print seconds, peak memory and bytes on disk.
 
-    python -m tools.sd15.measure FOLDER [--data ROOT]
+    python -m tools.real_models.measure FOLDER [--data ROOT]
 
 FOLDER is what `build` wrote; a dozen photos of two sample styles are used, at 256 pixels. Steps: the doctor; one prompt
 of the search; one training step with LoRA and one with the whole UNet, each with export and evaluation; and a version
