@@ -187,6 +187,8 @@ _WEIGHTS = {
 """Part of a pipeline → its weights."""
 _USUAL = ("unet", "vae", "text_encoder")
 """The parts of a pipeline that is not here yet, as far as one can tell."""
+_READ_TEXTS = ("clip", "siglip", "siglip2")
+"""Kinds of models that can be the encoder."""
 _SMALL_FILES = ("*/*.json", "*/*.txt")
 
 
@@ -203,8 +205,9 @@ def _model(role: str, source: str) -> Finding:
         cut_off = [str(file.relative_to(folder)) for file in folder.rglob("*.safetensors") if not is_whole(file)]
         if cut_off:
             return role, False, source, f"{folder} has damaged weights ({', '.join(cut_off)}): download them again"
-        if role == "encoder" and (kind := _kind(folder)) != "clip":
-            return role, False, source, f"{source} is a {kind}, not a CLIP: name a CLIPModel, which reads texts as well"
+        if role == "encoder" and (kind := _kind(folder)) not in _READ_TEXTS:
+            mend = "name a CLIPModel or SiglipModel, which reads texts as well"
+            return role, False, source, f"{source} is a {kind}, not a CLIP: {mend}"
         return role, True, source, ""
     from huggingface_hub import try_to_load_from_cache
 

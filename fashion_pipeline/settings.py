@@ -51,7 +51,7 @@ class Profile:
     generator: str
     """Folder, single safetensors file or hub id of a base; its family is found by its `model_index.json`."""
     encoder: str
-    """Folder or hub id of a `CLIPModel`."""
+    """Folder or hub id of a `CLIPModel`, `SiglipModel` or `Siglip2Model`."""
     judge: str
     """Folder or hub id of an image model that `AutoModel` loads; never used to choose."""
     whole_photos: bool

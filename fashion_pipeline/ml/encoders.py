@@ -1,4 +1,4 @@
-"""Image encoders: a CLIP, by which the pipeline chooses, and a judge of another family, which only evaluates.
+"""Image encoders: a CLIP or SigLIP, by which the pipeline chooses, and a judge of another family, which only evaluates.
 
 Both compute in fp32 on every device: their numbers are compared across machines, and they are a small part of the work.
 An image's row depends on its neighbours in a batch by float noise only (1e-6).
@@ -18,7 +18,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, CLIPModel
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    CLIPModel,
+    Siglip2Model,
+    SiglipModel,
+)
 
 from fashion_pipeline.intake.photos import padded
 from fashion_pipeline.ml.devices import Device
@@ -29,6 +37,10 @@ Rows = NDArray[np.float32]
 T = TypeVar("T")
 
 BATCH = 32
+TEXT_IMAGE_MODELS = {"clip": CLIPModel, "siglip": SiglipModel, "siglip2": Siglip2Model}
+"""`model_type` of a configuration → class."""
+
+_PIXELS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
 _POOLER = ".pooler."
 
 
@@ -50,8 +62,11 @@ class JudgeEncoder:
 
     @property
     def side(self) -> int:
-        """Pixels of the longer side of what the model sees."""
-        return int(max(side for side in dict(self._processor.size).values() if side))
+        """Pixels of the longer side of what the model sees; of one that sees any proportions, as a square."""
+        size = getattr(self._processor, "size", None)
+        if size is None:
+            return int(self._processor.patch_size * self._processor.max_num_patches**0.5)
+        return int(max(side for side in dict(size).values() if side))
 
     def embed_images(self, images: Iterable[Image.Image]) -> Rows:
         """n RGB images of any sizes → (n, dim) float32 unit rows."""
@@ -59,30 +74,44 @@ class JudgeEncoder:
 
     def _pixels(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         with ThreadPoolExecutor(os.cpu_count() or 1) as workers:  # scaling takes longer than a small model
-            return {"pixel_values": torch.cat(list(workers.map(self._pixels_of, images)))}
+            seen = list(workers.map(self._pixels_of, images))
+        return {name: torch.cat([each[name] for each in seen]) for name in seen[0]}
 
-    def _pixels_of(self, image: Image.Image) -> torch.Tensor:
+    def _pixels_of(self, image: Image.Image) -> dict[str, torch.Tensor]:
+        """What the model takes of an image; of patches in its own proportions (SigLIP 2) also which there are."""
         rgb = padded(image.convert("RGB")) if self._whole else image.convert("RGB")
-        return self._processor(images=rgb, return_tensors="pt")["pixel_values"]  # type: ignore[no-any-return]
+        prepared = self._processor(images=rgb, return_tensors="pt")
+        return {name: prepared[name] for name in _PIXELS if name in prepared}
 
-    def _features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        seen = self._model(pixel_values=pixel_values)
+    def _features(self, **pixels: torch.Tensor) -> torch.Tensor:
+        seen = self._model(**pixels)
         return seen.pooler_output if self._pools else seen.last_hidden_state[:, 0]  # type: ignore[no-any-return]
 
 
 class ClipEncoder(JudgeEncoder):
-    """A CLIPModel: images and texts in one space."""
+    """Images and texts in one space: a CLIPModel, a SiglipModel or a Siglip2Model (Zhai et al., 2023).
+
+    SigLIP was taught by a sigmoid of scaled cosine and bias for each text by itself. Where one of several texts is
+    right, as for the values of a facet, that is a softmax of the scaled cosines: the bias is the same for all.
+    """
 
     def __init__(self, folder: Path, device: Device, *, whole: bool = False) -> None:
+        kind = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type
+        if kind not in TEXT_IMAGE_MODELS:
+            known = ", ".join(TEXT_IMAGE_MODELS)
+            raise ValueError(f"{folder} is a {kind}, which does not read texts, or is not known: name a {known}")
         self.fingerprint = encoder_fingerprint(folder, whole=whole)
         self._device, self._whole = device, whole
         self._processor = _processor(folder)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        self._model = _load(CLIPModel, folder, device)
-        self.dim = int(self._model.config.projection_dim)
+        self._model = _load(TEXT_IMAGE_MODELS[kind], folder, device)
+        config = self._model.config
+        self.dim = int(config.projection_dim if kind == "clip" else config.vision_config.hidden_size)
         self.logit_scale = float(self._model.logit_scale.exp())
         """What cosines are multiplied by before the softmax of zero-shot classification."""
-        self.text_limit = int(self._model.config.text_config.max_position_embeddings)
+        self._pads = kind != "clip"
+        """Whether the model was taught on texts that are padded to its length, and sees the padding."""
+        self.text_limit = int(config.text_config.max_position_embeddings)
         """Tokens of the longest text, the two at its ends included; what is beyond is cut."""
 
     def embed_texts(self, texts: Sequence[str]) -> Rows:
@@ -94,20 +123,21 @@ class ClipEncoder(JudgeEncoder):
         return len(self._tokenizer(text, truncation=False, verbose=False)["input_ids"])
 
     def _tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        padding = "max_length" if self._pads else True
         tokens = self._tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.text_limit, return_tensors="pt"
+            list(texts), padding=padding, truncation=True, max_length=self.text_limit, return_tensors="pt"
         )
-        return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+        return {name: tokens[name] for name in ("input_ids", *(() if self._pads else ("attention_mask",)))}
 
-    def _features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return _pooled(self._model.get_image_features(pixel_values=pixel_values))
+    def _features(self, **pixels: torch.Tensor) -> torch.Tensor:
+        return _pooled(self._model.get_image_features(**pixels))
 
     def _text_features(self, **tokens: torch.Tensor) -> torch.Tensor:
         return _pooled(self._model.get_text_features(**tokens))
 
 
 def load_clip(source: str | Path, device: Device, *, whole: bool = False) -> ClipEncoder:
-    """A CLIPModel from a local folder or the hub, safetensors only; `whole`: it sees images padded to squares.
+    """A CLIP or SigLIP from a local folder or the hub, safetensors only; `whole`: it sees images padded to squares.
 
     Raises FileNotFoundError or OSError.
     """

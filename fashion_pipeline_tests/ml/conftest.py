@@ -10,8 +10,17 @@ from transformers import (
     CLIPImageProcessorPil,
     CLIPModel,
     ConvNextImageProcessorPil,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     ResNetConfig,
     ResNetModel,
+    Siglip2Config,
+    Siglip2ImageProcessorPil,
+    Siglip2Model,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    ViTImageProcessorPil,
 )
 
 from fashion_pipeline.core.prompts.requests import Drawing
@@ -63,6 +72,45 @@ def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sd3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A 64 x 64 StableDiffusion3Pipeline in fp16."""
     return tiny.sd3(tmp_path_factory.mktemp("models") / "sd3")
+
+
+_SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.fixture(scope="session")
+def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(2)
+    tokenizer = byte_tokenizer()
+    text = {**_SMALL, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    config = SiglipConfig(text_config=text, vision_config={**_SMALL, "image_size": 32, "patch_size": 8})
+    folder = tmp_path_factory.mktemp("models") / "siglip"
+    SiglipModel(config).save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def siglip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that sees images in their own proportions, as patches."""
+    torch.manual_seed(3)
+    tokenizer = byte_tokenizer()
+    text = {**_SMALL, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    config = Siglip2Config(text_config=text, vision_config={**_SMALL, "num_patches": 16, "patch_size": 8})
+    folder = tmp_path_factory.mktemp("models") / "siglip2"
+    Siglip2Model(config).save_pretrained(folder)
+    Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dinov3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(4)
+    folder = tmp_path_factory.mktemp("models") / "dinov3"
+    DINOv3ViTModel(DINOv3ViTConfig(**_SMALL, image_size=32, patch_size=8)).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

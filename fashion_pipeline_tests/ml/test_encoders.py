@@ -6,7 +6,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import ConvNextImageProcessorPil, ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    ConvNextImageProcessorPil,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+)
 
 from fashion_pipeline.ml import encoders
 from fashion_pipeline.ml.encoders import load_clip, load_judge
@@ -20,9 +28,33 @@ def images() -> list[Image.Image]:
     return [Image.fromarray(rng.integers(0, 256, (40 + i, 50, 3), np.uint8)) for i in range(35)]
 
 
-@pytest.fixture(scope="module", params=["clip", "judge"])
-def encoder(request: pytest.FixtureRequest, clip_folder, judge_folder):
-    return load_clip(clip_folder, CPU) if request.param == "clip" else load_judge(judge_folder, CPU)
+@pytest.fixture(scope="module", params=["clip", "siglip", "siglip2", "judge", "dinov3"])
+def encoder(request: pytest.FixtureRequest):
+    folder = request.getfixturevalue(f"{request.param}_folder")
+    return (load_judge if request.param in ("judge", "dinov3") else load_clip)(folder, CPU)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "siglip2"])
+def test_siglip_embeds_as_the_whole_model_does(request, kind, images):
+    folder = request.getfixturevalue(f"{kind}_folder")
+    encoder, model = load_clip(folder, CPU), AutoModel.from_pretrained(folder)
+    texts = ["a red coat", "shoe"]
+    tokens = AutoTokenizer.from_pretrained(folder)(
+        texts, padding="max_length", max_length=encoder.text_limit, return_tensors="pt"
+    )
+    pixels = AutoImageProcessor.from_pretrained(folder, backend="pil")(images=images[:2], return_tensors="pt")
+    with torch.no_grad():
+        whole = model(input_ids=tokens["input_ids"], **pixels)
+    np.testing.assert_allclose(encoder.embed_texts(texts), whole.text_embeds.numpy(), atol=1e-5)
+    np.testing.assert_allclose(encoder.embed_images(images[:2]), whole.image_embeds.numpy(), atol=1e-5)
+    cosines = encoder.embed_images(images[:2]) @ encoder.embed_texts(texts).T
+    softmax = torch.softmax(torch.tensor(encoder.logit_scale * cosines), dim=1)
+    np.testing.assert_allclose(softmax, torch.softmax(whole.logits_per_image, dim=1), atol=1e-4)
+
+
+def test_a_model_that_reads_no_texts_is_no_encoder(judge_folder):
+    with pytest.raises(ValueError, match=r"is a resnet, which does not read texts, or is not known: name a clip, sig"):
+        load_clip(judge_folder, CPU)
 
 
 def test_rows_are_float32_unit_vectors(encoder, images):
