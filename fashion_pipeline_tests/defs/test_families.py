@@ -39,7 +39,7 @@ def test_a_base_of_another_family_goes_through_the_whole_chain(tmp_path: Path, n
     result = chain.materialize(ASSETS, "coat", SMALL)
     assert result.success, errors(result)
     records = chain.store.records
-    assert records.latest("search", "coat").table("explored").num_rows > 10
+    assert records.latest("search", "coat").table("explored").num_rows >= 4
     assert {LORA_WEIGHTS, KOHYA_LORA_WEIGHTS} <= {
         each.name for each in records.latest("training", "coat").folder.iterdir()
     }
