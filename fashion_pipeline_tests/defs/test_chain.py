@@ -34,7 +34,7 @@ from fashion_pipeline.core.training.curation import validation_photos
 from fashion_pipeline.defs.assets.training import lora_weights, specialised_model
 from fashion_pipeline.defs.automation.jobs import ASSETS, CATALOG, FINETUNING
 from fashion_pipeline.stages.catalog.features import style_attributes
-from fashion_pipeline.stages.drawing.base import unet_bytes
+from fashion_pipeline.stages.drawing.base import denoiser_bytes
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.similarity import style_anchors
 from fashion_pipeline.stages.standing.costs import cost_of
@@ -422,7 +422,7 @@ def test_a_first_run_draws_no_more_than_it_was_said_to_and_not_much_less(
     )
     really = drawn(full_run, "generated_samples") + drawn(full_run, "evaluation_report")
     assert 0.5 * cost.images <= really <= cost.images
-    assert cost.steps == 6 and cost.bytes > unet_bytes(described.models) > 1e6
+    assert cost.steps == 6 and cost.bytes > denoiser_bytes(described.models.profile.generator) > 1e6
 
 
 def test_a_run_logs_how_far_it_is(described: Chain, full_run: dg.ExecuteInProcessResult) -> None:
