@@ -1,6 +1,7 @@
 """Untrained models of the real classes, small enough for one busy core."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,31 +78,28 @@ def sd3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 _SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-@pytest.fixture(scope="session")
-def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _text_image(folder: Path, kind: Any, config: Any, processor: Any, **vision: int) -> Path:
     torch.manual_seed(2)
     tokenizer = byte_tokenizer()
     text = {**_SMALL, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
-    config = SiglipConfig(text_config=text, vision_config={**_SMALL, "image_size": 32, "patch_size": 8})
-    folder = tmp_path_factory.mktemp("models") / "siglip"
-    SiglipModel(config).save_pretrained(folder)
-    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    for each in (kind(config(text_config=text, vision_config={**_SMALL, **vision})), processor, tokenizer):
+        each.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "siglip"
+    processor = SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    return _text_image(folder, SiglipModel, SiglipConfig, processor, image_size=32, patch_size=8)
 
 
 @pytest.fixture(scope="session")
 def siglip2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One that sees images in their own proportions, as patches."""
-    torch.manual_seed(3)
-    tokenizer = byte_tokenizer()
-    text = {**_SMALL, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
-    config = Siglip2Config(text_config=text, vision_config={**_SMALL, "num_patches": 16, "patch_size": 8})
     folder = tmp_path_factory.mktemp("models") / "siglip2"
-    Siglip2Model(config).save_pretrained(folder)
-    Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    processor = Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16)
+    return _text_image(folder, Siglip2Model, Siglip2Config, processor, num_patches=16, patch_size=8)
 
 
 @pytest.fixture(scope="session")

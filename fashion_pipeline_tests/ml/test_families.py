@@ -13,7 +13,6 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
-    UNet2DConditionModel,
 )
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -24,31 +23,19 @@ from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.adapters import MisfitError, merge_adapter
 from fashion_pipeline.ml.diffusion import Generator
 from fashion_pipeline.ml.families import family_of
-from fashion_pipeline.ml.families.sdxl import original_name
-from fashion_pipeline.ml.families.unets import LAYERS
 from fashion_pipeline.ml.pipelines import load_lora, load_pipeline
 from fashion_pipeline.ml.training.costs import learning_weights
 from fashion_pipeline.ml.training.exports.exporting import export_loras, export_pipeline, verify_export
+from fashion_pipeline.ml.training.methods import Parts, prepare
 from fashion_pipeline.ml.training.objective import Batch, objective_of
 from fashion_pipeline.ml.training.results import TrainingError, Validation
 from fashion_pipeline_tests.ml.conftest import CPU, finetune
 from fashion_pipeline_tests.ml.training.test_finetuning import Killed, kill_after, same
+from tools.real_models.configurations import BASES, write
 
-REAL_SDXL = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-"""The UNet of stabilityai/stable-diffusion-xl-base-1.0. The hash below is of the names that networks/lora.py of
-kohya-ss/sd-scripts (48d368fa) gives to the layers of its own UNet, convolutions included."""
+SD_SCRIPTS = "6eaed2d7a4528e0a"
+"""Of the 788 names that networks/lora.py of kohya-ss/sd-scripts (48d368fa) gives to the layers of its own UNet of SDXL,
+convolutions included."""
 
 RED = Request("a red coat", seed=7, steps=3, guidance=3.0, width=64, height=64)
 SHORT = {"steps": 6, "batch_size": 2, "learning_rate": 5e-3, "warmup_steps": 0, "checkpoint_every": 2, "rank": 4}
@@ -197,14 +184,21 @@ def test_kohyas_names_of_sdxl_are_those_of_the_original_code_and_lead_back(sdxl_
     assert (header["ss_base_model_version"], header["ss_v2"]) == ("sdxl_base_v1-0", "False")
 
 
-def test_all_layers_of_the_real_sdxl_are_called_as_in_sd_scripts():
+@pytest.mark.parametrize("base", BASES)
+def test_every_layer_of_a_real_base_gets_its_additions_and_a_name_of_its_own(base, tmp_path):
+    family = family_of(write(base, tmp_path))
+    groups = ("attention", "feed_forward") if base.startswith("sd3") else EVERYWHERE
+    recipe = Recipe.of({"rank": 4, "layers": groups})
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**REAL_SDXL)
-    ends = tuple(f".{end}" for group in LAYERS.values() for end in group)
-    layers = [name for name, _ in unet.named_modules() if f".{name}".endswith(ends)]
-    names = sorted(f"lora_unet_{original_name(layer).replace('.', '_')}" for layer in layers)
-    assert len(names) == 788
-    assert hashlib.sha256("\n".join(names).encode()).hexdigest()[:16] == "6eaed2d7a4528e0a"
+        parts = Parts.of(family, recipe, family.skeleton)
+        ends = tuple(f".{end}" for end in family.layers(family.denoiser, recipe))
+        layers = [name for name, _ in parts.denoiser.named_modules() if f".{name}".endswith(ends)]
+        prepare(parts, recipe)
+    assert len(parts.learning()) == 2 * len(layers) and all(any(name.endswith(end) for name in layers) for end in ends)
+    names = sorted({f"{family.kohya_parts[family.denoiser]}_{family.kohya_layer(family.denoiser, n)}" for n in layers})
+    assert len(names) == len(layers)
+    if base == "sdxl":
+        assert hashlib.sha256("\n".join(names).encode()).hexdigest()[:16] == SD_SCRIPTS
 
 
 def test_a_lora_of_another_family_is_told_from_one_that_is_damaged(generator_folder, sdxl_folder, pairs, tmp_path):

@@ -29,7 +29,7 @@ class Recipe(BaseModel):
 
     method: Literal["lora", "full"] = Field(
         "lora",
-        description="lora: low-rank additions to chosen layers (Hu et al., 2021); full: every weight of the UNet.",
+        description="lora: low-rank additions to chosen layers (Hu et al., 2021); full: every weight of the denoiser.",
     )
     rank: int = Field(16, ge=1, le=1024, description="Rank of the additions; 4 to 64 suits a style.")
     alpha: float = Field(
@@ -39,7 +39,7 @@ class Recipe(BaseModel):
         ("attention",),
         min_length=1,
         strict=False,
-        description="Layers of the UNet that get additions: attention; feed_forward and convolution hold more detail.",
+        description="Layers of the denoiser that get additions; feed_forward and convolution hold more detail.",
     )
     rslora: bool = Field(
         False,
@@ -128,7 +128,8 @@ class Recipe(BaseModel):
         "auto", description="Of frozen weights and computations; what learns is fp32. auto: what is faster there."
     )
     compile: bool = Field(
-        False, description="Compile the UNet first (torch.compile): minutes at the start, faster steps on some GPUs."
+        False,
+        description="Compile the denoiser first (torch.compile): minutes at the start, faster on some GPUs.",
     )
     processes: int = Field(
         1, ge=1, le=64, description="Processes that share each batch, one a device; it must divide batch_size."

@@ -158,7 +158,7 @@ class Family(ABC):
         """Two texts that nobody wrote, as text encoders and denoiser answer to them, to compare weights by."""
 
     def token_ids(self, pipeline: Any, text: str) -> Texts:
-        """What text encoders that learn read of one text."""
+        """What text encoders that learn read of one text; asked of families with `learning_encoders` only."""
         raise NotImplementedError
 
     def embed_ids(self, text_encoders: Mapping[str, Any], ids: Texts) -> Texts:

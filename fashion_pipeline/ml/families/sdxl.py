@@ -130,12 +130,11 @@ def original_name(layer: str, layers_per_block: int = 2) -> str:
     if found is None:
         return layer
     way, block, kind, number, rest = found[1], int(found[2]), found[3], int(found[4]), found[5]
+    each = layers_per_block + 1
     if way == "down":
-        each = layers_per_block + 1
         if kind == "downsamplers":
             return f"input_blocks.{each * (block + 1)}.0.op"
         return f"input_blocks.{each * block + number + 1}.{int(kind == 'attentions')}.{_inside(kind, rest)}"
-    each = layers_per_block + 1
     if kind == "upsamplers":
         return f"output_blocks.{each * block + layers_per_block}.2.{rest}"
     return f"output_blocks.{each * block + number}.{int(kind == 'attentions')}.{_inside(kind, rest)}"

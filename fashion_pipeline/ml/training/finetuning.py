@@ -110,7 +110,7 @@ def _train_step(run: Run, rate: float) -> tuple[float, float]:
     for batch in run.batches():
         with run.autocast():
             errors = _errors(run, run.denoiser, batch)
-        loss = (errors * run.objective.weights(batch.timesteps, recipe.min_snr_gamma)).mean() * batch.weight
+        loss = (errors * run.data.objective.weights(batch.timesteps, recipe.min_snr_gamma)).mean() * batch.weight
         total += loss.detach()
         run.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     run.group.average_gradients(run.learning.values())
@@ -137,7 +137,7 @@ def _held_out_loss(run: Run) -> float | None:
 
 
 def _errors(run: Run, denoiser: Any, batch: Batch) -> torch.Tensor:
-    return squared_errors(run.parts.family, denoiser, run.parts.text_encoders, run.objective, batch)
+    return squared_errors(run.parts.family, denoiser, run.parts.text_encoders, run.data.objective, batch)
 
 
 def _look(run: Run) -> float | None:

@@ -12,9 +12,6 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from fashion_pipeline.ml.families import Family, Texts
 
-Places = Callable[[int, torch.Generator], torch.Tensor]
-"""(size, random) → (size,) int64 places in a schedule."""
-
 Normalised = Callable[[torch.Tensor], torch.Tensor]
 """Latents of an autoencoder → as its denoiser knows them."""
 

@@ -17,7 +17,7 @@ from fashion_pipeline.ml.training.data.batches import TrainingData, encode_data
 from fashion_pipeline.ml.training.data.caching import Encoder, LoadImage, TensorCache
 from fashion_pipeline.ml.training.identity import training_device
 from fashion_pipeline.ml.training.methods import Parts, prepare
-from fashion_pipeline.ml.training.objective import Batch, Objective, objective_of
+from fashion_pipeline.ml.training.objective import Batch
 from fashion_pipeline.ml.training.optimizers import Average, optimizer_of
 from fashion_pipeline.ml.training.processes import Group
 from fashion_pipeline.ml.training.results import Progress, TrainingJob
@@ -37,7 +37,6 @@ class Run:
     parts: Parts
     denoiser: Any
     """What is trained through: the denoiser, compiled if the recipe says so."""
-    objective: Objective
     data: TrainingData
     watcher: Watcher | None
     learning: dict[str, torch.nn.Parameter]
@@ -100,7 +99,6 @@ def start(
     with group.leader_first():
         data, watcher, notes = _prepared(family, pipeline, job, identity["base"], device, load_image, tell)
     parts = Parts.of(family, recipe, partial(getattr, pipeline))
-    objective = objective_of(pipeline.scheduler)
     del pipeline
     gc.collect()
     free_memory(device)
@@ -114,7 +112,6 @@ def start(
         group=group,
         parts=parts,
         denoiser=torch.compile(parts.denoiser) if recipe.compile else parts.denoiser,
-        objective=objective,
         data=data,
         watcher=watcher if group.leads else None,
         learning=learning,

@@ -44,7 +44,7 @@ def told(value: float) -> Texts:
 def data(pairs: int) -> TrainingData:
     views = [[torch.full((8, 2, 2), float(pair)), torch.full((8, 2, 2), -float(pair) - 1)] for pair in range(pairs)]
     texts = [[told(float(pair) + 1)] for pair in range(pairs)]
-    return TrainingData(views, texts, told(0.0), [], normalised=as_it_is, places=Diffusion(DDPMScheduler()).draw)
+    return TrainingData(views, texts, told(0.0), [], normalised=as_it_is, objective=Diffusion(DDPMScheduler()))
 
 
 def empty_share(dropout: float) -> float:
@@ -103,7 +103,7 @@ def test_accumulated_batches_weigh_one_together_and_prior_images_what_was_asked(
 def test_images_of_different_shapes_take_turns_by_their_number_and_never_meet_in_a_batch():
     views = [[torch.zeros(4, 4, 4)]] * 6 + [[torch.zeros(4, 6, 2)]] * 2
     texts = [[told(float(pair) + 1)] for pair in range(8)]
-    found = TrainingData(views, texts, told(0.0), [], normalised=as_it_is, places=Diffusion(DDPMScheduler()).draw)
+    found = TrainingData(views, texts, told(0.0), [], normalised=as_it_is, objective=Diffusion(DDPMScheduler()))
     recipe = Recipe.of({"batch_size": 2, "caption_dropout": 0.0})
     batches = [found.batch(recipe, number) for number in range(8)]
     seen = [int(text[0, 0]) for batch in batches for text in batch.texts["prompt_embeds"]]

@@ -15,7 +15,7 @@ from fashion_pipeline.ml.training.data.caching import Encoder, Tensor, TextTenso
 from fashion_pipeline.ml.training.objective import (
     Batch,
     Normalised,
-    Places,
+    Objective,
     held_out_batches,
     objective_of,
     random_for,
@@ -37,8 +37,8 @@ class TrainingData:
     held_out: list[Batch]
     normalised: Normalised
     """What the denoiser sees of latents."""
-    places: Places
-    """Draws where in the schedule a batch is trained."""
+    objective: Objective
+    """What is taught, and where in the schedule."""
     prior: list[torch.Tensor] = field(default_factory=list)
     """(c, h, w) normalised latents of images that the original drew."""
     prior_text: TextTensors | None = None
@@ -66,7 +66,7 @@ class TrainingData:
         moments = [self.views[p][int(m * len(self.views[p]))] for p, m in zip(pairs, mirrored.tolist(), strict=True)]
         kept = [bool(d >= recipe.caption_dropout) for d in dropped]
         latents = sample_latents(torch.stack([loaded(each) for each in moments]), self.normalised, random)
-        timesteps = self.places(size, random)
+        timesteps = self.objective.draw(size, random)
         noise = _noise(latents, recipe.noise_offset, random)
         chosen_texts = [
             int(t * len(self.texts[p])) for p, t in zip(pairs, torch.rand(size, generator=random), strict=True)
@@ -82,7 +82,7 @@ class TrainingData:
         size = recipe.batch_size
         chosen = torch.randint(0, len(self.prior), (size,), generator=random).tolist()
         latents = torch.stack([self.prior[index] for index in chosen])
-        timesteps = self.places(size, random)
+        timesteps = self.objective.draw(size, random)
         noise = _noise(latents, recipe.noise_offset, random)
         return Batch(latents, noise, timesteps, stacked([self.prior_text] * size), weight)
 
@@ -147,7 +147,7 @@ def encode_data(pipeline: Any, job: TrainingJob, encoder: Encoder) -> TrainingDa
             )
         ],
         normalised=normalised,
-        places=objective.draw,
+        objective=objective,
         prior=encoder.prior(job.drawing),
         prior_text=_in_memory(texts[recipe.prior_prompt]),
     )
