@@ -36,22 +36,20 @@ _OTHERS = {
 """Ends of names → the kind of adapter that has them."""
 
 _KOHYA = re.compile(
-    r"(?P<part>lora_(?:unet|transformer|te[12]?))_(?P<layer>.+)\.(?P<what>lora_down\.weight|lora_up\.weight|alpha)"
+    r"(?P<part>lora_unet|lora_transformer|lycoris|lora_te[12]?)_(?P<layer>[^.]+)"
+    r"\.(?P<what>lora_down\.weight|lora_up\.weight|alpha)"
 )
 _DIFFUSERS = (
     (re.compile(r"\.processor\.to_(q|k|v|out)_lora\.(down|up)\.weight$"), r".to_\1.lora.\2.weight"),
     (re.compile(r"\.to_out\.lora\."), ".to_out.0.lora."),
     (re.compile(r"\.lora_linear_layer\.(down|up)\.weight$"), r".lora.\1.weight"),
+    (re.compile(r"\.lora_(down|up)\.weight$"), r".lora.\1.weight"),
     (re.compile(r"\.lora_A(\.\w+)?\.weight$"), ".lora.down.weight"),
     (re.compile(r"\.lora_B(\.\w+)?\.weight$"), ".lora.up.weight"),
 )
-_KOHYA_PARTS = {
-    "lora_unet": "unet",
-    "lora_transformer": "transformer",
-    "lora_te": "text_encoder",
-    "lora_te1": "text_encoder",
-    "lora_te2": "text_encoder_2",
-}
+_TEXT_ENCODERS = {"lora_te": "text_encoder", "lora_te1": "text_encoder", "lora_te2": "text_encoder_2"}
+_UNNAMED = ("base_model.model.", "diffusion_model.")
+"""What stands in front of the denoiser's layers where a file has nothing else."""
 _PART = re.compile(r"(unet|transformer|text_encoder(?:_\d)?)\.")
 
 
@@ -84,11 +82,11 @@ def merge_adapter(pipeline: Any, family: Family, file: Path, scale: float = 1.0)
     """
     tensors, settings = _read(file, family)
     parts = [family.denoiser, *filter(family.has, family.text_encoders)]
-    weights_of = {part: _weights(getattr(pipeline, part), partial(family.kohya_layer, part)) for part in parts}
+    weights_of = {part: _weights(getattr(pipeline, part), partial(family.other_layer, part)) for part in parts}
     deltas = []
     for (part, layer), addition in _additions(tensors, family.denoiser).items():
-        weight = _weight(weights_of[part], part, layer, addition)
-        deltas.append((weight, _delta(addition, weight, scale * _scale(addition, part, layer, settings))))
+        weights = _weights_named(weights_of[part], part, layer, addition)
+        deltas += _deltas(addition, weights, scale * _scale(addition, part, layer, settings))
     with torch.no_grad():
         for weight, delta in deltas:
             weight.add_(delta)
@@ -145,8 +143,10 @@ def _parsed(name: str, denoiser: str) -> tuple[str, str, str]:
     """A tensor's name → part of the pipeline, layer, and what it is: down, up or alpha. No part: the denoiser."""
     if kohya := _KOHYA.fullmatch(name):
         what = {"lora_down.weight": "down", "lora_up.weight": "up"}.get(kohya["what"], "alpha")
-        return _KOHYA_PARTS[kohya["part"]], kohya["layer"], what
-    plain = name.removeprefix("base_model.model.")
+        return _TEXT_ENCODERS.get(kohya["part"], denoiser), kohya["layer"], what
+    plain = name
+    for start in _UNNAMED:
+        plain = plain.removeprefix(start)
     for pattern, instead in _DIFFUSERS:
         plain = pattern.sub(instead, plain)
     layer, mark, what = plain.rpartition(".lora.")
@@ -159,18 +159,22 @@ def _parsed(name: str, denoiser: str) -> tuple[str, str, str]:
     return part, layer.removeprefix(f"{part}."), what.removesuffix(".weight")
 
 
-def _weights(model: torch.nn.Module, kohya_layer: Callable[[str], str]) -> dict[str, torch.nn.Parameter]:
-    """Layer → its weight, by all names that files have for it."""
-    weights: dict[str, torch.nn.Parameter] = {}
+def _weights(model: torch.nn.Module, other_layer: Callable[[str], str]) -> dict[str, list[torch.nn.Parameter]]:
+    """Layer → its weight, by all names that files have for it; several where others have one layer for them."""
+    weights: dict[str, list[torch.nn.Parameter]] = {}
     for name, module in model.named_modules():
         if isinstance(weight := getattr(module, "weight", None), torch.nn.Parameter):
             plain = name.removeprefix("text_model.")  # a level that transformers 5 dropped
-            weights |= {plain: weight, plain.replace(".", "_"): weight, kohya_layer(plain): weight}
+            for each in {plain, other_layer(plain)}:
+                for spelt in {each, each.replace(".", "_")}:
+                    weights.setdefault(spelt, []).append(weight)
     return weights
 
 
-def _weight(known: Mapping[str, torch.nn.Parameter], part: str, layer: str, addition: _Addition) -> torch.nn.Parameter:
-    """The weight that is added to. Raises AdapterError where the model has no such layer."""
+def _weights_named(
+    known: Mapping[str, list[torch.nn.Parameter]], part: str, layer: str, addition: _Addition
+) -> list[torch.nn.Parameter]:
+    """The weights that are added to. Raises AdapterError where the model has no such layer."""
     for each in (layer, layer.removeprefix("text_model."), layer.removeprefix("text_model_")):
         if each in known:
             return known[each]
@@ -189,13 +193,17 @@ def _scale(addition: _Addition, part: str, layer: str, settings: Mapping[str, An
     return float(alpha) / (math.sqrt(addition.rank) if settings.get(f"{part}.use_rslora") else addition.rank)
 
 
-def _delta(addition: _Addition, weight: torch.Tensor, scale: float) -> torch.Tensor:
-    """B A times `scale`, in the shape of the weight: of a convolution A has the kernel, B is 1 x 1."""
+def _deltas(
+    addition: _Addition, weights: Sequence[torch.Tensor], scale: float
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each weight with its rows of B A times `scale`, in its shape: of a convolution A has the kernel, B is 1 x 1."""
     down, up = addition.tensors["down"], addition.tensors["up"]
+    rows, shape = sum(len(weight) for weight in weights), weights[0].shape[1:]
     product = up.flatten(1) @ down.flatten(1) if up.flatten(1).shape[1] == len(down) else torch.empty(0)
-    if product.numel() != weight.numel() or len(product) != len(weight):
+    if product.numel() != rows * shape.numel() or len(product) != rows:
         raise MisfitError(
             f"{addition.name} is for a layer of another size: {tuple(up.shape)} times {tuple(down.shape)} is not "
-            f"{tuple(weight.shape)}"
+            f"{(rows, *shape)}"
         )
-    return (scale * product).reshape(weight.shape).to(weight)
+    of_each = torch.split(scale * product, [len(weight) for weight in weights])
+    return [(weight, delta.reshape(weight.shape).to(weight)) for weight, delta in zip(weights, of_each, strict=True)]

@@ -19,7 +19,8 @@ from fashion_pipeline.ml.families import Family, Texts, family_of
 from fashion_pipeline.ml.files import file_hash, fingerprint
 from fashion_pipeline.ml.sources import find_pipeline
 
-REMEMBERED_TEXTS = 512
+REMEMBERED = 1 << 30
+"""Bytes of embedded texts that are kept; one takes from 60 kB (Stable Diffusion) to 16 MB (FLUX.2)."""
 
 _EXACT = {"timestep", "time_ids"}
 """Numbers that half precision would round: 1023 pixels of a side would be 1024."""
@@ -156,7 +157,7 @@ class Generator:
                 height=first.height,
                 output_type="latent",
             ).images
-        return latents
+        return self._family.drawn(latents)
 
     def _initial(self, request: Request, random: torch.Generator) -> torch.Tensor:
         """Standard normal noise, (1, channels, height, width) of the latents, drawn on the CPU on every device."""
@@ -167,9 +168,10 @@ class Generator:
     def _embed(self, text: str) -> Texts:
         """Texts are encoded one by one, so that no text depends on its neighbours, and remembered."""
         if text not in self._texts:
-            self._texts[text] = self._family.embed(self._pipeline, text, self._device.name)
-            if len(self._texts) > REMEMBERED_TEXTS:
+            embedded = self._family.embed(self._pipeline, text, self._device.name)
+            if (len(self._texts) + 1) * sum(tensor.nbytes for tensor in embedded.values()) > REMEMBERED:
                 self._texts.popitem(last=False)
+            self._texts[text] = embedded
         self._texts.move_to_end(text)
         return self._texts[text]
 
@@ -223,16 +225,19 @@ def _place(pipeline: Any, family: Family, device: Device) -> None:
         torch.nn.Module.to(part, dtype=device.dtype)  # ModelMixin.to warns on every call
     if device.dtype != torch.float32:
         denoiser.register_forward_pre_hook(_casting, with_kwargs=True)
-        denoiser.register_forward_hook(lambda _denoiser, _inputs, output: (output[0].float(),))
+        denoiser.register_forward_hook(lambda _denoiser, _inputs, output: (_cast(output[0], torch.float32),))
 
 
 def _casting(denoiser: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A hook that brings the noisy latents and what stands for the text to the precision of the denoiser."""
     cast = {name: _cast(value, denoiser.dtype) for name, value in named.items() if name not in _EXACT}
-    return (*(_cast(latents, denoiser.dtype) for latents in inputs[:1]), *inputs[1:]), {**named, **cast}
+    latents, timestep, others = inputs[:1], inputs[1:2], inputs[2:]
+    return (*_cast([*latents], denoiser.dtype), *timestep, *_cast([*others], denoiser.dtype)), {**named, **cast}
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, dict):
         return {name: inside if name in _EXACT else _cast(inside, dtype) for name, inside in value.items()}
+    if isinstance(value, list):
+        return [_cast(each, dtype) for each in value]
     return value.to(dtype) if isinstance(value, torch.Tensor) and value.is_floating_point() else value

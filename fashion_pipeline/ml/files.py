@@ -16,7 +16,8 @@ from transformers.utils import logging as transformers_logging
 from yaml import YAMLError
 
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
-_SUFFIXES = {".safetensors", ".json", ".txt", ".model"}
+CONFIGURATION = (".json", ".txt", ".model", ".jinja")
+"""Ends of the names of configurations, vocabularies and chat templates."""
 UNUSED_PARTS = {"safety_checker", "feature_extractor", "image_encoder"}
 
 
@@ -31,7 +32,12 @@ def fingerprint(folder: Path) -> str:
     for file in sorted(folder.rglob("*")):
         inside = file.relative_to(folder)
         is_part = parts is None or inside.parts[0] in parts
-        if is_part and file.suffix in _SUFFIXES and not inside.parts[0].startswith(".") and not is_stray(file):
+        if (
+            is_part
+            and file.suffix in (".safetensors", *CONFIGURATION)
+            and not inside.parts[0].startswith(".")
+            and not is_stray(file)
+        ):
             whole.update(f"{inside.as_posix()} {file_hash(file)}\n".encode())
     return whole.hexdigest()[:16]
 

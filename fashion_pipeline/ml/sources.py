@@ -14,7 +14,7 @@ from huggingface_hub.constants import HF_HOME
 from safetensors import SafetensorError, safe_open
 
 from fashion_pipeline.ml.families import single_file_class
-from fashion_pipeline.ml.files import file_hash, stored_dtype
+from fashion_pipeline.ml.files import CONFIGURATION, file_hash, stored_dtype
 
 _SAYS_V = re.compile(r"parameterization:\s*[\"']?v\b")
 
@@ -68,7 +68,7 @@ def _unpacked(file: Path) -> Path:
 
 def _unpacked_name(file: Path, beside: Path, predicts_v: bool) -> str:
     """Names all that the unpacked folder is made from: the file, the configuration beside it, what it predicts."""
-    configuration = [each for each in sorted(beside.rglob("*")) if each.suffix in (".json", ".txt", ".model")]
+    configuration = [each for each in sorted(beside.rglob("*")) if each.suffix in CONFIGURATION]
     parts = [f"{each.relative_to(beside).as_posix()} {file_hash(each)}" for each in configuration]
     text = "\n".join([file_hash(file), str(stored_dtype(file)), *parts, *(["v"] if predicts_v else [])])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -87,7 +87,7 @@ def _predicts_v(file: Path) -> bool:
 def find_model(source: str | Path) -> Path:
     """The folder of a transformers model, downloaded if `source` is a hub id. Raises FileNotFoundError."""
     folder = _local(source, "config.json", "a model folder")
-    patterns = ["*.safetensors", "*.json", "*.txt", "*.model"]
+    patterns = [f"*{end}" for end in (".safetensors", *CONFIGURATION)]
     return folder or Path(snapshot_download(str(source), allow_patterns=patterns, ignore_patterns=["*/*"]))
 
 

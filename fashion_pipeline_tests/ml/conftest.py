@@ -75,6 +75,18 @@ def sd3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.sd3(tmp_path_factory.mktemp("models") / "sd3")
 
 
+@pytest.fixture(scope="session")
+def flux2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Flux2KleinPipeline in fp16."""
+    return tiny.flux2(tmp_path_factory.mktemp("models") / "flux2")
+
+
+@pytest.fixture(scope="session")
+def z_image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ZImagePipeline in fp16."""
+    return tiny.z_image(tmp_path_factory.mktemp("models") / "z_image")
+
+
 _SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 

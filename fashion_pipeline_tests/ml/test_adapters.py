@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from fashion_pipeline.ml.adapters import AdapterError, merge_adapter
 from fashion_pipeline.ml.families import family_of
 from fashion_pipeline.ml.pipelines import load_lora, load_pipeline
-from fashion_pipeline.ml.training.exports.lora_files import kohya_name
 from fashion_pipeline.settings import PACKAGE
 
 Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
@@ -75,7 +74,7 @@ def assert_same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor])
 def kohya(made: Factors, alpha: Callable[[int], float | None], part: str = "lora_te") -> dict[str, torch.Tensor]:
     tensors, family = {}, family_of(PACKAGE / "embedded" / "generator")
     for at, (name, (down, up)) in enumerate(made.items()):
-        layer = kohya_name(f"{name}.lora_A.weight", family)[0].replace("lora_te", part)
+        layer = family.other_name(*name.split(".", 1)).replace("lora_te", part)
         tensors |= {f"{layer}.lora_down.weight": down, f"{layer}.lora_up.weight": up}
         if (own := alpha(at)) is not None:
             tensors[f"{layer}.alpha"] = torch.tensor(own)

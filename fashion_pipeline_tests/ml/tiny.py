@@ -6,17 +6,30 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     DDIMScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers import pre_tokenizers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 
 def byte_tokenizer() -> CLIPTokenizer:
@@ -108,6 +121,96 @@ def sdxl(folder: Path) -> Path:
         ),
         scheduler=EulerDiscreteScheduler(**NOISE),
         add_watermarker=False,
+    )
+    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def chat_tokenizer() -> Qwen2Tokenizer:
+    """Bytes alone, and the marks of Qwen's chat template."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocab = {token: i for i, token in enumerate([*sorted(pre_tokenizers.ByteLevel.alphabet()), *special])}
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=special[1:])
+    tokenizer.chat_template = CHAT
+    return tokenizer
+
+
+def language_model(tokenizer: Qwen2Tokenizer, layers: int) -> Qwen3ForCausalLM:
+    return Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            tie_word_embeddings=True,
+        )
+    )
+
+
+def flux2(folder: Path) -> Path:
+    """A Flux2KleinPipeline in fp16 of eight pixels a packed latent; the language model has the layers that it takes."""
+    torch.manual_seed(0)
+    tokenizer = chat_tokenizer()
+    vae = AutoencoderKLFlux2(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 16, 16),
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=64,
+    )
+    vae.bn.running_mean.normal_(std=0.2)
+    vae.bn.running_var.uniform_(0.5, 2.0)
+    pipeline = Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=language_model(tokenizer, layers=28),
+        tokenizer=tokenizer,
+        transformer=Flux2Transformer2DModel(
+            in_channels=16,
+            num_layers=2,
+            num_single_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=48,
+            timestep_guidance_channels=32,
+            axes_dims_rope=(4, 4, 4, 4),
+            guidance_embeds=False,
+        ),
+    )
+    pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def z_image(folder: Path) -> Path:
+    """A ZImagePipeline in fp16 of four pixels a latent."""
+    torch.manual_seed(0)
+    tokenizer = chat_tokenizer()
+    pipeline = ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=autoencoder(scaling_factor=0.36, shift_factor=0.12, latent_channels=8),
+        text_encoder=language_model(tokenizer, layers=2),
+        tokenizer=tokenizer,
+        transformer=ZImageTransformer2DModel(
+            in_channels=8,
+            dim=48,
+            n_layers=2,
+            n_refiner_layers=1,
+            n_heads=3,
+            n_kv_heads=3,
+            cap_feat_dim=16,
+            axes_dims=[4, 6, 6],
+            axes_lens=[1024, 64, 64],
+        ),
     )
     pipeline.to(torch.float16).save_pretrained(folder, safe_serialization=True)
     return folder

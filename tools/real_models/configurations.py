@@ -81,6 +81,48 @@ BASES: dict[str, dict[str, dict[str, Any]]] = {
             "shift_factor": 0.0609,
         },
     },
+    "flux2-klein-4b": {
+        "model_index.json": {
+            "_class_name": "Flux2KleinPipeline",
+            "text_encoder": ["transformers", "Qwen3ForCausalLM"],
+            "tokenizer": ["transformers", "Qwen2TokenizerFast"],
+        },
+        "transformer/config.json": {
+            "in_channels": 128,
+            "num_layers": 5,
+            "num_single_layers": 20,
+            "attention_head_dim": 128,
+            "num_attention_heads": 24,
+            "joint_attention_dim": 7680,
+            "guidance_embeds": False,
+        },
+        "vae/config.json": {**_FOUR_BLOCKS, "latent_channels": 32},
+    },
+    "z-image": {
+        "model_index.json": {
+            "_class_name": "ZImagePipeline",
+            "text_encoder": ["transformers", "Qwen3Model"],
+            "tokenizer": ["transformers", "Qwen2Tokenizer"],
+        },
+        "transformer/config.json": {
+            "all_patch_size": [2],
+            "in_channels": 16,
+            "dim": 3840,
+            "n_layers": 30,
+            "n_refiner_layers": 2,
+            "n_heads": 30,
+            "n_kv_heads": 30,
+            "cap_feat_dim": 2560,
+            "axes_dims": [32, 48, 48],
+            "axes_lens": [1536, 512, 512],
+        },
+        "vae/config.json": {
+            **_FOUR_BLOCKS,
+            "latent_channels": 16,
+            "scaling_factor": 0.3611,
+            "shift_factor": 0.1159,
+        },
+    },
 }
 """Name → file in the base's folder → its content."""
 
@@ -88,6 +130,8 @@ TEXTS = {
     "sd15": {"prompt_embeds": (77, 768)},
     "sdxl": {"prompt_embeds": (77, 2048), "pooled_prompt_embeds": (1280,)},
     "sd35-medium": {"prompt_embeds": (77 + 256, 4096), "pooled_prompt_embeds": (2048,)},
+    "flux2-klein-4b": {"prompt_embeds": (512, 3 * 2560)},
+    "z-image": {"prompt_embeds": (512, 2560)},
 }
 """Name → shapes of what the denoiser is told of a text."""
 

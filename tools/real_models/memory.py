@@ -1,6 +1,6 @@
 """Compute, without a graphics card, how much memory a training on the shapes of a public base needs on one.
 
-    python -m tools.real_models.memory [--base sd15|sdxl|sd35-medium] [--resolution 512]
+    python -m tools.real_models.memory [--base NAME] [--resolution 512]
 
 A forward pass on torch's meta device tells which tensors autograd keeps for the backward pass; to them come weights,
 gradients and what the optimizer keeps. Attention counts as fused (queries, keys, values and result are kept, no matrix

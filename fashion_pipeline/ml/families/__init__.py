@@ -7,14 +7,17 @@ from typing import Any
 from safetensors import safe_open
 
 from fashion_pipeline.ml.families.base import Family, Texts, read_json
+from fashion_pipeline.ml.families.flux2 import Flux2Klein
 from fashion_pipeline.ml.families.sd3 import StableDiffusion3
 from fashion_pipeline.ml.families.sdxl import StableDiffusionXL
 from fashion_pipeline.ml.families.stable_diffusion import StableDiffusion
+from fashion_pipeline.ml.families.z_image import ZImage
 
 __all__ = ["FAMILIES", "Family", "Texts", "family_of", "single_file_class"]
 
 FAMILIES: dict[str, Callable[[Path], Family]] = {
-    kind.pipeline_class.__name__: kind for kind in (StableDiffusion, StableDiffusionXL, StableDiffusion3)
+    kind.pipeline_class.__name__: kind
+    for kind in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux2Klein, ZImage)
 }
 """Class that `model_index.json` names → family."""
 

@@ -48,8 +48,9 @@ class Family(ABC):
     """Of these those that may be missing."""
     embeds: ClassVar[tuple[str, ...]]
     """The pipeline's arguments that stand for a text."""
-    kohya_parts: ClassVar[Mapping[str, str]]
-    """Part → what stands in front of its layers in kohya's format."""
+    autoencoder_class: ClassVar[Any] = AutoencoderKL
+    other_parts: ClassVar[Mapping[str, str]]
+    """Part → what stands in front of its layers in the format of other programs, the mark between included."""
     left_out: ClassVar[Mapping[str, Any]] = {}
     """Parts of a pipeline that are never loaded, as its class takes them."""
 
@@ -64,7 +65,7 @@ class Family(ABC):
                 raise ValueError(
                     f"{folder} has no {part}, without which {self.title} reads no prompt: name a whole base"
                 )
-        takes, latent = self.config["in_channels"], self.autoencoder.get("latent_channels", 4)
+        takes, latent = self.config["in_channels"], self.latent_channels
         if takes != latent:
             raise ValueError(
                 f"{folder} has a {self.denoiser} of {takes} channels, {latent} of them latents: it is made for "
@@ -74,14 +75,24 @@ class Family(ABC):
     # What the folder says
 
     @property
+    def latent_channels(self) -> int:
+        """Channels of the latents as the denoiser knows them."""
+        return int(self.autoencoder.get("latent_channels", 4))
+
+    @property
     def factor(self) -> int:
-        """Pixels of a latent's side."""
+        """Pixels of a latent's side, as the denoiser knows latents."""
         return int(2 ** (len(self.autoencoder["block_out_channels"]) - 1))
 
     @property
     def side(self) -> int:
         """Pixels of the side of the square images that the base was trained on."""
         return int(self.config["sample_size"]) * self.factor
+
+    @property
+    def probe_side(self) -> int:
+        """Latents of the side of what is computed to compare weights."""
+        return int(self.config["sample_size"])
 
     @property
     @abstractmethod
@@ -119,7 +130,7 @@ class Family(ABC):
         them in at random.
         """
         quiet()
-        kinds = {self.denoiser: self.denoiser_class, "vae": AutoencoderKL, **self.text_encoders}
+        kinds = {self.denoiser: self.denoiser_class, "vae": self.autoencoder_class, **self.text_encoders}
         models = {part: whole(kind, self.folder / part, dtype) for part, kind in kinds.items() if self.has(part)}
         models |= {part: None for part in self.optional if not self.has(part)}
         pipeline = self.pipeline_class.from_pretrained(self.folder, **models, use_safetensors=True, **self.left_out)
@@ -129,7 +140,7 @@ class Family(ABC):
     def load_autoencoder(self) -> Any:
         """The autoencoder alone, in fp32 on the CPU."""
         quiet()
-        return whole(AutoencoderKL, self.folder / "vae", torch.float32)
+        return whole(self.autoencoder_class, self.folder / "vae", torch.float32)
 
     def skeleton(self, part: str) -> Any:
         """A part that learns, without its weights: on the meta device, where nothing takes memory."""
@@ -165,12 +176,16 @@ class Family(ABC):
         """The same as `embed` from a batch of `token_ids`, so that a gradient reaches the text encoders."""
         raise NotImplementedError
 
-    def arguments(self, texts: Sequence[Texts], negative: Sequence[Texts]) -> dict[str, torch.Tensor]:
+    def arguments(self, texts: Sequence[Texts], negative: Sequence[Texts]) -> dict[str, Any]:
         """What the pipeline is called with for a batch of texts and as many negative ones."""
         wanted = {name: torch.stack([text[name] for text in texts]) for name in self.embeds}
         return wanted | {f"negative_{name}": torch.stack([text[name] for text in negative]) for name in self.embeds}
 
     # Latents and predictions
+
+    def drawn(self, latents: torch.Tensor) -> torch.Tensor:
+        """(n, c, h, w) latents that the pipeline gives → as the denoiser knows them."""
+        return latents
 
     def normalised(self, latents: torch.Tensor) -> torch.Tensor:
         """(n, c, h, w) latents of the autoencoder → as the denoiser knows them."""
@@ -187,9 +202,8 @@ class Family(ABC):
     def predict(self, denoiser: Any, noisy: torch.Tensor, timesteps: torch.Tensor, texts: Texts) -> torch.Tensor:
         """(n, c, h, w) of what the denoiser predicts for a batch."""
 
-    @abstractmethod
-    def tune(self, denoiser: Any, config: ComputeConfig) -> None:
-        """Set how a denoiser computes; its precision is the caller's to set."""
+    def tune(self, denoiser: Any, config: ComputeConfig) -> None:  # noqa: B027 - most have nothing to set
+        """Set how a denoiser computes; its precision is the caller's to set. A transformer's attention is fused."""
 
     # LoRA
 
@@ -197,9 +211,17 @@ class Family(ABC):
     def layers(self, part: str, recipe: Recipe) -> tuple[str, ...]:
         """The ends of the names of a part's layers that get additions."""
 
-    @abstractmethod
-    def kohya_layer(self, part: str, layer: str) -> str:
-        """What kohya-ss/sd-scripts calls a layer, without the part in front."""
+    def other_layer(self, part: str, layer: str) -> str:
+        """What other programs call a layer, without the part in front: mostly what diffusers does.
+
+        Layers of one name are one layer there, their outputs in a row.
+        """
+        return layer
+
+    def other_name(self, part: str, layer: str) -> str:
+        """The same with the part in front; kohya-ss/sd-scripts puts underscores for points."""
+        start, layer = self.other_parts[part], self.other_layer(part, layer)
+        return start + (layer if start.endswith(".") else layer.replace(".", "_"))
 
     @abstractmethod
     def architecture(self) -> tuple[str, str]:

@@ -9,7 +9,6 @@ from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
 from fashion_pipeline.core.training.recipe import Layers, Recipe
 from fashion_pipeline.ml.families.base import CLIP_TOKENS, Family, Texts
-from fashion_pipeline.ml.tuning import ComputeConfig
 
 LAYERS: dict[Layers, tuple[str, ...]] = {
     "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
@@ -34,7 +33,7 @@ class StableDiffusion3(Family):
     optional = ("text_encoder_3", "tokenizer_3")
     embeds = ("prompt_embeds", "pooled_prompt_embeds")
     left_out: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None}
-    kohya_parts: ClassVar[Mapping[str, str]] = {"transformer": "lora_transformer"}
+    other_parts: ClassVar[Mapping[str, str]] = {"transformer": "lora_transformer_"}  # OneTrainer's, read by ComfyUI
 
     @property
     def unit(self) -> int:
@@ -72,16 +71,9 @@ class StableDiffusion3(Family):
         )[0]
         return answer
 
-    def tune(self, denoiser: Any, config: ComputeConfig) -> None:
-        """Its attention is fused and it has no images to lay out."""
-
     def layers(self, part: str, recipe: Recipe) -> tuple[str, ...]:
         """Those of the recipe's groups, of image and text alike."""
         return tuple(end for group in dict.fromkeys(recipe.layers) for end in LAYERS.get(group, ()))
-
-    def kohya_layer(self, part: str, layer: str) -> str:
-        """As OneTrainer writes and ComfyUI reads it: its name in diffusers with underscores for points."""
-        return layer.replace(".", "_")
 
     def architecture(self) -> tuple[str, str]:
         """Of all sizes."""

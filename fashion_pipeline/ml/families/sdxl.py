@@ -33,10 +33,10 @@ class StableDiffusionXL(UNetFamily):
     learning_encoders = ("text_encoder", "text_encoder_2")
     embeds = ("prompt_embeds", "pooled_prompt_embeds")
     left_out: ClassVar[Mapping[str, Any]] = {"feature_extractor": None, "image_encoder": None, "add_watermarker": False}
-    kohya_parts: ClassVar[Mapping[str, str]] = {
-        "unet": "lora_unet",
-        "text_encoder": "lora_te1_text_model",
-        "text_encoder_2": "lora_te2_text_model",
+    other_parts: ClassVar[Mapping[str, str]] = {
+        "unet": "lora_unet_",
+        "text_encoder": "lora_te1_text_model_",
+        "text_encoder_2": "lora_te2_text_model_",
     }
 
     @property
@@ -84,10 +84,9 @@ class StableDiffusionXL(UNetFamily):
         )[0]
         return answer
 
-    def kohya_layer(self, part: str, layer: str) -> str:
+    def other_layer(self, part: str, layer: str) -> str:
         """Of the UNet by Stability AI's own names (`input_blocks`), of a text encoder as transformers calls it."""
-        own = original_name(layer, self.config["layers_per_block"]) if part == self.denoiser else layer
-        return own.replace(".", "_")
+        return original_name(layer, self.config["layers_per_block"]) if part == self.denoiser else layer
 
     def architecture(self) -> tuple[str, str]:
         """Of the base without its refiner."""

@@ -32,7 +32,7 @@ class StableDiffusion(UNetFamily):
         "feature_extractor": None,
         "requires_safety_checker": False,
     }
-    kohya_parts: ClassVar[Mapping[str, str]] = {"unet": "lora_unet", "text_encoder": "lora_te_text_model"}
+    other_parts: ClassVar[Mapping[str, str]] = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
 
     def embed(self, pipeline: Any, text: str, device: str) -> Texts:
         """`prompt_embeds` (tokens, d)."""
@@ -52,10 +52,6 @@ class StableDiffusion(UNetFamily):
             noisy, timesteps, encoder_hidden_states=texts["prompt_embeds"], return_dict=False
         )[0]
         return answer
-
-    def kohya_layer(self, part: str, layer: str) -> str:
-        """Its name in diffusers with underscores for points."""
-        return layer.replace(".", "_")
 
     def architecture(self) -> tuple[str, str]:
         """By the width of the texts that the UNet reads, and whether it predicts v."""

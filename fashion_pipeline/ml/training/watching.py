@@ -107,7 +107,8 @@ class Watcher:
             output_type="latent",
         ).images
         with torch.autocast(self._device.type, enabled=False):
-            decoded = [self._vae.decode(self._family.denormalised(each[None].float()))[0] for each in latents]
+            latents = self._family.denormalised(self._family.drawn(latents.float()))
+            decoded = [self._vae.decode(each[None])[0] for each in latents]
         images: list[Image.Image] = pipeline.image_processor.postprocess(torch.cat(decoded), output_type="pil")
         return images
 

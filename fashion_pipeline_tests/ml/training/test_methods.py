@@ -13,7 +13,6 @@ from fashion_pipeline.core.names import KOHYA_LORA_WEIGHTS, LORA_WEIGHTS
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.families import family_of
 from fashion_pipeline.ml.training.exports.exporting import export_loras, export_pipeline, verify_export
-from fashion_pipeline.ml.training.exports.lora_files import kohya_name
 from fashion_pipeline.ml.training.methods import Parts, merge, prepare, restore
 from fashion_pipeline.ml.training.results import TrainingError, TrainingResult
 from fashion_pipeline_tests.ml.conftest import CPU, finetune
@@ -123,10 +122,9 @@ def test_kohyas_file_has_its_names_its_alpha_and_its_header(generator_folder, pa
 
 def test_kohyas_names_are_those_of_layers_with_underscores(generator_folder):
     family = family_of(generator_folder)
-    name = "unet.mid_block.attentions.0.proj_in.lora_B.weight"
-    assert kohya_name(name, family) == ("lora_unet_mid_block_attentions_0_proj_in", "lora_up.weight")
-    name = "text_encoder.encoder.layers.1.self_attn.out_proj.lora_A.weight"
-    assert kohya_name(name, family) == ("lora_te_text_model_encoder_layers_1_self_attn_out_proj", "lora_down.weight")
+    assert family.other_name("unet", "mid_block.attentions.0.proj_in") == "lora_unet_mid_block_attentions_0_proj_in"
+    layer = "encoder.layers.1.self_attn.out_proj"
+    assert family.other_name("text_encoder", layer) == "lora_te_text_model_encoder_layers_1_self_attn_out_proj"
 
 
 @pytest.mark.parametrize(

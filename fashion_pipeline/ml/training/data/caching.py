@@ -215,7 +215,7 @@ class Encoder:
         getattr(self.pipeline, self.family.denoiser).to(self.device.name)
         with torch.inference_mode():
             latents: torch.Tensor = self.pipeline(
-                self.recipe.prior_prompt,
+                prompt=self.recipe.prior_prompt,
                 num_inference_steps=drawing.steps,
                 guidance_scale=drawing.guidance,
                 width=self.side,
@@ -223,7 +223,7 @@ class Encoder:
                 generator=random_for("prior", number),
                 output_type="latent",
             ).images
-        return latents[0].float().cpu().contiguous()
+        return self.family.drawn(latents.float())[0].cpu().contiguous()
 
     def _image_key(self, view: Image.Image) -> str:
         return _digest("latents", self.base, str(view.size), hashlib.sha256(view.tobytes()).hexdigest())

@@ -137,8 +137,8 @@ def _load_exported(family: Family, exported: Path) -> Any:
 def _predict(family: Family, pipeline: Any) -> torch.Tensor:
     """The answer of text encoders and denoiser to fixed noise, tokens and timesteps, (2, c, h, w)."""
     random = random_for("verify export")
-    channels, side = family.config["in_channels"], family.config["sample_size"]
-    noise = torch.randn((2, channels, side, side), generator=random)
+    side = family.probe_side
+    noise = torch.randn((2, family.config["in_channels"], side, side), generator=random)
     with torch.inference_mode():
         texts = family.probe(pipeline, random)
         return family.predict(getattr(pipeline, family.denoiser).eval(), noise, torch.tensor([200, 700]), texts)

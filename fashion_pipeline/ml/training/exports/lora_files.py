@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,6 @@ from fashion_pipeline.ml.families import Family
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 """Where diffusers looks for rank, alpha and layers; without it an alpha that differs from the rank is lost."""
-
-_KOHYA_WEIGHTS = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 
 
 def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -45,25 +44,39 @@ def write_lora(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, 
 def write_kohya(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, str], family: Family) -> None:
     """Write what a training has learnt in the format of kohya-ss/sd-scripts, with alphas, `ss_` keys and ModelSpec.
 
-    There a layer adds alpha / rank of its product; rsLoRA's larger scale becomes a larger alpha.
+    There a layer adds alpha / rank of its product; rsLoRA's larger scale becomes a larger alpha. Layers that are one
+    layer there become one addition, whose rank is the sum of theirs.
     """
     scale = recipe.alpha / (math.sqrt(recipe.rank) if recipe.rslora else recipe.rank)
     tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in load_file(learnt).items():
-        layer, weight = kohya_name(name, family)
-        tensors[f"{layer}.{weight}"] = tensor
-        tensors[f"{layer}.alpha"] = torch.tensor(scale * recipe.rank)
+    for name, layers in _layers_of(load_file(learnt), recipe, family).items():
+        downs, ups = zip(*layers, strict=True)
+        tensors[f"{name}.lora_down.weight"] = torch.cat(downs)
+        tensors[f"{name}.lora_up.weight"] = torch.block_diag(*ups) if len(ups) > 1 else ups[0]  # type: ignore[no-untyped-call]
+        tensors[f"{name}.alpha"] = torch.tensor(scale * sum(len(down) for down in downs))
     write_tensors(
         file, tensors, {**_header(learnt), **_kohya_metadata(recipe, scale, family.architecture()[1]), **metadata}
     )
 
 
-def kohya_name(name: str, family: Family) -> tuple[str, str]:
-    """`unet.mid_block.attentions.0.proj_in.lora_A.weight` → (`lora_unet_mid_block_…_proj_in`, `lora_down.weight`)."""
+def _layers_of(
+    tensors: Mapping[str, torch.Tensor], recipe: Recipe, family: Family
+) -> dict[str, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """Name of a layer in other programs → A and B of each layer that it stands for, in the order of its outputs."""
+    layers: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+    for name in sorted((name for name in tensors if ".lora_A." in name), key=partial(_place, recipe, family)):
+        part, _, inside = name.partition(".")
+        layer = inside.partition(".lora_A.")[0].removeprefix("text_model.")
+        addition = tensors[name], tensors[name.replace(".lora_A.", ".lora_B.")]
+        layers.setdefault(family.other_name(part, layer), []).append(addition)
+    return layers
+
+
+def _place(recipe: Recipe, family: Family, name: str) -> tuple[int, str]:
     part, _, inside = name.partition(".")
-    layer, _, kind = inside.partition(".lora_")
-    layer = layer.removeprefix("text_model.")
-    return f"{family.kohya_parts[part]}_{family.kohya_layer(part, layer)}", _KOHYA_WEIGHTS[f"lora_{kind}"]
+    layer = inside.partition(".lora_")[0]
+    ends = family.layers(part, recipe)
+    return next(place for place, end in enumerate(ends) if f".{layer}".endswith(f".{end}")), name
 
 
 def model_spec(title: str, side: int, family: Family) -> dict[str, str]:

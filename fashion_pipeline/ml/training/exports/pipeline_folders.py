@@ -9,11 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from fashion_pipeline.intake.linking import LINKED, link
 from fashion_pipeline.ml.families import Family
-from fashion_pipeline.ml.files import is_stray, pipeline_parts, weight_files
+from fashion_pipeline.ml.files import CONFIGURATION, is_stray, pipeline_parts, weight_files
 from fashion_pipeline.ml.training.methods import Parts
 
 _LEVEL = "text_model."
-_COPIED = {".json", ".txt", ".model"}
 
 
 def write_pipeline(folder: Path, base: Path, parts: Parts) -> None:
@@ -61,7 +60,7 @@ def _take_over(part: Path, target: Path) -> None:
             continue
         if file.suffix == LINKED:
             link(file, target / _plain(file.name))
-        elif file.suffix in _COPIED:
+        elif file.suffix in CONFIGURATION:
             shutil.copyfile(file, target / file.name)
 
 
