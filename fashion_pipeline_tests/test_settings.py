@@ -146,7 +146,7 @@ def test_what_is_not_written_as_a_path_is_a_hub_id(mine: Path) -> None:
 
 
 def test_an_unknown_profile_is_answered_with_those_there_are() -> None:
-    answer = r"no profile 'flux': use one of embedded, sd15, sd35, sdxl, or the path of a \.toml"
+    answer = r"no profile 'flux': use one of embedded, flux2-klein, sd15, sd35, sdxl, z-image, or the path of a \.toml"
     with pytest.raises(SettingsError, match=answer):
         read_profile("flux")
 

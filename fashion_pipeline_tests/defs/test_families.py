@@ -21,7 +21,7 @@ VOCABULARY = """
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("name", ["sdxl", "sd3"])
+@pytest.mark.parametrize("name", ["sdxl", "sd3", "flux2", "z_image"])
 def test_a_base_of_another_family_goes_through_the_whole_chain(tmp_path: Path, name: str) -> None:
     from fashion_pipeline_tests.ml import tiny
 

@@ -115,6 +115,7 @@ def train(args: argparse.Namespace) -> None:
 
 def publish(base: Base, weights: dict[str, dict[str, torch.Tensor]], scale: float, args: argparse.Namespace) -> None:
     """Export in half precision, and draw SHOWN for looking at while training."""
+    base.autoencoder.float()  # in half precision since the last export
     pipeline = base.pipeline(weights, scale)
     pipeline.set_progress_bar_config(disable=True)
     seeds = [torch.Generator().manual_seed(index) for index in range(len(SHOWN))]

@@ -78,7 +78,7 @@ def _kept(family: Family, denoiser: Any, texts: Shapes, batch: int, side: int, d
         return tensor
 
     fused = torch.nn.functional.scaled_dot_product_attention
-    torch.nn.functional.scaled_dot_product_attention = lambda q, k, v, **more: _Fused.apply(q, k, v)
+    torch.nn.functional.scaled_dot_product_attention = lambda query, key, value, **more: _Fused.apply(query, key, value)
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             latents = torch.empty(batch, family.config["in_channels"], side, side, dtype=dtype)

@@ -17,6 +17,7 @@ DEFAULTS = 1
 """Raised where a default below changes: hashes leave out what is as usual."""
 
 Layers = Literal["attention", "feed_forward", "convolution"]
+Quantisation = Literal["none", "int8", "fp8", "nf4"]
 
 
 class Recipe(BaseModel):
@@ -127,6 +128,11 @@ class Recipe(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Of frozen weights and computations; what learns is fp32. auto: what is faster there."
     )
+    quantize: Quantisation = Field(
+        "none",
+        description="Keep the frozen weights of linear layers in fewer bits, for a LoRA on a base that is large for "
+        "the card: int8 and fp8 halve them, nf4 quarters them and is coarse.",
+    )
     compile: bool = Field(
         False,
         description="Compile the denoiser first (torch.compile): minutes at the start, faster on some GPUs.",
@@ -182,6 +188,8 @@ class Recipe(BaseModel):
     def _method_has_what_is_asked_of_it(self) -> Self:
         if self.method == "full" and (self.dora or self.text_learning_rate):
             raise ValueError("method is 'full', but dora and text_learning_rate are for LoRA: leave them out")
+        if self.quantize != "none" and (self.method == "full" or self.dora):
+            raise ValueError(f"quantize is {self.quantize!r}, which is for a LoRA without dora: set it to none")
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,8 @@ from fashion_pipeline.ml.training.results import TrainingError
 
 Weights = Mapping[str, torch.nn.Parameter]
 
+_MEND = "pip install 'fashion-pipeline[optimizers]', or set optimizer to adamw or adafactor"
+
 
 def optimizer_of(recipe: Recipe, learning: Weights) -> torch.optim.Optimizer:
     """The recipe's optimizer. The weights of each text encoder are a group of their own, with a rate of their own.
@@ -32,8 +34,8 @@ def optimizer_of(recipe: Recipe, learning: Weights) -> torch.optim.Optimizer:
     if recipe.optimizer == "adafactor":
         return torch.optim.Adafactor(groups, weight_decay=decay)
     if recipe.optimizer == "adamw8bit":
-        return _extra("bitsandbytes").optim.AdamW8bit(groups, weight_decay=decay)  # type: ignore[no-any-return]
-    return _extra("prodigyopt").Prodigy(  # type: ignore[no-any-return]
+        return extra("bitsandbytes", "optimizer", _MEND).optim.AdamW8bit(groups, weight_decay=decay)  # type: ignore[no-any-return]
+    return extra("prodigyopt", "optimizer", _MEND).Prodigy(  # type: ignore[no-any-return]
         groups, weight_decay=decay, safeguard_warmup=True, use_bias_correction=True
     )
 
@@ -44,16 +46,14 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["relative_rate"]
 
 
-def _extra(library: str) -> Any:
+def extra(library: str, what: str, mend: str) -> Any:
+    """A library that is not always installed. Raises TrainingError that says what needs it and what to do."""
     from importlib import import_module
 
     try:
         return import_module(library)
     except ImportError as error:
-        raise TrainingError(
-            f"optimizer needs {library}, which is not installed: pip install 'fashion-pipeline[optimizers]', "
-            "or set optimizer to adamw or adafactor"
-        ) from error
+        raise TrainingError(f"{what} needs {library.partition('.')[0]}, which is not installed: {mend}") from error
 
 
 class Average:

@@ -20,6 +20,7 @@ from fashion_pipeline.ml.training.methods import Parts, prepare
 from fashion_pipeline.ml.training.objective import Batch
 from fashion_pipeline.ml.training.optimizers import Average, optimizer_of
 from fashion_pipeline.ml.training.processes import Group
+from fashion_pipeline.ml.training.quantising import quantise
 from fashion_pipeline.ml.training.results import Progress, TrainingJob
 from fashion_pipeline.ml.training.watching import Watcher
 
@@ -161,6 +162,7 @@ def _place(parts: Parts, recipe: Recipe, device: Device, data: TrainingData) -> 
         for weight in model.parameters():
             if not weight.requires_grad:
                 weight.data = weight.data.to(device.dtype)
+        quantise(model, recipe.quantize if model is parts.denoiser else "none", device)
         model.to(device.name)
     latent = data.views[0][0]
     parts.family.tune(parts.denoiser, device.compute_config.within(latent.shape[1] * latent.shape[2]))
