@@ -3,8 +3,9 @@
     python -m benchmarks.gpu_check [--base FOLDER] [--resolution 512] [--steps 12]
 
 Without --base the architectures of Stable Diffusion v1.5 are taken with random weights (tools.real_models.build): they
-cost the same time and memory as the real ones. Each case is a process of its own. Without a CUDA device the embedded
-generator is taken instead, and what cannot be shown is listed as skipped.
+cost the same time and memory as the real ones. Then a LoRA on the denoiser of each other family (family_check.py),
+plain and quantised. Each case is a process of its own. Without a CUDA device the embedded generator is taken instead,
+and what cannot be shown is listed as skipped.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ CASES = (
 )
 
 
+OTHERS = {"sdxl": 1024, "sd35-medium": 1024, "flux2-klein-4b": 1024, "z-image": 1024}
+"""Bases of the other families, as tools.real_models.configurations calls them, and the side they are trained at."""
+QUANTISED = ("none", "int8", "nf4")
+
+
 def main(base: Path | None, resolution: int, steps: int) -> None:
     """Print a row a case, then whether two runs take turns."""
     card = torch.cuda.is_available()
@@ -75,6 +81,8 @@ def main(base: Path | None, resolution: int, steps: int) -> None:
                 print(f"| {case.name} | | | skipped: needs a CUDA device |")
                 continue
             print(f"| {case.name} | {_measured(root, profile, case, resolution, steps)} |", flush=True)
+        for (name, side), quantize in product(OTHERS.items(), QUANTISED):
+            print(f"| {name}, {side} pixels, quantize {quantize} | {_other(name, side, quantize, card)} |", flush=True)
         print(f"\n{_two_jobs(root)}")
         if not card:
             print("skipped: the memory of a card, what fits on it, drawing in fp16")
@@ -111,6 +119,16 @@ def _measured(root: Path, profile: str, case: Case, resolution: int, steps: int)
     result = TrainingResult.load(output / TRAINING_OUTCOME)
     speeds = [row.samples_per_second for row in result.log[len(result.log) // 2 :] if row.samples_per_second]
     return f"{statistics.median(speeds):.2f} | {result.peak_memory / 1e9:.2f} | {result.identity['precision']}"
+
+
+def _other(base: str, side: int, quantize: str, card: bool) -> str:
+    """The cells of a base of another family."""
+    if not card:
+        return "| | skipped: needs a CUDA device"
+    asked = [sys.executable, "-m", "benchmarks.family_check", base, "--quantize", quantize, "--resolution", str(side)]
+    ended = subprocess.run(asked, check=False, capture_output=True, text=True)
+    lines = (ended.stderr if ended.returncode else ended.stdout).strip().splitlines()
+    return f"| | {lines[-1][:200]}" if ended.returncode else lines[-1]
 
 
 def _two_jobs(root: Path) -> str:

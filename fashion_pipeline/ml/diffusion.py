@@ -46,7 +46,8 @@ class Generator:
 
     Every batch has `batch_size` places, filled up by repeating the last request, because only at one batch shape is an
     image bit for bit independent of its neighbours (across shapes it differs by one or two grey levels).
-    Denoiser and autoencoder compute in the device's precision, text encoders and sampler in fp32.
+    Denoiser and autoencoder compute in the device's precision, text encoders and sampler in fp32. With `offload` each
+    part is on the device only while it computes (diffusers' `enable_model_cpu_offload`).
     Raises FileNotFoundError where the folder is missing or incomplete.
     """
 
@@ -57,6 +58,7 @@ class Generator:
         batch_size: int = 16,
         lora: Path | None = None,
         scale: float = 1.0,
+        offload: bool = False,
     ) -> None:
         folder = find_pipeline(source)
         self.fingerprint = _with_lora(fingerprint(folder), lora, scale)
@@ -68,7 +70,7 @@ class Generator:
             merge_adapter(self._pipeline, self._family, lora, scale)
         config = device.compute_config.within((self._family.side // self._family.factor) ** 2)
         self._device = replace(device, attention=config.attention)
-        _place(self._pipeline, self._family, self._device)
+        _place(self._pipeline, self._family, self._device, offload)
         self.image_size = self._family.side
         """Pixels of the side of the square images that the model was trained on."""
         self.token_count, self.text_limit = self._family.text_lengths()
@@ -216,9 +218,10 @@ def _with_lora(base: str, lora: Path | None, scale: float) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def _place(pipeline: Any, family: Family, device: Device) -> None:
+def _place(pipeline: Any, family: Family, device: Device, offload: bool) -> None:
     """Move the parts to the device; the denoiser takes and gives fp32 whatever it computes in: the sampler is exact."""
-    pipeline.to(device.name)
+    if not offload:
+        pipeline.to(device.name)
     denoiser = getattr(pipeline, family.denoiser)
     family.tune(denoiser, device.compute_config)
     for part in (denoiser, pipeline.vae):
@@ -226,6 +229,8 @@ def _place(pipeline: Any, family: Family, device: Device) -> None:
     if device.dtype != torch.float32:
         denoiser.register_forward_pre_hook(_casting, with_kwargs=True)
         denoiser.register_forward_hook(lambda _denoiser, _inputs, output: (_cast(output[0], torch.float32),))
+    if offload:
+        pipeline.enable_model_cpu_offload(device=device.name)
 
 
 def _casting(denoiser: Any, inputs: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

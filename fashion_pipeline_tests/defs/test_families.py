@@ -30,7 +30,8 @@ def test_a_base_of_another_family_goes_through_the_whole_chain(tmp_path: Path, n
     text = text.replace('"../embedded/generator"', f'"{base}"').replace('shipped = "../embedded/looks"\n', "")
     text = text.replace('"../embedded/vocabulary.toml"', '"./vocabulary.toml"')
     text = text.replace("../embedded", f"{PACKAGE}/embedded").replace("steps = 15", "steps = 2")
-    (tmp_path / "tiny.toml").write_text(text.replace("steps = 5", "steps = 1"))
+    text = text.replace("steps = 5", "steps = 1").replace("[training]", "[training]\nresolution = 64")
+    (tmp_path / "tiny.toml").write_text(text)
     (tmp_path / "vocabulary.toml").write_text(VOCABULARY)
     (tmp_path / "photos" / "coat").mkdir(parents=True)
     for photo in sorted((SAMPLES / "coat").glob("*.png"))[:40]:

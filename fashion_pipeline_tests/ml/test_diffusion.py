@@ -70,6 +70,28 @@ def test_a_prompt_too_long_is_refused_before_the_first_image(generator):
         next(generator.draw([RED, long]))
 
 
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_parts_that_come_to_the_device_one_by_one_draw_the_same(base, precision, request):
+    folder, device = request.getfixturevalue(f"{base}_folder"), Device("cpu", precision, "cpu")
+    with Generator(folder, device, batch_size=2) as whole, Generator(folder, device, 2, offload=True) as parts:
+        came = []
+        for module in parts._pipeline.components.values():
+            if isinstance(module, torch.nn.Module):
+                module._hf_hook.pre_forward = noting(came, module, module._hf_hook.pre_forward)
+        two = [RED, replace(RED, seed=8)]
+        assert np.array_equal(draw(whole, two), draw(parts, two))
+    assert len(came) >= 3, "text encoder, denoiser and autoencoder each came"
+
+
+def noting(came: list[type], module: torch.nn.Module, inside):
+    def pre_forward(*given, **named):
+        came.append(type(module))
+        return inside(*given, **named)
+
+    return pre_forward
+
+
 def test_when_memory_runs_out_the_batch_is_halved_and_all_images_come(generator_folder, monkeypatch):
     generator = Generator(generator_folder, CPU, batch_size=4)
     inside = generator._draw_batch

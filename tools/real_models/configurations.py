@@ -21,6 +21,7 @@ BASES: dict[str, dict[str, dict[str, Any]]] = {
             "cross_attention_dim": 768,
             "attention_head_dim": 8,
         },
+        "scheduler/scheduler_config.json": {"prediction_type": "epsilon"},
         "vae/config.json": {**_FOUR_BLOCKS, "latent_channels": 4, "scaling_factor": 0.18215},
     },
     "sdxl": {
@@ -46,6 +47,7 @@ BASES: dict[str, dict[str, dict[str, Any]]] = {
             "addition_time_embed_dim": 256,
             "projection_class_embeddings_input_dim": 2816,
         },
+        "scheduler/scheduler_config.json": {"prediction_type": "epsilon"},
         "vae/config.json": {**_FOUR_BLOCKS, "latent_channels": 4, "scaling_factor": 0.13025},
         "text_encoder_2/config.json": _CLIP_G,
     },

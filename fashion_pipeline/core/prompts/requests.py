@@ -23,6 +23,9 @@ class Drawing(BaseModel):
     batch_size: int = Field(
         ge=1, le=1024, description="Images drawn together; fixed, because the last bits of an image depend on it."
     )
+    offload: bool = Field(
+        False, description="Keep only the part of the base that is at work on the device: slower, much less memory."
+    )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ DEFAULTS = 1
 """Raised where a default below changes: hashes leave out what is as usual."""
 
 Layers = Literal["attention", "feed_forward", "convolution"]
-Quantisation = Literal["none", "int8", "fp8", "nf4"]
+Quantisation = Literal["none", "int8", "nf4"]
 
 
 class Recipe(BaseModel):
@@ -131,7 +131,7 @@ class Recipe(BaseModel):
     quantize: Quantisation = Field(
         "none",
         description="Keep the frozen weights of linear layers in fewer bits, for a LoRA on a base that is large for "
-        "the card: int8 and fp8 halve them, nf4 quarters them and is coarse.",
+        "the card: int8 halves them, nf4 quarters them and is coarse.",
     )
     compile: bool = Field(
         False,

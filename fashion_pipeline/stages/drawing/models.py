@@ -100,7 +100,9 @@ class Models:
 
         device = self.pick()
         with self.named("generator", folder):
-            generator = Generator(folder or self.profile.generator, device, self.profile.generation.batch_size, lora)
+            drawing = self.profile.generation
+            source = folder or self.profile.generator
+            generator = Generator(source, device, drawing.batch_size, lora, offload=drawing.offload)
         with generator:
             yield generator
 
