@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import (
+    DiffusionPipeline,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     StableDiffusion3Pipeline,
@@ -31,6 +32,7 @@ from fashion_pipeline.ml.training.exports.exporting import export_loras, export_
 from fashion_pipeline.ml.training.methods import Parts, prepare
 from fashion_pipeline.ml.training.objective import Batch, objective_of
 from fashion_pipeline.ml.training.results import TrainingError, Validation
+from fashion_pipeline.stages.publishing.cards import loading, parts_without
 from fashion_pipeline_tests.ml.conftest import CPU, finetune
 from fashion_pipeline_tests.ml.training.test_finetuning import Killed, kill_after, same
 from tools.real_models.configurations import BASES, write
@@ -269,3 +271,9 @@ def _noting(seen, *given, added_cond_kwargs, **named):
 
 def _texts():
     return {"prompt_embeds": torch.zeros(2, 77, 64), "pooled_prompt_embeds": torch.zeros(2, 24)}
+
+
+def test_the_lines_of_a_card_load_a_base_without_a_t5(sd3_folder):
+    lines = loading(str(sd3_folder), parts_without(sd3_folder))
+    assert lines.endswith(", text_encoder_3=None, tokenizer_3=None)")
+    assert isinstance(eval(lines, {"DiffusionPipeline": DiffusionPipeline}), StableDiffusion3Pipeline)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor
@@ -29,16 +29,20 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True, help="folder with styles.csv and images/{id}.jpg")
     parser.add_argument("--models", type=Path, required=True, help="folder with generator/, encoder/ and judge/")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", type=Path, help="folder of another generator: measure it alone, and write nothing")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
     catalog = load_photos(args.cache)
+    if args.only:
+        print(json.dumps(evaluate_generator(args.only, args.models / "judge", catalog), indent=2))
+        return
     metrics = {
         "date": datetime.now(UTC).date().isoformat(),
         "held_out_photos": int(held_out(catalog).sum()),
         "encoder": evaluate_encoder(args.models / "encoder", args.photos, catalog),
         "judge": evaluate_judge(args.models / "judge", args.photos, catalog),
-        "generator": evaluate_generator(args.models, catalog),
+        "generator": evaluate_generator(args.models / "generator", args.models / "judge", catalog),
     }
     (args.models / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     print(json.dumps(metrics, indent=2))
@@ -182,7 +186,9 @@ def grid_prompt(garment: str, colour: str) -> str:
 
 def draw(folder: Path, prompts: list[str], seeds: list[int]) -> list[Image.Image]:
     """One image a prompt, each from its own generator, in batches of 16."""
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
+    index = json.loads((folder / "model_index.json").read_text())
+    missing = {name: None for name, value in index.items() if value == [None, None]}  # diffusers wants to be told
+    pipeline = DiffusionPipeline.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.float32, **missing)
     pipeline.set_progress_bar_config(disable=True)
     images: list[Image.Image] = []
     for start in range(0, len(prompts), 16):
@@ -217,11 +223,11 @@ def contact_sheet(path: Path, images: list[Image.Image], columns: int = 16) -> N
     sheet.save(path)
 
 
-def evaluate_generator(models: Path, catalog: Photos) -> dict[str, object]:
+def evaluate_generator(folder: Path, judge: Path, catalog: Photos) -> dict[str, object]:
     """How often the judge finds the garment and the colour asked for; writes the contact sheet beside the model."""
-    asked, images = draw_grid(models / "generator", catalog)
-    contact_sheet(models / "generator" / "contact_sheet.png", images)
-    answers = judge_labels(models / "judge", images)
+    asked, images = draw_grid(folder, catalog)
+    contact_sheet(folder / "contact_sheet.png", images)
+    answers = judge_labels(judge, images)
     garment = np.array([answer == wanted for answer, (wanted, _) in zip(answers["garment"], asked, strict=True)])
     colour = np.array([answer == wanted for answer, (_, wanted) in zip(answers["colour"], asked, strict=True)])
     return {

@@ -34,7 +34,7 @@ from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.evaluation.recognition import recognise
 from fashion_pipeline.stages.prompts.candidates import candidate_of
 from fashion_pipeline.stages.prompts.looks import look_thumbnails
-from fashion_pipeline.stages.publishing.cards import call_of
+from fashion_pipeline.stages.publishing.cards import call_of, loading, parts_without
 from fashion_pipeline.store.records import Record
 from fashion_pipeline.store.store import Store
 
@@ -158,7 +158,7 @@ def _loading(store: Store, models: Models, inputs: Mapping[str, Record], content
     call = call_of(content.recommended(), models.profile.generation.guidance)
     code = (
         "from diffusers import DiffusionPipeline\n"
-        f"pipeline = DiffusionPipeline.from_pretrained({str(folder)!r})\n"
+        f"pipeline = {loading(str(folder), parts_without(inputs['model'].folder / PIPELINE))}\n"
         f'pipeline({call}).images[0].save("{style}.png")'
     )
     return Loading(str(folder), code)

@@ -30,11 +30,12 @@ def card(
     lora: bool = True,
     recipe: Mapping[str, Any] | None = None,
     gallery: Sequence[str] = (),
+    without: Sequence[str] = (),
 ) -> str:
     """The card; it recommends the prompt that came closer with this model, drawn as it was in the evaluation.
 
     `guidance` is the scale that the profile draws the plain prompt with, `licence` the base's, `recipe` what else the
-    training was made of, `gallery` the files of some samples beside it.
+    training was made of, `gallery` the files of some samples beside it, `without` what the pipeline does without.
     """
     rows = "\n".join(
         f"| {c.model} | {c.prompt} | {c.measure} | {c.split} | {c.mean:.4f} | {_span(c)} | {c.n} |"
@@ -48,6 +49,7 @@ def card(
         "card.whole",
         style=_inline(report.style),
         base=_inline(base),
+        loading=loading("<this folder>", without),
         call=call_of(report.recommended(), guidance),
         profile=_inline(report.profile),
         trained=_trained_on(report),
@@ -85,11 +87,23 @@ def _trained_on(report: EvaluationReport) -> str:
     return text("card.trained", images=drawn + report.trained_photos, photos=report.trained_photos, drawn=drawn)
 
 
+def parts_without(pipeline: Path) -> list[str]:
+    """Text encoders and tokenizers that a pipeline's folder does without, such as Stable Diffusion 3's T5."""
+    named = json.loads((pipeline / "model_index.json").read_text(encoding="utf-8"))
+    return [part for part, kind in named.items() if part.startswith(("text_encoder", "tokenizer")) and kind[0] is None]
+
+
+def loading(folder: str, without: Sequence[str]) -> str:
+    """The expression that loads a pipeline; diffusers wants to be told what it does without."""
+    told = "".join(f", {part}=None" for part in without)
+    return f"DiffusionPipeline.from_pretrained({json.dumps(folder, ensure_ascii=False)}{told})"
+
+
 def call_of(prompt: Candidate, guidance: float) -> str:
     """The arguments of a pipeline that draws a prompt as the evaluation did."""
     negative = f", negative_prompt={json.dumps(prompt.negative_prompt)}" if prompt.negative_prompt else ""
     scale = guidance if prompt.guidance is None else prompt.guidance
-    return f"{json.dumps(prompt.prompt)}{negative}, guidance_scale={scale}"
+    return f"prompt={json.dumps(prompt.prompt)}{negative}, guidance_scale={scale}"
 
 
 def _span(cell: Cell) -> str:

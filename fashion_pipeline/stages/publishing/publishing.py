@@ -17,7 +17,7 @@ from fashion_pipeline.core.rows import Model, Role, Sample
 from fashion_pipeline.core.texts import text
 from fashion_pipeline.stages.drawing.base import licence, require_base
 from fashion_pipeline.stages.drawing.models import Models
-from fashion_pipeline.stages.publishing.cards import base_name, card
+from fashion_pipeline.stages.publishing.cards import base_name, card, parts_without
 from fashion_pipeline.stages.publishing.tracing import trail_of, trained_pairs
 from fashion_pipeline.stages.training.training import trained_ids
 from fashion_pipeline.store.errors import StorageError
@@ -103,6 +103,7 @@ def _assembled(store: Store, models: Models, style: str, evaluation: Record, rep
     training = store.records.input(evaluation, "training")
     require_base(models, training.made_of, f"version {report.model} of {style!r}")  # which the card names
     gallery = _gallery(store, evaluation, report)
+    model = store.records.input(evaluation, "model").path(PIPELINE)
     extras: dict[str, Content] = {
         **gallery,
         "README.md": card(
@@ -113,12 +114,12 @@ def _assembled(store: Store, models: Models, style: str, evaluation: Record, rep
             lora=training.path(KOHYA_LORA_WEIGHTS).exists(),
             recipe=training.made_of,
             gallery=list(gallery),
+            without=parts_without(model),
         ),
         EVALUATION_REPORT: report.as_json(),
         REPORT_PAGE: evaluation.path(REPORT_PAGE),
         **{name: training.path(name) for name in (LORA_WEIGHTS, KOHYA_LORA_WEIGHTS) if training.path(name).exists()},
     }
-    model = store.records.input(evaluation, "model").path(PIPELINE)
     return store.versions.assemble(style, str(report.model), model, extras, store.records.ancestry(evaluation))
 
 

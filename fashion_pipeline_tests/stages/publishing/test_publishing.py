@@ -143,14 +143,14 @@ def test_a_version_brings_the_weights_of_its_own_evaluation(store: Store) -> Non
 
 
 def test_the_card_recommends_the_prompt_that_scored_higher_with_this_model() -> None:
-    best = r'pipeline("a photo of a \"black\" coat", negative_prompt="shoe", guidance_scale=5.0)'
+    best = r'pipeline(prompt="a photo of a \"black\" coat", negative_prompt="shoe", guidance_scale=5.0)'
     assert best in card(reported("v1"), "base", guidance=3.0)
     plain_wins = [score("specialised", "plain", 0.9), score("specialised", "best", 0.8)]
     told = card(reported("v1", scores=plain_wins), "base", guidance=3.0)
-    assert 'pipeline("a photo of a coat", guidance_scale=3.0)' in told
+    assert 'pipeline(prompt="a photo of a coat", guidance_scale=3.0)' in told
     assert "| plain | a photo of a coat |" in told
     same_words = reported("v1", optimized_prompt="a photo of a coat", scores=plain_wins)
-    assert 'pipeline("a photo of a coat", guidance_scale=3.0)' in card(same_words, "base", guidance=3.0)
+    assert 'pipeline(prompt="a photo of a coat", guidance_scale=3.0)' in card(same_words, "base", guidance=3.0)
 
 
 def test_the_card_calls_the_base_by_a_name_that_says_something() -> None:
