@@ -89,7 +89,8 @@ def _trained_on(report: EvaluationReport) -> str:
 
 def parts_without(pipeline: Path) -> list[str]:
     """Text encoders and tokenizers that a pipeline's folder does without, such as Stable Diffusion 3's T5."""
-    named = json.loads((pipeline / "model_index.json").read_text(encoding="utf-8"))
+    index = pipeline / "model_index.json"
+    named = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}
     return [part for part, kind in named.items() if part.startswith(("text_encoder", "tokenizer")) and kind[0] is None]
 
 
