@@ -327,7 +327,8 @@ def _power(evidence: Evidence) -> str:
 
 
 def _signed(interval: Interval, digits: int = 3) -> str:
-    mean = f"{interval.mean:+.{digits}f}"
-    if interval.low is None or interval.high is None:
-        return mean
-    return text("verdict.interval", mean=mean, low=f"{interval.low:+.{digits}f}", high=f"{interval.high:+.{digits}f}")
+    mean, low, high = (
+        "" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+        for value in (interval.mean, interval.low, interval.high)
+    )
+    return text("verdict.interval", mean=mean, low=low, high=high) if low and high else mean

@@ -68,7 +68,7 @@ def test_verdict_follows_from_the_gains(encoder, judge, name, reason):
 def test_the_original_against_itself_is_no_evidence():
     verdict = decide(scores(0.0, 0.0, noise=0.0))
     assert verdict.name == "no evidence"
-    assert "+0.000" in verdict.reason or "-0.000" in verdict.reason
+    assert "+0.000" in verdict.reason or "−0.000" in verdict.reason
 
 
 def test_too_few_products_decide_nothing_and_the_reason_says_how_many_are_missing():
