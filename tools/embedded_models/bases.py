@@ -75,10 +75,7 @@ class UNetBase(Base):
     def pipeline(self, weights: dict[str, dict[str, Tensor]], scale: float) -> StableDiffusionPipeline:
         """DPM-Solver++."""
         self.autoencoder.register_to_config(scaling_factor=scale)
-        parts = {"denoiser": build_unet(), "text_encoder": build_text_encoder(self.tokenizer)}
-        for name, part in parts.items():
-            part.load_state_dict(weights[name])
-            part.eval()
+        parts = filled({"denoiser": build_unet(), "text_encoder": build_text_encoder(self.tokenizer)}, weights)
         return StableDiffusionPipeline(
             vae=self.autoencoder,
             text_encoder=parts["text_encoder"],
@@ -89,6 +86,14 @@ class UNetBase(Base):
             feature_extractor=None,
             requires_safety_checker=False,
         )
+
+
+def filled(parts: dict[str, nn.Module], weights: dict[str, dict[str, Tensor]]) -> dict[str, nn.Module]:
+    """The parts with their weights, for use rather than training."""
+    for name, part in parts.items():
+        part.load_state_dict(weights[name])
+        part.eval()
+    return parts
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -191,10 +196,7 @@ class FlowBase(Base):
     def pipeline(self, weights: dict[str, dict[str, Tensor]], scale: float) -> StableDiffusion3Pipeline:
         """Euler's method on an even schedule."""
         self.autoencoder.register_to_config(scaling_factor=scale, shift_factor=0.0)
-        parts = self._parts()
-        for name, part in parts.items():
-            part.load_state_dict(weights[name])
-            part.eval()
+        parts = filled(self._parts(), weights)
         return StableDiffusion3Pipeline(
             transformer=parts["denoiser"],
             vae=self.autoencoder,
