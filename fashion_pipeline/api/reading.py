@@ -11,6 +11,7 @@ from fashion_pipeline.core.catalog.listing import style_slug
 from fashion_pipeline.core.names import PIPELINE, REPORT, REPORT_PAGE
 from fashion_pipeline.core.rows import Split
 from fashion_pipeline.core.texts import ENGLISH, speaking
+from fashion_pipeline.core.training.recipe import STRONGEST
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,20 +102,27 @@ def generate(
     negative_prompt: str | None = None,
     guidance: float | None = None,
     version: str | None = None,
+    strength: float = 1.0,
 ) -> list[Path]:
     """Draw n images with a style's model into a folder; seeds count up from `seed`. A file that is there is kept.
 
     Without a prompt it is the recommended one, with its own negative prompt and guidance; without a `version` the one
-    in use. A version may be one that was never published: its name is the key of its training. Each PNG tells how it
-    was drawn. `tell`, or the standard error stream, hears of words that the text encoder cannot know. Raises
-    StorageError where there is no model, ValueError for less than one image or a prompt longer than the text encoder
-    reads, OSError where the folder cannot be made. A folder into which nothing is drawn is not left behind.
+    in use. A version may be one that was never published: its name is the key of its training. `strength` is the share
+    of what training changed, above 0 up to 2; 1 is what was evaluated. Each PNG tells how it was drawn. `tell`, or the
+    standard error stream, hears of words that the text encoder cannot know. Raises StorageError where there is no
+    model, ModelError where a strength is asked for and the profile has another base, ValueError for less than one
+    image, such a strength, or a prompt longer than the text encoder reads, OSError where the folder cannot be made. A
+    folder into which nothing is drawn is not left behind.
     """
     from fashion_pipeline.core.prompts.requests import Request
-    from fashion_pipeline.stages.drawing.base import unknown_words
+    from fashion_pipeline.stages.drawing.base import require_base, unknown_words
 
     if n < 1:
         raise ValueError(f"n is {n}: ask for 1 image or more")
+    if not 0 < strength <= STRONGEST:
+        raise ValueError(
+            f"strength is {strength:g}: choose one above 0, which would be the original, up to {STRONGEST}"
+        )
     style = style_slug(style)
     name, folder, recommended = _model_of(style, version)
     if prompt is None:
@@ -124,21 +132,24 @@ def generate(
         negative_prompt = recommended.negative_prompt if negative_prompt is None else negative_prompt
         guidance = recommended.guidance if guidance is None else guidance
     out, models = Path(out), open_models()
+    if strength != 1 and (training := open_store().records.find("training", style, name)):
+        require_base(models, training.made_of, f"version {name} of {style!r}")
     g = models.profile.generation
     scale, unwanted = g.guidance if guidance is None else guidance, negative_prompt or ""
     requests = [Request(prompt, unwanted, seed + k, g.steps, scale, g.image_size, g.image_size) for k in range(n)]
     paths: dict[int, Path] = {}
+    model = f"{style} {name}" if strength == 1 else f"{style} {name}, strength {strength:g}"
     with _folder_for(out):
         if unknown := unknown_words(models, prompt, folder):
             (tell or warn)(
                 f"the text encoder does not know {', '.join(unknown)}, so the images hardly depend on it: say it in "
                 "English"
             )
-        with models.generator(folder) as generator:
+        with models.generator(folder, strength=strength) as generator:
             for drawn in generator.draw(requests):
                 request = requests[drawn.index]
                 paths[drawn.index] = _free(out, f"{style}-{request.seed}")
-                drawn.image.save(paths[drawn.index], pnginfo=_how(request, f"{style} {name}"))
+                drawn.image.save(paths[drawn.index], pnginfo=_how(request, model))
     return [paths[index] for index in sorted(paths)]
 
 

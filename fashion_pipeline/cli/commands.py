@@ -127,10 +127,13 @@ def generate(
     version: Annotated[
         str | None, typer.Option("--version", help="Instead of the one in use; also one that was not published.")
     ] = None,
+    strength: Annotated[
+        float, typer.Option(help="Share of what training changed: 0.5 is half way from the original, above 1 beyond.")
+    ] = 1.0,
 ) -> None:
     """Draw images with a style's model. Files that are there are kept; each PNG tells its prompt and seed."""
     with errors():
-        drawing = {"negative_prompt": negative, "guidance": guidance, "version": version}
+        drawing = {"negative_prompt": negative, "guidance": guidance, "version": version, "strength": strength}
         for path in api.generate(style, prompt, n, folder, seed, warn, **drawing):  # type: ignore[arg-type]
             out.print(str(path), soft_wrap=True)
 

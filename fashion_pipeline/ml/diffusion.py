@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from fashion_pipeline.core.prompts.requests import GeneratorIdentity, Request, alike
-from fashion_pipeline.ml.adapters import merge_adapter
+from fashion_pipeline.ml.adapters.merging import merge_adapter
 from fashion_pipeline.ml.devices import Device, free_memory, out_of_memory
 from fashion_pipeline.ml.families import Family, Texts, family_of
 from fashion_pipeline.ml.files import file_hash, fingerprint
@@ -42,7 +42,7 @@ class PrecisionError(ValueError):
 
 
 class Generator:
-    """A loaded pipeline, with a LoRA merged in if one is given. A context manager that frees its memory.
+    """A loaded pipeline, with an adapter merged in if one is given. A context manager that frees its memory.
 
     Every batch has `batch_size` places, filled up by repeating the last request, because only at one batch shape is an
     image bit for bit independent of its neighbours (across shapes it differs by one or two grey levels).
@@ -59,15 +59,21 @@ class Generator:
         lora: Path | None = None,
         scale: float = 1.0,
         offload: bool = False,
+        base: str | Path | None = None,
     ) -> None:
+        """`scale` is the share of the adapter that is merged; with a `base`, of all that tells the source from it."""
         folder = find_pipeline(source)
         self.fingerprint = _with_lora(fingerprint(folder), lora, scale)
+        if base is not None:
+            self.fingerprint = _digest(f"{self.fingerprint} {scale} from {fingerprint(find_pipeline(base))}")
         self.batch_size = batch_size
         """Places in a batch; halved when memory runs out."""
         self._family = family_of(folder)
         self._pipeline = self._family.load()
         if lora is not None:
             merge_adapter(self._pipeline, self._family, lora, scale)
+        if base is not None:
+            weaken(self._pipeline, family_of(find_pipeline(base)).load(), self._family, scale)
         config = device.compute_config.within((self._family.side // self._family.factor) ** 2)
         self._device = replace(device, attention=config.attention)
         _place(self._pipeline, self._family, self._device, offload)
@@ -214,8 +220,23 @@ class Generator:
 def _with_lora(base: str, lora: Path | None, scale: float) -> str:
     if lora is None:
         return base
-    identity = f"{base} {file_hash(lora)} {scale} by layer"  # earlier versions merged all layers by one alpha
+    return _digest(f"{base} {file_hash(lora)} {scale} by layer")  # earlier versions merged all layers by one alpha
+
+
+def _digest(identity: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+@torch.no_grad()
+def weaken(pipeline: Any, base: Any, family: Family, strength: float) -> None:
+    """Weights between those of a base (0) and of the pipeline that was trained on it (1), or beyond: in place.
+
+    For a LoRA that is its strength; for all weights it is the interpolation of Wortsman et al. (2022, WiSE-FT).
+    """
+    for part in (family.denoiser, *filter(family.has, family.text_encoders)):
+        before = dict(getattr(base, part).named_parameters())
+        for name, weight in getattr(pipeline, part).named_parameters():
+            weight.copy_(torch.lerp(before[name].to(weight), weight, strength))
 
 
 def _place(pipeline: Any, family: Family, device: Device, offload: bool) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -15,6 +16,7 @@ from fashion_pipeline.core.repeating import repeating
 from fashion_pipeline.core.reports.links import picture_link
 from fashion_pipeline.core.reports.pictures import markdown_image
 from fashion_pipeline.resources.models import own_cards
+from fashion_pipeline.running.messages import WholeLineReader
 from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.training.process import FAILURE, Order, command
 from fashion_pipeline.stages.training.training import Trainer, TrainingCrashedError, TrainingFailedError
@@ -38,13 +40,16 @@ def trainer(context: dg.AssetExecutionContext, models: Models, store: Store) -> 
         if models.workers:
             models.workers.release()  # a training wants the devices for itself
         processes = job.recipe.processes
-        client = dg.PipesSubprocessClient(termination_timeout_seconds=_STOPPING)
         with (
+            TemporaryDirectory() as folder,
             _shown(context, store, job.output / TRAINING_SAMPLES),
             own_cards(models.device, processes, store) as visible,
         ):
             models_here = replace(models, device="cuda") if visible else models
             order = Order.write(models_here, job, title, pipes=True)
+            client = dg.PipesSubprocessClient(
+                message_reader=WholeLineReader(str(Path(folder) / "messages")), termination_timeout_seconds=_STOPPING
+            )
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", dg.PreviewWarning)  # of how Pipes counts the processes that write

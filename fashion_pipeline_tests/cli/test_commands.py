@@ -180,6 +180,8 @@ def test_a_style_that_a_command_is_about_to_run_cannot_be_removed(tmp_path: Path
 def test_no_images_are_refused_and_nothing_is_left_behind(tmp_path: Path, root: Path) -> None:
     with pytest.raises(ValueError, match="n is 0: ask for 1 image or more"):
         api.generate("coat", "a coat", 0, tmp_path / "out")
+    with pytest.raises(ValueError, match="strength is 0: choose one above 0"):
+        api.generate("coat", "a coat", 1, tmp_path / "out", strength=0.0)
     model = Models("embedded").profile.generator
     put_in_use(Store(root), "coat", "v1", Path(model), {}, {})
     for place in (tmp_path / "out", tmp_path):

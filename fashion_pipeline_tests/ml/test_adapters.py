@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fashion_pipeline.ml.adapters import AdapterError, merge_adapter
+from fashion_pipeline.ml.adapters.additions import AdapterError
+from fashion_pipeline.ml.adapters.merging import merge_adapter
 from fashion_pipeline.ml.families import family_of
 from fashion_pipeline.ml.pipelines import load_lora, load_pipeline
 from fashion_pipeline.settings import PACKAGE
@@ -190,16 +191,16 @@ LAYER = "lora_unet_mid_block_attentions_0_proj_in"
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        (f"{LAYER}.dora_scale", "is a DoRA"),
-        (f"{LAYER}.hada_w1_a", "is a LoHa"),
-        (f"{LAYER}.lokr_w1", "is a LoKr"),
-        (f"{LAYER}.lora_mid.weight", "Tucker"),
+        (f"{LAYER}.oft_blocks", "is an OFT"),
+        ("lora_unet_mid_block_attentions_0_proj_out.hada_w1_a", "only one half"),
+        ("lora_unet_mid_block_attentions_0_proj_out.lokr_w1", "only one half"),
         (f"{LAYER}.diff", "differences of whole weights"),
         ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "another family of models"),
         ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_A.weight", "another family of models"),
         ("transformer.blocks.0.attn.to_q.lora_A.weight", "another family of models"),
         ("lora_unet_input_blocks_9_attn.lora_down.weight", "only one half"),
-        ("bundle_emb.trigger.string_to_param", "part of no LoRA"),
+        ("bundle_emb.trigger.string_to_param", "is a textual inversion"),
+        ("unet.mid_block.attention.gate", "part of no adapter"),
     ],
 )
 def test_what_would_be_left_out_is_named_and_refused(

@@ -196,3 +196,21 @@ def test_a_card_that_cannot_compute_in_fp16_is_told_apart_from_a_broken_model(ge
     broken = scaled(generator_folder, tmp_path / "broken", float("nan"))
     with Generator(broken, fp16, batch_size=2) as generator:
         assert next(generator.draw([RED])).image.size == (64, 64), "judging it is not done here"
+
+
+def test_half_the_strength_of_a_model_is_half_way_from_its_base(generator_folder, tmp_path):
+    changed = load_pipeline(generator_folder)
+    with torch.no_grad():
+        for weight in changed.unet.parameters():
+            weight.add_(0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
+    changed.save_pretrained(tmp_path / "model")
+    drawn = {}
+    for strength in (0.0, 0.5, 1.0):
+        with Generator(tmp_path / "model", CPU, 2, scale=strength, base=generator_folder) as generator:
+            drawn[strength] = draw(generator, [RED])[0].astype(int), generator.fingerprint
+    for folder, strength in ((generator_folder, 0.0), (tmp_path / "model", 1.0)):
+        with Generator(folder, CPU, 2) as generator:
+            assert np.array_equal(draw(generator, [RED])[0], drawn[strength][0]), strength
+    between = [np.abs(drawn[0.5][0] - drawn[end][0]).mean() for end in (0.0, 1.0)]
+    assert 0 < max(between) < np.abs(drawn[0.0][0] - drawn[1.0][0]).mean()
+    assert len({fingerprint for _, fingerprint in drawn.values()}) == 3

@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from fashion_pipeline.core.names import LORA_WEIGHTS
 from fashion_pipeline.core.prompts.requests import Request
 from fashion_pipeline.core.training.recipe import Recipe
-from fashion_pipeline.ml.adapters import MisfitError, merge_adapter
+from fashion_pipeline.ml.adapters.additions import MisfitError
+from fashion_pipeline.ml.adapters.merging import merge_adapter
 from fashion_pipeline.ml.diffusion import Generator
 from fashion_pipeline.ml.families import family_of
 from fashion_pipeline.ml.pipelines import load_lora, load_pipeline

@@ -142,6 +142,8 @@ def test_finetune_compare_and_generate_from_a_notebook(root: Path, tmp_path: Pat
     assert again.name == "coat-5-2.png" and paths[0].read_bytes() == kept != again.read_bytes()
     told = Image.open(again).text
     assert (told["negative_prompt"], told["guidance_scale"]) == ("shoe", "7.5")
+    (half,) = api.generate("coat", "a photo of a coat", n=1, out=tmp_path / "out", seed=6, strength=0.5)
+    assert Image.open(half).text["model"] == f"coat {training.key}, strength 0.5"
     (row,) = [row for row in api.styles() if row["style"] == "coat"]
     assert row["best prompt"] and row["verdict"] == "undecided" and row["published"] == training.key
     assert api.clean(dry_run=True)

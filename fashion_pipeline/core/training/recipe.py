@@ -13,6 +13,9 @@ FINDS_ITS_RATE = "prodigy"
 _MAIN = {"method", "rank", "alpha", "layers", "steps", "batch_size", "learning_rate", "schedule", "optimizer", "seed"}
 _EVER = 10_000_000
 
+STRONGEST = 2.0
+"""The largest strength at which a model is drawn with."""
+
 DEFAULTS = 1
 """Raised where a default below changes: hashes leave out what is as usual."""
 
@@ -28,9 +31,10 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
-    method: Literal["lora", "full"] = Field(
+    method: Literal["lora", "loha", "lokr", "full"] = Field(
         "lora",
-        description="lora: low-rank additions to chosen layers (Hu et al., 2021); full: every weight of the denoiser.",
+        description="Additions to chosen layers: lora, of low rank (Hu et al., 2021); loha, Hadamard products of two "
+        "(Hyeon-Woo et al., 2022); lokr, Kronecker products (Yeh et al., 2024). full: every weight of the denoiser.",
     )
     rank: int = Field(16, ge=1, le=1024, description="Rank of the additions; 4 to 64 suits a style.")
     alpha: float = Field(
@@ -42,15 +46,17 @@ class Recipe(BaseModel):
         strict=False,
         description="Layers of the denoiser that get additions; feed_forward and convolution hold more detail.",
     )
+    lokr_factor: int = Field(
+        -1,
+        ge=-1,
+        le=1024,
+        description="Largest size of the smaller factor of a lokr; -1: as near to a square as can be.",
+    )
     rslora: bool = Field(
         False,
         description="Scale the additions by alpha / sqrt(rank), which suits ranks above 32 (Kalajdzievski, 2023).",
     )
-    dora: bool = Field(
-        False,
-        description="Learn size and direction of the weights apart (Liu et al., 2024); only the complete model "
-        "can carry it, there is no LoRA file.",
-    )
+    dora: bool = Field(False, description="Learn size and direction of the weights apart (Liu et al., 2024).")
     text_learning_rate: float = Field(
         0.0,
         ge=0,
@@ -148,6 +154,13 @@ class Recipe(BaseModel):
         description="Which weights are kept: the latest whose images are as close to the validation photos as any, "
         "within one standard error; or the last.",
     )
+    strengths: tuple[float, ...] = Field(
+        (),
+        strict=False,
+        description="When training has ended, what was learnt is tried at these strengths, 0.6, 0.8 and 1.2 say, and "
+        "the one is kept whose images are closest to the validation photos; 1 unless another is closer by more than "
+        "one standard error.",
+    )
     patience: int = Field(
         0, ge=0, le=1000, description="Stop after so many looks that were no closer than the closest; 0: never."
     )
@@ -186,9 +199,15 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _method_has_what_is_asked_of_it(self) -> Self:
-        if self.method == "full" and (self.dora or self.text_learning_rate):
-            raise ValueError("method is 'full', but dora and text_learning_rate are for LoRA: leave them out")
-        if self.quantize != "none" and (self.method == "full" or self.dora):
+        if self.method == "full" and self.text_learning_rate:
+            raise ValueError("method is 'full', but text_learning_rate is for additions such as a LoRA: leave it out")
+        if self.method != "lora" and (self.dora or self.rslora):
+            raise ValueError(f"method is {self.method!r}, but dora and rslora are for lora: leave them out")
+        if wrong := [strength for strength in self.strengths if not 0 < strength <= STRONGEST]:
+            raise ValueError(f"strengths has {wrong[0]:g}: choose strengths above 0, up to {STRONGEST:g}")
+        if self.strengths and (self.method == "full" or self.dora):
+            raise ValueError("strengths are for a lora, loha or lokr without dora: leave them out")
+        if self.quantize != "none" and (self.method != "lora" or self.dora):
             raise ValueError(f"quantize is {self.quantize!r}, which is for a LoRA without dora: set it to none")
         return self
 

@@ -8,13 +8,15 @@ bit-equal to an undisturbed one.
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from fashion_pipeline.core.names import TRAINED_WEIGHTS, TRAINING_RESULT
 from fashion_pipeline.core.training.recipe import Recipe, learning_rate
@@ -26,7 +28,7 @@ from fashion_pipeline.ml.training.costs import memory_suffices, require_space
 from fashion_pipeline.ml.training.data.caching import LoadImage
 from fashion_pipeline.ml.training.exports.lora_files import write_tensors
 from fashion_pipeline.ml.training.identity import finished_training, identity_of, require_same
-from fashion_pipeline.ml.training.methods import learnt
+from fashion_pipeline.ml.training.methods import at_strength, learnt, put
 from fashion_pipeline.ml.training.objective import Batch, squared_errors
 from fashion_pipeline.ml.training.optimizers import set_rate
 from fashion_pipeline.ml.training.results import (
@@ -255,6 +257,7 @@ def _finish(run: Run, began: int, *, resumed: bool) -> TrainingResult:
         _write(run, output / TRAINED_WEIGHTS)
     elif run.group.leads and best is not None:
         link(_best_file(run, best), output / TRAINED_WEIGHTS)
+    strength = _strongest(run, run.step if best is None else best)
     result = TrainingResult(
         output=output,
         weights=output / TRAINED_WEIGHTS,
@@ -264,6 +267,7 @@ def _finish(run: Run, began: int, *, resumed: bool) -> TrainingResult:
         steps_run=run.step - began,
         resumed_from=began if resumed else None,
         peak_memory=peak_memory(run.device),
+        strength=strength,
         notes=tuple(run.notes),
     )
     if run.group.leads:
@@ -271,3 +275,27 @@ def _finish(run: Run, began: int, *, resumed: bool) -> TrainingResult:
         result.save(fresh)
         fresh.replace(output / TRAINING_RESULT)
     return result
+
+
+def _strongest(run: Run, step: int) -> float:
+    """Try the final weights at the recipe's strengths, and write them at the best → that strength.
+
+    It is 1, as they were trained, unless another is closer to the validation photos by more than one standard error.
+    """
+    recipe, watcher, file = run.recipe, run.watcher, run.job.output / TRAINED_WEIGHTS
+    if not recipe.strengths or watcher is None:
+        return 1.0
+    tensors = load_file(file)
+    looks: dict[float, Sequence[float]] = {}
+    for strength in sorted({1.0, *recipe.strengths}):
+        put(run.parts, recipe, at_strength(recipe, tensors, strength))
+        looks[strength] = watcher.look(run.parts, step, recipe.batch_size, f"-strength-{strength:g}").similarities
+    closest = max(looks, key=lambda strength: fmean(looks[strength]))
+    kept = 1.0 if is_as_close(looks[1.0], looks[closest]) else closest
+    seen = ", ".join(f"{strength:g}: {fmean(look):.3f}" for strength, look in looks.items())
+    run.notes.append(f"strength {kept:g} is kept (similarity to the validation photos by strength: {seen})")
+    if kept != 1:
+        with safe_open(file, "pt") as opened:
+            header = dict(opened.metadata())
+        write_tensors(file, at_strength(recipe, tensors, kept), {**header, "fashion_pipeline.strength": f"{kept:g}"})
+    return kept

@@ -3,19 +3,27 @@
 The loop trains whatever asks for a gradient after `prepare`, and knows nothing of the method.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.families import Family
 from fashion_pipeline.ml.training.results import TrainingError
+
+GROWS = {
+    "lora": re.compile(r"lora_B"),
+    "loha": re.compile(r"hada_w2_b"),
+    "lokr": re.compile(r"lokr_w1(?!_b)"),
+}
+"""Method → the factor of its products that is zero at first: all that is added is in proportion to it, DoRA apart."""
 
 
 @dataclass
@@ -52,7 +60,8 @@ class Parts:
 def prepare(parts: Parts, recipe: Recipe) -> None:
     """Make the parameters that the recipe's method trains require gradients, and freeze all others.
 
-    lora: additions that change nothing yet (B = 0), their A drawn from the recipe's seed. full: the whole denoiser.
+    full: the whole denoiser. Else additions that change nothing yet (one factor is 0, the others are drawn from the
+    recipe's seed).
     Raises TrainingError for a rank that is larger than a layer.
     """
     for model in parts.named().values():
@@ -64,14 +73,15 @@ def prepare(parts: Parts, recipe: Recipe) -> None:
         ends = parts.family.layers(part, recipe)
         if not ends:
             raise TrainingError(f"{parts.family.title} has no layers of {', '.join(recipe.layers)}: name attention")
-        _require_rank(model, ends, recipe.rank)
+        if recipe.method != "lokr":  # which has whole factors where the rank is that of a layer
+            _require_rank(model, ends, recipe.rank)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             model.add_adapter(_additions(recipe, ends))
 
 
 def learnt(parts: Parts, recipe: Recipe) -> dict[str, torch.Tensor]:
-    """What was learnt, on the CPU: name with its part in front → tensor. A LoRA's names are those of diffusers."""
+    """What was learnt, on the CPU: name with its part in front → tensor. Additions have the names that peft gives."""
     weights: dict[str, torch.Tensor] = {}
     for part, model in parts.named().items():
         tensors = model.state_dict() if recipe.method == "full" else get_peft_model_state_dict(model)
@@ -80,8 +90,13 @@ def learnt(parts: Parts, recipe: Recipe) -> dict[str, torch.Tensor]:
 
 
 def restore(parts: Parts, recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put into the parts of a base what `learnt` took from a training; a LoRA stays beside the weights."""
+    """Put into the parts of a base what `learnt` took from a training; additions stay beside the weights."""
     prepare(parts, recipe)
+    put(parts, recipe, tensors)
+
+
+def put(parts: Parts, recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -> None:
+    """The same into parts that are prepared."""
     for part, model in parts.named().items():
         of_part = {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
         if recipe.method == "full":
@@ -91,7 +106,7 @@ def restore(parts: Parts, recipe: Recipe, tensors: Mapping[str, torch.Tensor]) -
 
 
 def merge(parts: Parts) -> None:
-    """Add LoRA or DoRA to the weights that they stand beside, and take it away; nothing for other methods."""
+    """Add additions to the weights that they stand beside, and take them away; nothing for method full."""
     for model in parts.named().values():
         if not hasattr(model, "peft_config"):
             continue
@@ -102,6 +117,12 @@ def merge(parts: Parts) -> None:
                 setattr(model.get_submodule(above), last, layer.get_base_layer())
         del model.peft_config
         model._hf_peft_config_loaded = False
+
+
+def at_strength(recipe: Recipe, tensors: Mapping[str, torch.Tensor], strength: float) -> dict[str, torch.Tensor]:
+    """What was learnt, so many times as strong: of the factors of a product one is scaled. Not for DoRA or full."""
+    grows = GROWS[recipe.method]
+    return {name: strength * tensor if grows.search(name) else tensor for name, tensor in tensors.items()}
 
 
 @contextmanager
@@ -115,7 +136,16 @@ def single_precision(parts: Parts) -> Iterator[None]:
         torch.nn.Module.to(model, dtype=stored[part])
 
 
-def _additions(recipe: Recipe, ends: tuple[str, ...]) -> LoraConfig:
+def _additions(recipe: Recipe, ends: tuple[str, ...]) -> PeftConfig:
+    if recipe.method == "loha":
+        return LoHaConfig(r=recipe.rank, alpha=recipe.alpha, target_modules=list(ends))
+    if recipe.method == "lokr":
+        return LoKrConfig(
+            r=recipe.rank,
+            alpha=recipe.alpha,
+            decompose_factor=recipe.lokr_factor,
+            target_modules=list(ends),
+        )
     return LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,

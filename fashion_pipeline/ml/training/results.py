@@ -138,6 +138,8 @@ class TrainingResult:
     """Step of the checkpoint this call went on from."""
     peak_memory: int
     """Bytes: of the device where that is a GPU, else of the process."""
+    strength: float
+    """How strong what was learnt is in the weights: 1 as it was trained."""
     notes: tuple[str, ...]
     """What the user should know: a damaged checkpoint that was skipped, another number of threads."""
 
@@ -160,5 +162,6 @@ class TrainingResult:
             steps_run=whole["steps_run"] if of_this_call else 0,
             resumed_from=whole["resumed_from"] if of_this_call else None,
             peak_memory=whole["peak_memory"],
+            strength=whole.get("strength", 1.0),
             notes=tuple(whole["notes"]),
         )

@@ -67,14 +67,14 @@ class Watcher:
         self._encoder = load_clip(validation.encoder, Device("cpu", "fp32"), whole=validation.whole)
         self._photos = self._encoder.embed_images(load_image(photo.path) for photo in validation.photos)
 
-    def look(self, parts: Parts, step: int, at_once: int) -> Look:
-        """Draw all requests, `at_once` at a time, and keep the sheet as `step-00000000.png`."""
+    def look(self, parts: Parts, step: int, at_once: int, also: str = "") -> Look:
+        """Draw all requests, `at_once` at a time, and keep the sheet as `step-00000000<also>.png`."""
         images: list[Image.Image] = []
         with self._drawing(parts) as pipeline:
             for start in range(0, len(self._requests), at_once):
                 images += self._draw(pipeline, parts, self._requests[start : start + at_once])
         drawn = self._encoder.embed_images(images)
-        sheet = self._folder / f"step-{step:08d}.png"
+        sheet = self._folder / f"step-{step:08d}{also}.png"
         _write(contact_sheet(images), sheet)
         flat = all(float(np.asarray(image, np.float32).std()) < FLAT for image in images)
         return Look(tuple(map(float, (drawn * self._photos).sum(axis=1))), flat, sheet)

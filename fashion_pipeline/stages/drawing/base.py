@@ -57,7 +57,7 @@ def require_base(models: Models, made_of: Mapping[str, Any], what: str) -> None:
 
 def require_lora(models: Models, lora: Path) -> None:
     """Raise ModelError for a LoRA file that cannot be read, or does not fit the profile's generator."""
-    from fashion_pipeline.ml.adapters import AdapterError, MisfitError
+    from fashion_pipeline.ml.adapters.additions import AdapterError, MisfitError
     from fashion_pipeline.ml.training.exports.exporting import LEAST_EFFECT, effect_of
 
     if not lora.is_file():

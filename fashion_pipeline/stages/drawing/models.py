@@ -94,15 +94,21 @@ class Models:
         return pick_device(self.device, self.precision, task, self.machine)
 
     @contextmanager
-    def generator(self, folder: Path | None = None, lora: Path | None = None) -> Iterator["Generator"]:
-        """The profile's generator, or the pipeline in a folder; with a LoRA file merged in, if one is given."""
+    def generator(
+        self, folder: Path | None = None, lora: Path | None = None, strength: float = 1.0
+    ) -> Iterator["Generator"]:
+        """The profile's generator, or the pipeline in a folder; with a LoRA file merged in, if one is given.
+
+        `strength` is the share that is drawn with of what a training on the profile's generator changed.
+        """
         from fashion_pipeline.ml.diffusion import Generator
 
         device = self.pick()
         with self.named("generator", folder):
             drawing = self.profile.generation
             source = folder or self.profile.generator
-            generator = Generator(source, device, drawing.batch_size, lora, offload=drawing.offload)
+            base = None if folder is None or strength == 1 else self.profile.generator
+            generator = Generator(source, device, drawing.batch_size, lora, strength, drawing.offload, base)
         with generator:
             yield generator
 

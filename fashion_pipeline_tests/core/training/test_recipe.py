@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,22 @@ def test_how_often_something_is_written_down_does_not_make_another_training() ->
 def test_an_unknown_knob_is_answered_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"dropout is not known: choose among method, rank, .*caption_dropout"):
         Recipe.of({"dropout": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"strengths": [0.5, 0.0]}, "strengths has 0: choose strengths above 0, up to 2"),
+        ({"strengths": [0.5], "method": "full"}, "leave them out"),
+        ({"strengths": [0.5], "dora": True}, "leave them out"),
+        ({"method": "loha", "dora": True}, "dora and rslora are for lora"),
+        ({"method": "lokr", "quantize": "nf4"}, "for a LoRA without dora"),
+        ({"method": "full", "text_learning_rate": 1e-4}, "text_learning_rate is for additions"),
+    ],
+)
+def test_knobs_that_do_not_go_together_are_named(values: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Recipe.of(values)
 
 
 def test_the_launchpad_has_every_knob_with_its_range_and_none_is_filled_in() -> None:

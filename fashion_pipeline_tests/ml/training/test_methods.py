@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from fashion_pipeline.core.names import KOHYA_LORA_WEIGHTS, LORA_WEIGHTS
 from fashion_pipeline.core.training.recipe import Recipe
 from fashion_pipeline.ml.families import family_of
-from fashion_pipeline.ml.training.exports.exporting import export_loras, export_pipeline, verify_export
+from fashion_pipeline.ml.training.exports.exporting import effect_of, export_loras, export_pipeline, verify_export
 from fashion_pipeline.ml.training.methods import Parts, merge, prepare, restore
 from fashion_pipeline.ml.training.results import TrainingError, TrainingResult
 from fashion_pipeline_tests.ml.conftest import CPU, finetune
@@ -27,6 +27,11 @@ METHODS = {
     "rslora": {"rslora": True, "alpha": 16.0},
     "text encoder": {"text_learning_rate": 5e-3, "alpha": 8.0},
     "dora": {"dora": True},
+    "dora everywhere": {"dora": True, "layers": EVERYWHERE, "alpha": 8.0, "text_learning_rate": 5e-3},
+    "loha": {"method": "loha", "alpha": 8.0, "learning_rate": 2e-2},
+    "loha everywhere": {"method": "loha", "layers": EVERYWHERE, "text_learning_rate": 2e-2, "learning_rate": 2e-2},
+    "lokr": {"method": "lokr", "alpha": 8.0},
+    "lokr everywhere": {"method": "lokr", "layers": EVERYWHERE, "lokr_factor": 4, "text_learning_rate": 5e-3},
     "full": {"method": "full", "learning_rate": 1e-4},
 }
 WAYS = {
@@ -90,15 +95,19 @@ def test_the_complete_model_predicts_what_was_trained(generator_folder, trained,
     assert not any("lora" in name or "base_layer" in name for name, _ in stock.unet.named_modules())
 
 
-def test_both_lora_files_are_read_by_stock_diffusers_and_predict_what_was_trained(generator_folder, trained, tmp_path):
+def test_files_of_additions_are_read_by_stock_diffusers_and_by_ours_and_predict_what_was_trained(
+    generator_folder, trained, tmp_path
+):
     recipe = TrainingResult.load(trained / "result.json").identity
     files = export_loras(generator_folder, trained, tmp_path, {"title": "coat"})
-    if recipe["method"] == "full" or recipe["dora"]:
-        assert files == []
-        return
-    assert [file.name for file in files] == [LORA_WEIGHTS, KOHYA_LORA_WEIGHTS]
+    everybodys = recipe["method"] == "lora" and not (recipe["dora"] and recipe["text_learning_rate"])
+    written = {} if recipe["method"] == "full" else {LORA_WEIGHTS: everybodys, KOHYA_LORA_WEIGHTS: True}
+    assert [file.name for file in files] == [name for name, there in written.items() if there]
+    effect = verify_export(generator_folder, trained, export_pipeline(generator_folder, trained, tmp_path / "m")).effect
     for file in files:
-        assert verify_export(generator_folder, trained, file).error < 1e-3, file.name
+        if not (recipe["dora"] and file.name == KOHYA_LORA_WEIGHTS):  # of which diffusers leaves the lengths out
+            assert verify_export(generator_folder, trained, file).error < 1e-3, file.name
+        assert effect_of(generator_folder, file) == pytest.approx(effect, rel=1e-3), file.name
 
 
 def test_kohyas_file_has_its_names_its_alpha_and_its_header(generator_folder, pairs, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +12,12 @@ from safetensors.torch import load_file
 
 from fashion_pipeline.core.prompts.requests import Request
 from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.ml.families import family_of
+from fashion_pipeline.ml.pipelines import load_pipeline
 from fashion_pipeline.ml.training import watching
-from fashion_pipeline.ml.training.results import TrainingError, TrainingJob, Validation
+from fashion_pipeline.ml.training.exports.exporting import recipe_of
+from fashion_pipeline.ml.training.methods import Parts, merge, restore
+from fashion_pipeline.ml.training.results import TrainingError, TrainingJob, TrainingResult, Validation
 from fashion_pipeline.ml.training.watching import is_as_close
 from fashion_pipeline_tests.ml.conftest import CPU, finetune, job_of
 from fashion_pipeline_tests.ml.training.test_finetuning import Killed, kill_after, same
@@ -20,6 +25,10 @@ from fashion_pipeline_tests.ml.training.test_finetuning import Killed, kill_afte
 RECIPE = Recipe.of(
     {"steps": 8, "batch_size": 2, "rank": 4, "learning_rate": 5e-3, "sample_every": 2, "checkpoint_every": 3}
 )
+
+
+STRENGTHS = {"-strength-0.5": 0.2, "-strength-1": 0.0, "-strength-1.5": -0.1}
+"""By how much a scripted look is closer at a strength."""
 
 
 @pytest.fixture
@@ -32,8 +41,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, similarity: dict[int, float]) -> N
     """Looks are real, but for what the encoder says of them."""
     inside = watching.Watcher.look
 
-    def look(self, parts, step, at_once):
-        return replace(inside(self, parts, step, at_once), similarities=(similarity[step],) * 2)
+    def look(self, parts, step, at_once, also=""):
+        seen = similarity[step] + (STRENGTHS[also] if also else 0.0)
+        return replace(inside(self, parts, step, at_once, also), similarities=(seen,) * 2)
 
     monkeypatch.setattr(watching.Watcher, "look", look)
 
@@ -137,3 +147,43 @@ def test_of_looks_that_noise_cannot_tell_apart_the_latest_counts():
     assert is_as_close([0.6, 0.5, 0.7, 0.7], closest)  # 0.025 behind, standard error 0.075
     assert not is_as_close([0.45, 0.66, 0.55, 0.74], closest)  # 0.05 behind each, standard error 0.004
     assert is_as_close(closest, closest)
+
+
+@pytest.mark.parametrize("method", ["lora", "loha", "lokr"])
+def test_the_strength_that_comes_closest_is_what_is_kept(
+    generator_folder, pairs, validation, tmp_path, monkeypatch, method
+):
+    scripted(monkeypatch, dict.fromkeys((0, 2, 4, 6, 8), 0.5))
+    recipe = RECIPE.changed({"method": method})
+    plain = train(generator_folder, pairs, validation, tmp_path / "plain", recipe)
+    found = train(generator_folder, pairs, validation, tmp_path / "found", recipe.changed({"strengths": (0.5, 1.5)}))
+    assert (plain.strength, found.strength, found.step) == (1.0, 0.5, plain.step)
+    assert "strength 0.5 is kept" in found.notes[-1]
+    assert "0.5: 0.700, 1: 0.500, 1.5: 0.400" in found.notes[-1]
+    sheets = {file.name for file in (tmp_path / "found" / "samples").glob("*-strength-*")}
+    assert sheets == {f"step-00000008{name}.png" for name in STRENGTHS}
+    assert TrainingResult.load(tmp_path / "found" / "result.json").strength == 0.5
+    whole, half = (changes(generator_folder, result) for result in (plain, found))
+    for name, change in whole.items():
+        torch.testing.assert_close(half[name], change / 2, atol=1e-6, rtol=1e-4)
+    assert any(change.abs().max() > 1e-4 for change in whole.values())
+
+
+def test_a_strength_that_noise_cannot_tell_from_one_is_not_taken(
+    generator_folder, pairs, validation, tmp_path, monkeypatch
+):
+    scripted(monkeypatch, dict.fromkeys((0, 2, 4, 6, 8), 0.5))
+    monkeypatch.setitem(STRENGTHS, "-strength-0.5", 0.0)
+    recipe = RECIPE.changed({"strengths": (0.5,)})
+    assert train(generator_folder, pairs, validation, tmp_path, recipe).strength == 1.0
+
+
+def changes(folder, result):
+    """What a training changes of each weight, once merged."""
+    pipeline = load_pipeline(folder)
+    before = {name: weight.detach().clone() for name, weight in pipeline.unet.named_parameters()}
+    recipe = recipe_of(result)
+    parts = Parts.of(family_of(folder), recipe, partial(getattr, pipeline))
+    restore(parts, recipe, load_file(result.weights))
+    merge(parts)
+    return {name: weight.detach() - before[name] for name, weight in pipeline.unet.named_parameters()}

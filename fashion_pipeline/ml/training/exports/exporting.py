@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 
 from fashion_pipeline.core.names import KOHYA_LORA_WEIGHTS, LORA_WEIGHTS, TRAINING_RESULT
 from fashion_pipeline.core.training.recipe import Recipe
-from fashion_pipeline.ml.adapters import merge_adapter
+from fashion_pipeline.ml.adapters.merging import merge_adapter
 from fashion_pipeline.ml.families import Family, family_of
 from fashion_pipeline.ml.files import stored_dtype, weight_files
 from fashion_pipeline.ml.pipelines import load_lora
 from fashion_pipeline.ml.sources import find_pipeline
 from fashion_pipeline.ml.training.exports.lora_files import model_spec, write_kohya, write_lora
 from fashion_pipeline.ml.training.exports.pipeline_folders import write_pipeline
-from fashion_pipeline.ml.training.methods import Parts, merge, restore, single_precision
+from fashion_pipeline.ml.training.methods import GROWS, Parts, merge, restore, single_precision
 from fashion_pipeline.ml.training.objective import random_for
 from fashion_pipeline.ml.training.results import TrainingResult
 
@@ -44,23 +44,26 @@ class Verification:
 
 
 def export_loras(base: str | Path, output: Path, folder: Path, metadata: Mapping[str, str]) -> list[Path]:
-    """Write a finished training's LoRA into `folder`, in diffusers' and in kohya's format; no file for other methods.
+    """Write what a training adds to the base into `folder`, in diffusers' and in kohya's format.
 
-    Their headers hold the adapter's own metadata (rank, alpha, layers), the recipe, ModelSpec and `metadata`. Raises
-    ExportError for a LoRA that changes nothing.
+    diffusers reads LoRA, and DoRA of the denoiser; other programs LoHa and LoKr too; for method full there is no file.
+    The headers hold the adapter's own metadata (rank, alpha, layers), the recipe, ModelSpec and `metadata`. Raises
+    ExportError for additions that change nothing.
     """
     result = TrainingResult.load(output / TRAINING_RESULT)
     recipe = recipe_of(result)
-    if recipe.method != "lora" or recipe.dora:
+    if recipe.method == "full":
         return []
-    if not any(bool(tensor.any()) for name, tensor in load_file(result.weights).items() if "lora_B" in name):
-        raise ExportError(f"{result.weights} changes nothing, its lora_B are all zero: train it for longer")
+    grows = GROWS[recipe.method]
+    if not any(bool(tensor.any()) for name, tensor in load_file(result.weights).items() if grows.search(name)):
+        raise ExportError(f"{result.weights} changes nothing, its {grows.pattern} are all zero: train it for longer")
     family = family_of(find_pipeline(base))
     header = model_spec(metadata.get("title", folder.name), recipe.resolution or family.side, family)
     files = [folder / LORA_WEIGHTS, folder / KOHYA_LORA_WEIGHTS]
-    write_lora(result.weights, recipe, files[0], {**header, **metadata}, family)
+    if recipe.method == "lora" and not (recipe.dora and recipe.text_learning_rate):
+        write_lora(result.weights, recipe, files[0], {**header, **metadata}, family)
     write_kohya(result.weights, recipe, files[1], {**header, **metadata}, family)
-    return files
+    return [file for file in files if file.exists()]
 
 
 def export_pipeline(base: str | Path, output: Path, folder: Path) -> Path:
@@ -94,7 +97,7 @@ def verify_export(base: str | Path, output: Path, exported: Path) -> Verificatio
     restore(parts, recipe_of(result), load_file(result.weights))
     after = _predict(family, pipeline)
     del pipeline, parts
-    there = _predict(family, _load_exported(family, exported))
+    there = _predict(family, _load_exported(family, exported, recipe_of(result)))
     effect = _relative(after - before, before)
     if effect < LEAST_EFFECT:
         raise ExportError(
@@ -126,11 +129,15 @@ def recipe_of(result: TrainingResult) -> Recipe:
     return Recipe.among(result.identity)
 
 
-def _load_exported(family: Family, exported: Path) -> Any:
+def _load_exported(family: Family, exported: Path, recipe: Recipe) -> Any:
+    """As stock diffusers loads it; what that does not read, as this program does."""
     if exported.is_dir():
         return family_of(exported).load()
     pipeline = family.load()
-    load_lora(pipeline, exported)
+    if recipe.method == "lora":
+        load_lora(pipeline, exported)
+    else:
+        merge_adapter(pipeline, family, exported)
     return pipeline
 
 

@@ -1,9 +1,9 @@
-"""A LoRA as files that other programs read: in diffusers' format, and in kohya's for ComfyUI and A1111."""
+"""Additions as files that other programs read: in diffusers' format, and in kohya's for ComfyUI and A1111."""
 
 import json
 import math
-from collections.abc import Mapping
-from functools import partial
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,17 @@ from fashion_pipeline.ml.families import Family
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 """Where diffusers looks for rank, alpha and layers; without it an alpha that differs from the rank is lost."""
+
+_WHAT = re.compile(r"\.((?:lora_[AB]|hada|lokr|lora_magnitude_vector)[^.]*(?:\.weight)?)$")
+"""The end of a learnt tensor's name that says what it is."""
+_OTHERS = {
+    "lora_A.weight": "lora_down.weight",
+    "lora_B.weight": "lora_up.weight",
+    "lora_magnitude_vector": "dora_scale",
+    "lora_magnitude_vector.weight": "dora_scale",
+}
+_INNER = ("lora_down.weight", "hada_w1_b", "hada_w2_b")
+"""The halves of products that read a layer's inputs: (rank, inputs, …)."""
 
 
 def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -42,18 +53,24 @@ def write_lora(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, 
 
 
 def write_kohya(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str, str], family: Family) -> None:
-    """Write what a training has learnt in the format of kohya-ss/sd-scripts, with alphas, `ss_` keys and ModelSpec.
+    """Write what a training has learnt as kohya-ss/sd-scripts and LyCORIS do, with alphas, `ss_` keys and ModelSpec.
 
     There a layer adds alpha / rank of its product; rsLoRA's larger scale becomes a larger alpha. Layers that are one
-    layer there become one addition, whose rank is the sum of theirs.
+    layer there become one addition, whose rank is the sum of theirs; of LoKr there is none, and no file then.
     """
+    layers_of = _layers_of(load_file(learnt), recipe, family)
+    if recipe.method == "lokr" and any(len(layers) > 1 for layers in layers_of.values()):
+        return
     scale = recipe.alpha / (math.sqrt(recipe.rank) if recipe.rslora else recipe.rank)
     tensors: dict[str, torch.Tensor] = {}
-    for name, layers in _layers_of(load_file(learnt), recipe, family).items():
-        downs, ups = zip(*layers, strict=True)
-        tensors[f"{name}.lora_down.weight"] = torch.cat(downs)
-        tensors[f"{name}.lora_up.weight"] = torch.block_diag(*ups) if len(ups) > 1 else ups[0]  # type: ignore[no-untyped-call]
-        tensors[f"{name}.alpha"] = torch.tensor(scale * sum(len(down) for down in downs))
+    for name, layers in layers_of.items():
+        together = _together(layers)
+        rank = _rank(together)
+        if rank is None:
+            together["lokr_w1"] = scale * together["lokr_w1"]  # what has no rank is not scaled there
+        else:
+            together["alpha"] = torch.tensor(scale * rank)
+        tensors |= {f"{name}.{what}": tensor for what, tensor in together.items()}
     write_tensors(
         file, tensors, {**_header(learnt), **_kohya_metadata(recipe, scale, family.architecture()[1]), **metadata}
     )
@@ -61,22 +78,46 @@ def write_kohya(learnt: Path, recipe: Recipe, file: Path, metadata: Mapping[str,
 
 def _layers_of(
     tensors: Mapping[str, torch.Tensor], recipe: Recipe, family: Family
-) -> dict[str, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Name of a layer in other programs → A and B of each layer that it stands for, in the order of its outputs."""
-    layers: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-    for name in sorted((name for name in tensors if ".lora_A." in name), key=partial(_place, recipe, family)):
-        part, _, inside = name.partition(".")
-        layer = inside.partition(".lora_A.")[0].removeprefix("text_model.")
-        addition = tensors[name], tensors[name.replace(".lora_A.", ".lora_B.")]
-        layers.setdefault(family.other_name(part, layer), []).append(addition)
-    return layers
+) -> dict[str, list[dict[str, torch.Tensor]]]:
+    """Name of a layer in other programs → the tensors of each layer that it stands for, in the order of its outputs."""
+    layers: dict[str, dict[tuple[int, str], dict[str, torch.Tensor]]] = {}
+    for name, tensor in tensors.items():
+        end = _WHAT.search(name)
+        assert end is not None, name
+        part, _, layer = name[: end.start()].partition(".")
+        other = family.other_name(part, layer.removeprefix("text_model."))
+        place = _place(family.layers(part, recipe), layer), layer
+        layers.setdefault(other, {}).setdefault(place, {})[_OTHERS.get(end[1], end[1])] = tensor
+    return {other: [places[place] for place in sorted(places)] for other, places in sorted(layers.items())}
 
 
-def _place(recipe: Recipe, family: Family, name: str) -> tuple[int, str]:
-    part, _, inside = name.partition(".")
-    layer = inside.partition(".lora_")[0]
-    ends = family.layers(part, recipe)
-    return next(place for place, end in enumerate(ends) if f".{layer}".endswith(f".{end}")), name
+def _together(layers: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The tensors of several layers as those of one, their outputs in a row: exact, at the sum of their ranks."""
+    one: dict[str, torch.Tensor] = {}
+    for what in layers[0]:
+        of_each = [layer[what] for layer in layers]
+        if what == "dora_scale":
+            one[what] = torch.cat([lengths.reshape(-1, *[1] * (_dim(layers[0]) - 1)) for lengths in of_each])
+        elif len(of_each) == 1:
+            one[what] = of_each[0]
+        elif what in _INNER:
+            one[what] = torch.cat(of_each)
+        else:
+            one[what] = torch.block_diag(*of_each)  # type: ignore[no-untyped-call]
+    return one
+
+
+def _dim(layer: Mapping[str, torch.Tensor]) -> int:
+    return layer["lora_down.weight"].dim()
+
+
+def _rank(layer: Mapping[str, torch.Tensor]) -> int | None:
+    """Of a layer's products; None for a LoKr of two whole factors."""
+    return next((len(layer[what]) for what in (*_INNER, "lokr_w1_b", "lokr_w2_b") if what in layer), None)
+
+
+def _place(ends: Sequence[str], layer: str) -> int:
+    return next(place for place, end in enumerate(ends) if f".{layer}".endswith(f".{end}"))
 
 
 def model_spec(title: str, side: int, family: Family) -> dict[str, str]:
@@ -95,7 +136,7 @@ def model_spec(title: str, side: int, family: Family) -> dict[str, str]:
 def _kohya_metadata(recipe: Recipe, scale: float, version: str) -> dict[str, str]:
     """What kohya's trainer writes and other programs show."""
     values: dict[str, Any] = {
-        "network_module": "networks.lora",
+        "network_module": "networks.lora" if recipe.method == "lora" and not recipe.dora else "lycoris.kohya",
         "network_dim": recipe.rank,
         "network_alpha": f"{scale * recipe.rank:g}",
         "base_model_version": version,
@@ -114,8 +155,13 @@ def _kohya_metadata(recipe: Recipe, scale: float, version: str) -> dict[str, str
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "seed": recipe.seed,
     }
+    told: dict[str, Any] = {}
     if {"feed_forward", "convolution"} & set(recipe.layers):
-        values["network_args"] = json.dumps({"conv_dim": recipe.rank, "conv_alpha": scale * recipe.rank})
+        told |= {"conv_dim": recipe.rank, "conv_alpha": scale * recipe.rank}
+    if values["network_module"] == "lycoris.kohya":
+        told |= {"algo": "lora" if recipe.dora else recipe.method, "dora_wd": recipe.dora}
+    if told:
+        values["network_args"] = json.dumps(told)
     return {f"ss_{name}": str(value) for name, value in values.items()}
 
 
@@ -125,6 +171,7 @@ def _adapter(recipe: Recipe, layers: tuple[str, ...]) -> dict[str, Any]:
         "r": recipe.rank,
         "lora_alpha": recipe.alpha,
         "use_rslora": recipe.rslora,
+        "use_dora": recipe.dora,
         "target_modules": sorted(layers),
     }
 
