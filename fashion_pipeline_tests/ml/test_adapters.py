@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from lycoris import create_lycoris
 from safetensors.torch import load_file, save_file
 
 from fashion_pipeline.ml.adapters.additions import AdapterError
@@ -178,6 +179,59 @@ def test_a_file_with_one_alpha_is_merged_as_stock_diffusers_does(
     stock.fuse_lora()
     stock.unload_lora_weights()
     assert_same(merged(generator_folder, file, used), {name: _at(stock, name) for name in used})
+
+
+LYCORIS: dict[str, dict[str, Any]] = {
+    "lora": {"algo": "lora"},
+    "locon with Tucker": {"algo": "locon", "use_tucker": True},
+    "dora": {"algo": "lora", "dora_wd": True},
+    "dora by columns": {"algo": "lora", "dora_wd": True, "wd_on_output": False},
+    "loha": {"algo": "loha"},
+    "loha with Tucker": {"algo": "loha", "use_tucker": True},
+    "loha with lengths": {"algo": "loha", "dora_wd": True},
+    "lokr": {"algo": "lokr"},
+    "lokr with Tucker": {"algo": "lokr", "use_tucker": True},
+    "lokr of two products": {"algo": "lokr", "factor": 4, "decompose_both": True},
+    "lokr with lengths": {"algo": "lokr", "dora_wd": True},
+}
+
+
+@pytest.mark.parametrize("kind", LYCORIS)
+def test_what_lycoris_trained_predicts_here_what_it_predicts_there(
+    generator_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    family = family_of(generator_folder)
+    there, here = load_pipeline(generator_folder), load_pipeline(generator_folder)
+    before = prediction(here)
+    network = create_lycoris(there.unet, linear_dim=2, linear_alpha=1.0, conv_dim=2, conv_alpha=1.0, **LYCORIS[kind])
+    network.apply_to()
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.1 * torch.randn(weight.shape, generator=random))
+    network.save_weights(str(tmp_path / "a.safetensors"), torch.float32, {})
+    merge_adapter(here, family, tmp_path / "a.safetensors")
+    wanted, found = prediction(there), prediction(here)
+    assert (wanted - before).norm() > 1e-2 * before.norm()
+    assert (found - wanted).norm() < 1e-3 * (wanted - before).norm()
+
+
+def test_whole_weights_of_lycoris_are_refused_by_their_kind(generator_folder: Path, tmp_path: Path) -> None:
+    network = create_lycoris(load_pipeline(generator_folder).unet, linear_dim=2, algo="full")
+    network.apply_to()
+    network.save_weights(str(file := tmp_path / "a.safetensors"), torch.float32, {})
+    with pytest.raises(AdapterError, match="differences of whole weights"):
+        merge_adapter(load_pipeline(generator_folder), family_of(generator_folder), file)
+
+
+def prediction(pipeline: Any) -> torch.Tensor:
+    """Of the UNet, for fixed noise, times and texts."""
+    random, unet = torch.Generator().manual_seed(3), pipeline.unet.eval()
+    side, width = unet.config.sample_size, unet.config.cross_attention_dim
+    noise = torch.randn((2, unet.config.in_channels, side, side), generator=random)
+    with torch.inference_mode():
+        found: torch.Tensor = unet(noise, torch.tensor([200, 700]), torch.randn((2, 7, width), generator=random)).sample
+    return found
 
 
 def lora(tmp_path: Path, layers: dict[str, torch.Tensor], name: str = "a.safetensors", **more: torch.Tensor) -> Path:
