@@ -14,6 +14,7 @@ from fashion_pipeline.api.common import Tell
 from fashion_pipeline.api.reading import (
     compare,
     evaluate,
+    export_dataset,
     generate,
     outcome,
     prompts,
@@ -66,6 +67,7 @@ __all__ = [
     "delete_version",
     "doctor",
     "evaluate",
+    "export_dataset",
     "finetune",
     "generate",
     "move",

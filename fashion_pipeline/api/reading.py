@@ -153,6 +153,18 @@ def generate(
     return [paths[index] for index in sorted(paths)]
 
 
+def export_dataset(style: str, trainer: str, out: str | Path, tell: Tell | None = None) -> int:
+    """Write a style's newest curated images and captions into a new folder, with our knobs in another trainer's words.
+
+    `trainer` is kohya (sd-scripts), diffusers (its script of LoRA on texts and images) or imagefolder (no script);
+    returns the number of images. Raises ValueError for another trainer, one that cannot train such a recipe on such a
+    base, or a folder that is not empty; StorageError where nothing was curated yet.
+    """
+    from fashion_pipeline.stages.training.handing_over import export_dataset
+
+    return export_dataset(open_store(), open_models(), style_slug(style), trainer, Path(out), tell or warn)
+
+
 def _model_of(style: str, version: str | None) -> tuple[str, Path, "Candidate | None"]:
     """Name, folder and recommended prompt of a version: the one that is named, published or not, or the one in use."""
     from fashion_pipeline.stages.standing.outcome import evaluation_of

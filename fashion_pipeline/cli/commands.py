@@ -138,6 +138,18 @@ def generate(
             out.print(str(path), soft_wrap=True)
 
 
+@app.command("export-dataset")
+def export_dataset(
+    style: Style,
+    folder: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    trainer: Annotated[str, typer.Option("--to", help="kohya, diffusers or imagefolder.")] = "imagefolder",
+) -> None:
+    """Write the curated images and captions for another trainer, with its configuration."""
+    with errors():
+        count = api.export_dataset(style, trainer, folder, warn)
+    out.print(f"{count} images with captions in {escape(str(folder))}", soft_wrap=True)
+
+
 @app.command()
 def report(
     style: Annotated[

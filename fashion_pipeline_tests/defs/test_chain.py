@@ -39,6 +39,7 @@ from fashion_pipeline.stages.drawing.models import Models
 from fashion_pipeline.stages.prompts.similarity import style_anchors
 from fashion_pipeline.stages.standing.costs import cost_of
 from fashion_pipeline.stages.training.curation import curate_pairs
+from fashion_pipeline.stages.training.handing_over import export_dataset
 from fashion_pipeline.stages.training.training import train
 from fashion_pipeline.store.errors import StorageError
 from fashion_pipeline.store.records import KINDS, Record
@@ -80,6 +81,24 @@ def test_a_second_run_draws_no_image_and_trains_no_step(second_run) -> None:
     assert value(second_run, "evaluation_report", "images drawn") == 0
     assert value(second_run, "lora_weights", "steps run") == 0
     assert value(second_run, "clip_features", "embeddings computed") == 0
+
+
+def test_the_curated_pairs_are_handed_to_another_trainer(described: Chain, full_run, tmp_path: Path) -> None:
+    curated = described.store.records.latest("curation", "coat")
+    pairs = [pair for pair in Pair.read(curated.table("training_pairs")) if pair.kept]
+    count = export_dataset(described.store, described.models, "coat", "kohya", tmp_path / "out", pytest.fail)
+    images = sorted((tmp_path / "out" / "images").glob("*.png"))
+    assert len(images) == count == len(pairs)
+    assert [image.with_suffix(".txt").read_text().strip() for image in images] == [pair.caption for pair in pairs]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "images" / "metadata.jsonl").read_text().splitlines()]
+    assert [(row["file_name"], row["text"]) for row in rows] == [
+        (image.name, pair.caption) for image, pair in zip(images, pairs, strict=True)
+    ]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"config.toml", "dataset.toml", "images", "train.sh"}
+    with pytest.raises(ValueError, match="is not empty: name a new folder"):
+        export_dataset(described.store, described.models, "coat", "kohya", tmp_path / "out", pytest.fail)
+    with pytest.raises(ValueError, match="choose among kohya, diffusers, imagefolder"):
+        export_dataset(described.store, described.models, "coat", "photoshop", tmp_path / "new", pytest.fail)
 
 
 def test_the_report_has_the_promised_fields(described: Chain, full_run) -> None:
