@@ -73,7 +73,7 @@ class Generator:
         if lora is not None:
             merge_adapter(self._pipeline, self._family, lora, scale)
         if base is not None:
-            weaken(self._pipeline, family_of(find_pipeline(base)).load(), self._family, scale)
+            interpolate(self._pipeline, family_of(find_pipeline(base)).load(), self._family, scale)
         config = device.compute_config.within((self._family.side // self._family.factor) ** 2)
         self._device = replace(device, attention=config.attention)
         _place(self._pipeline, self._family, self._device, offload)
@@ -228,7 +228,7 @@ def _digest(identity: str) -> str:
 
 
 @torch.no_grad()
-def weaken(pipeline: Any, base: Any, family: Family, strength: float) -> None:
+def interpolate(pipeline: Any, base: Any, family: Family, strength: float) -> None:
     """Weights between those of a base (0) and of the pipeline that was trained on it (1), or beyond: in place.
 
     For a LoRA that is its strength; for all weights it is the interpolation of Wortsman et al. (2022, WiSE-FT).

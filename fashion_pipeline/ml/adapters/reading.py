@@ -19,8 +19,9 @@ _OTHERS = {
     "oft_": "an OFT",
     "boft_": "a BOFT",
     ".ia3_": "an IA3",
-    ".diff": "one with differences of whole weights",
-    ".w_norm": "one with norms of weights",
+    ".diff.": "one with differences of whole weights",
+    ".diff_b.": "one with differences of biases",
+    ".w_norm.": "one with norms of weights",
     "lora_bias": "a LoRA with biases",
     "bias_indices": "one with sparse biases",
     "string_to_param": "a textual inversion",
@@ -99,7 +100,7 @@ def _require_known(file: Path, names: Sequence[str], family: Family) -> None:
     if not names:
         raise AdapterError(f"{file.name} holds no tensors: download it again")
     for name in names:
-        if kind := next((kind for mark, kind in _OTHERS.items() if mark in name), ""):
+        if kind := next((kind for mark, kind in _OTHERS.items() if mark in f"{name}."), ""):
             raise AdapterError(f"{file.name} is {kind} ({name}), which is not read: give a LoRA, LoHa, LoKr or DoRA")
         part = _parsed(name, family.denoiser)[0]
         if part != family.denoiser and not (part in family.text_encoders and family.has(part)):
