@@ -171,7 +171,7 @@ def _adapter(recipe: Recipe, layers: tuple[str, ...]) -> dict[str, Any]:
         "r": recipe.rank,
         "lora_alpha": recipe.alpha,
         "use_rslora": recipe.rslora,
-        "use_dora": recipe.dora,
+        **({"use_dora": True} if recipe.dora else {}),
         "target_modules": sorted(layers),
     }
 
