@@ -18,6 +18,10 @@ from fashion_pipeline.ml.sources import find_model
 from fashion_pipeline.ml.training.results import TrainingError, TrainingJob, TrainingPair, TrainingResult
 
 
+_HOW = {"batch_size", "offload"}
+"""Of how the original draws: what prior images, drawn one by one in fp32, do not depend on."""
+
+
 def identity_of(folder: Path, job: TrainingJob, device: Device) -> dict[str, Any]:
     """All that determines the weights and the log, by content: where the files lie does not matter.
 
@@ -29,7 +33,7 @@ def identity_of(folder: Path, job: TrainingJob, device: Device) -> dict[str, Any
         "pairs": _hash_of_pairs(job.pairs),
         "held_out": _hash_of_pairs(job.held_out),
         "validation": _validation(job),
-        "drawing": job.drawing.model_dump(mode="json", exclude={"batch_size"}) if job.recipe.prior_images else None,
+        "drawing": job.drawing.model_dump(mode="json", exclude=_HOW) if job.recipe.prior_images else None,
         **training_device(job.recipe, device).computing(),
         **({} if job.recipe.method == "full" else {"peft": peft.__version__}),
     }

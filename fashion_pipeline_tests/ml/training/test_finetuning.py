@@ -194,6 +194,14 @@ def test_where_the_photos_lie_does_not_make_another_training(generator_folder, p
     assert str(tmp_path) not in str(first.identity)
 
 
+def test_how_much_of_the_base_is_on_the_device_makes_no_other_training(generator_folder, pairs, tmp_path):
+    job = job_of(generator_folder, pairs[:4], [], SHORT.changed({"prior_images": 2}), tmp_path)
+    elsewhere = replace(job, drawing=job.drawing.model_copy(update={"offload": True, "batch_size": 1}))
+    assert identity_of(generator_folder, elsewhere, CPU) == identity_of(generator_folder, job, CPU)
+    longer = replace(job, drawing=job.drawing.model_copy(update={"steps": job.drawing.steps + 1}))
+    assert key_of(identity_of(generator_folder, longer, CPU)) != key_of(identity_of(generator_folder, job, CPU))
+
+
 @pytest.mark.parametrize("change", ["base", "held_out", "precision", "pairs", "steps"])
 def test_whatever_changes_a_training_changes_its_key(generator_folder, pairs, tmp_path, change):
     base = tmp_path / "base"
