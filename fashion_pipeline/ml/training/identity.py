@@ -17,7 +17,6 @@ from fashion_pipeline.ml.files import file_hash, fingerprint
 from fashion_pipeline.ml.sources import find_model
 from fashion_pipeline.ml.training.results import TrainingError, TrainingJob, TrainingPair, TrainingResult
 
-
 _HOW = {"batch_size", "offload"}
 """Of how the original draws: what prior images, drawn one by one in fp32, do not depend on."""
 
