@@ -5,7 +5,7 @@ from typing import Any, get_origin
 import dagster as dg
 from pydantic import Field, create_model
 
-from fashion_pipeline.core.names import LORA_WEIGHTS, PIPELINE, TRAINED_WEIGHTS
+from fashion_pipeline.core.names import PIPELINE
 from fashion_pipeline.core.reports.pictures import loss_curve, markdown_image, sparkline_svg
 from fashion_pipeline.core.training.recipe import Recipe, descriptions
 from fashion_pipeline.defs.assets.curation import curated_subset
@@ -98,9 +98,7 @@ def _told(album: Album, made: Trained) -> dict[str, Any]:
         "peak memory in GB": made.peak_memory / 1e9,
         "pairs": made.pairs,
         **ends,
-        "weights": dg.MetadataValue.path(
-            str(made.record.path(LORA_WEIGHTS if made.has_lora_file else TRAINED_WEIGHTS))
-        ),
+        "weights": dg.MetadataValue.path(str(made.weights)),
         "recipe": made.recipe.told(),
         "trained in run": made.record.run,
         **({"notes": "; ".join(made.notes)} if made.notes else {}),

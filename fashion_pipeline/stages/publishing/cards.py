@@ -1,11 +1,12 @@
 """The model card of a version, in the format of the Hugging Face hub: front matter, then text."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fashion_pipeline.core.evaluation.report import Cell, EvaluationReport
+from fashion_pipeline.core.names import KOHYA_LORA_WEIGHTS, LORA_WEIGHTS
 from fashion_pipeline.core.prompts.formats import Candidate
 from fashion_pipeline.core.rows import Role
 from fashion_pipeline.core.texts import text
@@ -27,15 +28,16 @@ def card(
     *,
     guidance: float,
     licence: str | None = None,
-    lora: bool = True,
+    files: Collection[str] = (LORA_WEIGHTS, KOHYA_LORA_WEIGHTS),
     recipe: Mapping[str, Any] | None = None,
     gallery: Sequence[str] = (),
     without: Sequence[str] = (),
 ) -> str:
     """The card; it recommends the prompt that came closer with this model, drawn as it was in the evaluation.
 
-    `guidance` is the scale that the profile draws the plain prompt with, `licence` the base's, `recipe` what else the
-    training was made of, `gallery` the files of some samples beside it, `without` what the pipeline does without.
+    `guidance` is the scale that the profile draws the plain prompt with, `licence` the base's, `files` those that hold
+    what was trained alone, `recipe` what else the training was made of, `gallery` the files of some samples beside it,
+    `without` what the pipeline does without.
     """
     rows = "\n".join(
         f"| {c.model} | {c.prompt} | {c.measure} | {c.split} | {c.mean:.4f} | {_span(c)} | {c.n} |"
@@ -59,7 +61,7 @@ def card(
         reason=decision.reason if decision else "",
         licence=licence or text("card.no_licence"),
         rows=rows,
-        lora=text("card.lora") if lora else text("card.no_lora"),
+        lora=text(_said_of(files)),
         prompts="\n".join(f"| {name} | {_inline(prompt)} |" for name, prompt in prompts.items()),
         recipe="\n".join(f"| {name.replace('_', ' ')} | {_inline(value)} |" for name, value in knobs.items()),
     )
@@ -117,3 +119,10 @@ def _inline(value: object) -> str:
     """Text that cannot end a row of a table or become a tag."""
     shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return shown.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def _said_of(files: Collection[str]) -> str:
+    """The text for the files there are: what diffusers reads, other programs do too."""
+    if LORA_WEIGHTS in files:
+        return "card.lora"
+    return "card.kohya_lora" if KOHYA_LORA_WEIGHTS in files else "card.no_lora"

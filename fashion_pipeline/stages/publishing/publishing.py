@@ -104,6 +104,7 @@ def _assembled(store: Store, models: Models, style: str, evaluation: Record, rep
     require_base(models, training.made_of, f"version {report.model} of {style!r}")  # which the card names
     gallery = _gallery(store, evaluation, report)
     model = store.records.input(evaluation, "model").path(PIPELINE)
+    loras = {name: training.path(name) for name in (LORA_WEIGHTS, KOHYA_LORA_WEIGHTS) if training.path(name).exists()}
     extras: dict[str, Content] = {
         **gallery,
         "README.md": card(
@@ -111,14 +112,14 @@ def _assembled(store: Store, models: Models, style: str, evaluation: Record, rep
             base_name(models.profile.generator),
             guidance=models.profile.generation.guidance,
             licence=licence(models),
-            lora=training.path(KOHYA_LORA_WEIGHTS).exists(),
+            files=loras,
             recipe=training.made_of,
             gallery=list(gallery),
             without=parts_without(model),
         ),
         EVALUATION_REPORT: report.as_json(),
         REPORT_PAGE: evaluation.path(REPORT_PAGE),
-        **{name: training.path(name) for name in (LORA_WEIGHTS, KOHYA_LORA_WEIGHTS) if training.path(name).exists()},
+        **loras,
     }
     return store.versions.assemble(style, str(report.model), model, extras, store.records.ancestry(evaluation))
 

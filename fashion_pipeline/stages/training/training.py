@@ -11,6 +11,7 @@ from fashion_pipeline.core.names import (
     KOHYA_LORA_WEIGHTS,
     LORA_WEIGHTS,
     PIPELINE,
+    TRAINED_WEIGHTS,
     TRAINING_OUTCOME,
     TRAINING_RESULT,
     TRAINING_SAMPLES,
@@ -70,9 +71,10 @@ class Trained:
     notes: tuple[str, ...]
 
     @property
-    def has_lora_file(self) -> bool:
-        """Whether the training can be passed on as a LoRA file."""
-        return self.record.path(LORA_WEIGHTS).exists()
+    def weights(self) -> Path:
+        """The file that other programs read, diffusers' format first; without any what the training itself keeps."""
+        files = [self.record.path(name) for name in (LORA_WEIGHTS, KOHYA_LORA_WEIGHTS, TRAINED_WEIGHTS)]
+        return next(file for file in files if file.exists() or file == files[-1])
 
     @property
     def held_out(self) -> list[float]:

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 
 from fashion_pipeline.core.catalog.listing import SourceSpec
 from fashion_pipeline.core.evaluation.report import EvaluationReport
+from fashion_pipeline.core.names import KOHYA_LORA_WEIGHTS, LORA_WEIGHTS
 from fashion_pipeline.stages.drawing.base import require_base
 from fashion_pipeline.stages.drawing.models import ModelError, Models
 from fashion_pipeline.stages.evaluation.evaluation import evaluate
@@ -157,6 +158,13 @@ def test_the_card_calls_the_base_by_a_name_that_says_something() -> None:
     assert base_name("stable-diffusion-v1-5/stable-diffusion-v1-5") == "stable-diffusion-v1-5/stable-diffusion-v1-5"
     assert base_name("/opt/embedded/generator") == "embedded/generator"
     assert "Made from `embedded/generator`" in card(reported("v1"), base_name("/opt/embedded/generator"), guidance=3.0)
+
+
+def test_the_card_names_the_files_that_there_are_and_no_other() -> None:
+    names = (LORA_WEIGHTS, KOHYA_LORA_WEIGHTS)
+    for files in (names, names[1:], ()):
+        told = card(reported("v1"), "base", guidance=3.0, files=files)
+        assert [name for name in names if f"`{name}`" in told] == list(files)
 
 
 def test_the_leaderboard_has_a_row_for_evaluated_styles_only(store: Store) -> None:
