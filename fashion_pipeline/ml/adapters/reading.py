@@ -13,7 +13,9 @@ from safetensors import SafetensorError, safe_open
 from fashion_pipeline.ml.adapters.additions import AdapterError, Addition, MisfitError
 from fashion_pipeline.ml.families import Family
 
-_ADAPTER_METADATA = "lora_adapter_metadata"
+ADAPTER_METADATA = "lora_adapter_metadata"
+"""Where diffusers looks for rank, alpha and layers; without it an alpha that differs from the rank is lost."""
+
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 _OTHERS = {
     "oft_": "an OFT",
@@ -86,7 +88,7 @@ def _read(file: Path, family: Family) -> tuple[dict[str, torch.Tensor], dict[str
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise AdapterError(f"{file.name} has values in {name} that are no numbers: its training failed")
-    settings = json.loads(metadata.get(_ADAPTER_METADATA, "{}"))
+    settings = json.loads(metadata.get(ADAPTER_METADATA, "{}"))
     beside = file.with_name("adapter_config.json")
     if not settings and beside.is_file():
         settings = {

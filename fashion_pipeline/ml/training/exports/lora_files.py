@@ -12,10 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fashion_pipeline.core.training.recipe import Recipe
+from fashion_pipeline.ml.adapters.reading import ADAPTER_METADATA
 from fashion_pipeline.ml.families import Family
-
-ADAPTER_METADATA = "lora_adapter_metadata"
-"""Where diffusers looks for rank, alpha and layers; without it an alpha that differs from the rank is lost."""
 
 _WHAT = re.compile(r"\.((?:lora_[AB]|hada|lokr|lora_magnitude_vector)[^.]*(?:\.weight)?)$")
 """The end of a learnt tensor's name that says what it is."""
